@@ -1,1 +1,6 @@
+//! Runner Coordinator: takes CI jobs from GitLab and a REST API and runs each in one hardened, throw-away container.
+//!
+//! The rooms, bottom to top; each uses only those above it in this list. `docs/architecture.md` is the map.
 
+pub mod domain;
+pub mod store;

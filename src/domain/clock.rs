@@ -1,0 +1,27 @@
+//! The clock as a seam, so that tests decide what time it is.
+
+use jiff::Timestamp;
+
+/// Tells the wall-clock time. Decisions take the time as a value; only the outer rooms ask a clock.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// The present moment in UTC.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's own clock, cut to whole milliseconds, the precision that the store keeps.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+        let now = Timestamp::now();
+        truncate_to_millis(now)
+    }
+}
+
+/// Cuts a time to whole milliseconds.
+#[must_use]
+pub fn truncate_to_millis(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}

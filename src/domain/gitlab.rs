@@ -1,0 +1,41 @@
+//! What we keep of a job that came from GitLab.
+
+use serde::{Deserialize, Serialize};
+
+/// Which job of which GitLab: what the API shows of a job's origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitLabRef {
+    /// Base URL of the GitLab instance.
+    pub url: String,
+    /// GitLab's id of the job.
+    pub job_id: u64,
+    /// GitLab's id of the project.
+    pub project_id: Option<u64>,
+    /// GitLab's id of the pipeline.
+    pub pipeline_id: Option<u64>,
+    /// The job's name in `.gitlab-ci.yml`.
+    pub name: Option<String>,
+    /// Its stage.
+    pub stage: Option<String>,
+    /// Branch or tag.
+    pub ref_name: Option<String>,
+    /// Commit.
+    pub sha: Option<String>,
+}
+
+/// The part of a GitLab job that the broker needs and nobody else may see. Forgotten when the job has ended.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GitLabJob {
+    /// Which job it is.
+    pub reference: GitLabRef,
+    /// GitLab's token of this one job.
+    pub token: String,
+    /// The answer to `POST /jobs/request`, byte for byte, as the runner gets it.
+    pub payload: String,
+}
+
+impl std::fmt::Debug for GitLabJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GitLabJob").field("reference", &self.reference).finish_non_exhaustive()
+    }
+}

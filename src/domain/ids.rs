@@ -1,0 +1,113 @@
+//! Identities as types, so that one kind cannot be passed for another.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::fault::FieldFault;
+
+macro_rules! string_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes a text that is already known to be such an id: a stored row, a label of ours, a path segment to look up.
+            pub fn from_trusted(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+string_id! {
+    /// A job of ours. Opaque to clients; made so that later ids sort after earlier ones.
+    JobId
+}
+string_id! {
+    /// A runner: one container of ours, from its planning to its removal.
+    RunnerId
+}
+string_id! {
+    /// A machine of the fleet, by its configured name.
+    HostId
+}
+string_id! {
+    /// The name of a class of runners in the configuration.
+    ClassName
+}
+string_id! {
+    /// The project on whose behalf a job runs, for example `team/app`.
+    ProjectName
+}
+string_id! {
+    /// One GPU or partition of a GPU, by the vendor's stable id (for NVIDIA the UUID).
+    GpuId
+}
+
+/// A requirement as the store numbers it: equal requirements have one id, so that the queue can be kept by requirement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequirementId(pub i64);
+
+impl JobId {
+    /// A new id, later in order than those made before on this machine.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7().simple().to_string())
+    }
+}
+
+impl RunnerId {
+    /// A new id, later in order than those made before on this machine.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7().simple().to_string())
+    }
+}
+
+impl ClassName {
+    /// Checks a name from outside: 1 to 63 letters, digits, `.`, `_` or `-`, beginning with a letter or digit.
+    ///
+    /// # Errors
+    /// Names `field` when the text is not such a name.
+    pub fn parse(field: &str, text: &str) -> Result<Self, FieldFault> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let first = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+        if first && text.len() <= 63 && text.chars().all(legal) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(FieldFault::new(field, "must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"))
+        }
+    }
+}
+
+impl ProjectName {
+    /// Longest accepted name, in bytes (GitLab's own limit for a full path is 255 per part; this is a bound on what we store).
+    pub const MAX_BYTES: usize = 512;
+
+    /// Checks a name from outside: not empty, not too long, no control characters.
+    ///
+    /// # Errors
+    /// Names `field` when the text is not such a name.
+    pub fn parse(field: &str, text: &str) -> Result<Self, FieldFault> {
+        if text.trim().is_empty() || text.len() > Self::MAX_BYTES || text.chars().any(char::is_control) {
+            return Err(FieldFault::new(field, format!("must be 1 to {} bytes without control characters", Self::MAX_BYTES)));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}

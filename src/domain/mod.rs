@@ -1,0 +1,36 @@
+//! What the product talks about: ids, amounts, requirements, placements, jobs, runners, and the rules by which they change.
+//!
+//! Nothing here waits, reads a clock or touches the outside world, so every rule can be tested by calling it.
+//! The other rooms load these values, ask them what may happen next, and write down the answer.
+
+pub mod amount;
+pub mod arch;
+pub mod clock;
+pub mod event;
+pub mod fault;
+pub mod gitlab;
+pub mod host;
+pub mod ids;
+pub mod image;
+pub mod job;
+pub mod reason;
+pub mod requirement;
+pub mod retry;
+pub mod runner;
+pub mod step;
+
+pub use amount::{CpuMillis, MemoryBytes};
+pub use arch::{Arch, GpuVendor};
+pub use clock::{Clock, SystemClock};
+pub use event::{Event, EventKind};
+pub use fault::FieldFault;
+pub use gitlab::{GitLabJob, GitLabRef};
+pub use host::{Gpu, GpuHealth, HostFacts};
+pub use ids::{ClassName, GpuId, HostId, JobId, ProjectName, RequirementId, RunnerId};
+pub use image::ImageRef;
+pub use job::{Attempt, CommandWork, Job, JobSpec, JobState, Source, Work};
+pub use reason::{Disposition, EndReason, Failure, Outcome};
+pub use requirement::{GpuRequest, Placement, Requirement};
+pub use retry::RetryPolicy;
+pub use runner::{Runner, RunnerOrigin, RunnerState};
+pub use step::{Aggregate, Refused, Step};

@@ -1,0 +1,88 @@
+//! What a job needs of a machine, and what it was given.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::amount::{CpuMillis, MemoryBytes};
+use super::arch::{Arch, GpuVendor};
+use super::fault::FieldFault;
+use super::ids::{ClassName, GpuId};
+
+/// GPUs that a job asks for, all of them for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct GpuRequest {
+    /// How many, 1 to 64.
+    pub count: u32,
+    /// Whose; `None` takes any vendor's, but all of one vendor.
+    pub vendor: Option<GpuVendor>,
+    /// Least memory of each.
+    pub min_memory: Option<MemoryBytes>,
+    /// NVIDIA MIG profile of each, for example `1g.10gb`.
+    pub mig_profile: Option<String>,
+}
+
+impl GpuRequest {
+    /// Most GPUs that one job may ask for.
+    pub const MAX_COUNT: u32 = 64;
+
+    /// Checks a count from outside.
+    ///
+    /// # Errors
+    /// Names `field` when the count is not 1 to 64.
+    pub fn checked_count(field: &str, count: i64) -> Result<u32, FieldFault> {
+        u32::try_from(count)
+            .ok()
+            .filter(|count| (1..=Self::MAX_COUNT).contains(count))
+            .ok_or_else(|| FieldFault::new(field, format!("must be 1 to {}", Self::MAX_COUNT)))
+    }
+}
+
+/// Everything that decides where a job can run. Jobs with equal requirements are interchangeable to the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Requirement {
+    /// The class that the job runs in, because a class may be full by itself.
+    pub class: ClassName,
+    /// The architecture; `None` runs on any.
+    pub arch: Option<Arch>,
+    /// Processor time.
+    pub cpus: CpuMillis,
+    /// Memory.
+    pub memory: MemoryBytes,
+    /// GPUs, if any.
+    pub gpus: Option<GpuRequest>,
+    /// The engine's runtime, for example `runc`; `None` is `runc`.
+    pub runtime: Option<String>,
+}
+
+impl Requirement {
+    /// A text that is equal exactly for equal requirements: the store's key for the requirement's id.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let mut key = format!("class={};cpus={};memory={}", self.class, self.cpus.0, self.memory.0);
+        if let Some(arch) = self.arch {
+            let _ = write!(key, ";arch={arch}");
+        }
+        if let Some(runtime) = &self.runtime {
+            let _ = write!(key, ";runtime={runtime}");
+        }
+        if let Some(gpus) = &self.gpus {
+            let vendor = gpus.vendor.map_or("any", GpuVendor::as_str);
+            let memory = gpus.min_memory.map_or(0, |m| m.0);
+            let profile = gpus.mig_profile.as_deref().unwrap_or("");
+            let _ = write!(key, ";gpus={}x{vendor}>={memory}:{profile}", gpus.count);
+        }
+        key
+    }
+}
+
+/// What a runner holds of its machine from the claim until its container is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Processor time.
+    pub cpus: CpuMillis,
+    /// Memory.
+    pub memory: MemoryBytes,
+    /// The GPUs by id, in the order in which the container sees them.
+    pub devices: Vec<GpuId>,
+}

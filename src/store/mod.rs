@@ -1,0 +1,240 @@
+//! The durable queue: what was accepted, what was claimed, and how it ended.
+//!
+//! The database is the queue; everything else only wakes somebody to look at it. Every method that changes something answers
+//! after its commit is on disk. The rules of change are not here but in [`crate::domain::step`]: a store loads, applies, writes.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::domain::job::CancelEffect;
+use crate::domain::step::{Aggregate, Refused, Step};
+use crate::domain::{
+    Attempt, ClassName, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, ProjectName, Requirement, RequirementId, Runner, RunnerId,
+};
+
+/// What can go wrong in a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The step contradicts what is stored; nothing has changed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There is no such runner.
+    #[error("there is no runner {0}")]
+    UnknownRunner(RunnerId),
+    /// The database cannot be reached, is full, or failed.
+    #[error("the store failed while it was to {doing}")]
+    Unavailable {
+        /// What was being done, as a verb phrase.
+        doing: &'static str,
+        /// The database's own error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A row does not make sense: the file was changed by another program, or by a newer version of this one.
+    #[error("a stored row makes no sense: {0}")]
+    Corrupt(String),
+}
+
+/// A job to accept.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The job, waiting.
+    pub job: Job,
+    /// What the broker needs, for a job of GitLab.
+    pub gitlab: Option<GitLabJob>,
+    /// The submitter's key against doubles.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Most jobs that may wait for the job's project (or without one) at once.
+    pub queue_limit: u32,
+}
+
+/// A submitter's key against doubles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The `Idempotency-Key` header.
+    pub key: String,
+    /// SHA-256 of the body, to tell a repetition from a reuse.
+    pub body_sha256: [u8; 32],
+}
+
+/// What became of a [`NewJob`].
+#[derive(Debug, Clone)]
+pub enum Submission {
+    /// It was stored.
+    Created(Box<Job>),
+    /// It had been stored before: same idempotency key and body, or the same job of the same GitLab.
+    Existing(Box<Job>),
+    /// The idempotency key was used before with another body.
+    KeyReused,
+    /// As many jobs wait for the project as are allowed.
+    QueueFull {
+        /// The limit.
+        limit: u32,
+    },
+}
+
+/// A webhook delivery, remembered so that a double is known.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// GitLab's `webhook-id` or `Idempotency-Key`, else a digest of the body.
+    pub key: String,
+    /// The event's name.
+    pub event: String,
+    /// What was done with it, for people: `accepted`, or why it was ignored.
+    pub outcome: String,
+}
+
+/// Whether a delivery is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is.
+    First,
+    /// It came before.
+    Duplicate,
+}
+
+/// The jobs that wait with one requirement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The requirement's id.
+    pub id: RequirementId,
+    /// The requirement.
+    pub requirement: Requirement,
+    /// How many wait and may start now.
+    pub jobs: u64,
+}
+
+/// A requirement that fits at present, with the runner that would be made for its next job.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The requirement.
+    pub requirement: RequirementId,
+    /// The planned runner; stored only if a job of this requirement is the one that is claimed.
+    pub runner: Runner,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only these states, by [`crate::domain::JobState::name`]; empty is all.
+    pub states: Vec<String>,
+    /// Only this project.
+    pub project: Option<ProjectName>,
+    /// Only this class.
+    pub class: Option<ClassName>,
+    /// Only jobs older than this one: the previous page's last.
+    pub before: Option<JobId>,
+    /// Most jobs to answer.
+    pub limit: u32,
+}
+
+/// Which runners to list.
+#[derive(Debug, Clone, Default)]
+pub struct RunnerFilter {
+    /// Only these states, by [`crate::domain::RunnerState::name`]; empty is all but `gone`.
+    pub states: Vec<String>,
+    /// Only this class.
+    pub class: Option<ClassName>,
+    /// Only runners older than this one: the previous page's last.
+    pub before: Option<RunnerId>,
+    /// Most runners to answer.
+    pub limit: u32,
+}
+
+/// How much of what there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Jobs by state name; a state without jobs may be missing.
+    pub jobs: Vec<(String, u64)>,
+    /// Runners by state name, `gone` left out.
+    pub runners: Vec<(String, u64)>,
+    /// When the oldest job that waits was stored.
+    pub oldest_queued_at: Option<Timestamp>,
+}
+
+/// Which part of the history to read, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Only this job's.
+    pub job: Option<JobId>,
+    /// Only after this position.
+    pub after: i64,
+    /// Most events to answer.
+    pub limit: u32,
+}
+
+/// The durable queue.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The coordinator's id, made with the store and never changed: what our containers carry as their owner.
+    fn instance(&self) -> &str;
+
+    /// Ticks after every commit, so that readers can wait for a change in place of asking again and again.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Shows that the store answers and can write.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Accepts a job, with its `submitted` event, in one commit.
+    async fn submit(&self, new: NewJob) -> Result<Submission, StoreError>;
+
+    /// Remembers a webhook delivery.
+    async fn record_delivery(&self, delivery: Delivery, at: Timestamp) -> Result<Recorded, StoreError>;
+
+    /// Notes that a job should end ([`Job::cancel`]). `None` when there is no such job.
+    async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError>;
+
+    /// The requirements for which jobs wait that may start now, best head first (priority, then age of the first job).
+    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
+
+    /// Makes jobs startable whose back-off is over; answers when the next one is due.
+    async fn promote_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Claims the best waiting job (priority, then age) of all candidates: binds it to its candidate's runner, stores the runner,
+    /// the attempt and the event in one commit. `None` when no candidate has a job.
+    async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
+
+    /// Binds the best waiting job of GitLab of the runner's class to a runner that waits without a job. `None` when there is none.
+    async fn assign(&self, runner: &RunnerId, at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
+
+    /// Stores a planned runner without a job.
+    async fn plan_runner(&self, runner: &Runner) -> Result<(), StoreError>;
+
+    /// Takes a step ([`Aggregate::apply`]) and writes the runner, its job, its attempt and the events in one commit. When the job ended,
+    /// what only the broker needed of it is forgotten in the same commit.
+    async fn apply(&self, runner: &RunnerId, step: Step, at: Timestamp) -> Result<Aggregate, StoreError>;
+
+    /// Adds to a runner's (and its job's) history without a change of state.
+    async fn note(&self, runner: &RunnerId, kind: EventKind, at: Timestamp) -> Result<(), StoreError>;
+
+    /// One job.
+    async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError>;
+
+    /// Jobs, newest first.
+    async fn jobs(&self, filter: JobFilter) -> Result<Vec<Job>, StoreError>;
+
+    /// All attempts of a job, first to latest.
+    async fn attempts(&self, job: &JobId) -> Result<Vec<Attempt>, StoreError>;
+
+    /// What the broker needs of a job of GitLab; `None` when it has ended or is not one.
+    async fn gitlab_job(&self, job: &JobId) -> Result<Option<GitLabJob>, StoreError>;
+
+    /// History, oldest first.
+    async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError>;
+
+    /// One runner with its job.
+    async fn runner(&self, id: &RunnerId) -> Result<Option<Aggregate>, StoreError>;
+
+    /// Runners, newest first.
+    async fn runners(&self, filter: RunnerFilter) -> Result<Vec<Runner>, StoreError>;
+
+    /// Every runner of this machine that is not `gone`, with its job.
+    async fn open_runners(&self, host: &HostId) -> Result<Vec<Aggregate>, StoreError>;
+
+    /// How much of what there is.
+    async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Forgets what only guards against doubles and is older than `before`: deliveries and idempotency keys.
+    async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError>;
+}
