@@ -4,3 +4,5 @@
 
 pub mod domain;
 pub mod store;
+pub mod security;
+pub mod docker;
