@@ -146,7 +146,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
 
 fn logins(config: &Config) -> Vec<RegistryLogin> {
     let login = |registry: &crate::config::Registry| RegistryLogin {
-        server: registry.server.clone(),
+        registry: registry.server.clone(),
         username: registry.username.clone(),
         password: registry.password.clone(),
     };

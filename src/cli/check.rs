@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::say;
 use crate::config::{Class, Config};
 use crate::docker::{DockerDriver, Driver, EngineInfo};
-use crate::domain::{Arch, ClassName};
+use crate::domain::ClassName;
 use crate::gitlab::{GitLab, HttpGitLab};
 use crate::jobs::class_requirement;
 use crate::platform::{PlatformManager, SystemProbe, fits_ever};
@@ -52,18 +52,17 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
     };
     match driver.info().await {
         Ok(info) => {
-            let arch = Arch::from_machine(&info.arch);
             findings.push(Finding::Good(format!(
                 "engine: {} at {}, {} CPUs, {} MiB, cgroup v{}",
                 info.version,
                 config.docker.host,
                 info.cpus,
-                info.memory_bytes >> 20,
-                info.cgroup_version
+                info.memory.0 >> 20,
+                info.cgroup_version.as_deref().unwrap_or("?")
             )));
-            findings.push(match arch {
+            findings.push(match info.arch {
                 Some(arch) => Finding::Good(format!("architecture: {arch}")),
-                None => Finding::Bad(format!("architecture: {} is none of amd64, arm64, riscv64", info.arch)),
+                None => Finding::Bad(format!("architecture: {} is none of amd64, arm64, riscv64", info.machine)),
             });
             let seccomp = info.security_options.iter().any(|option| option.contains("seccomp"));
             findings.push(if seccomp {

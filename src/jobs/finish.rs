@@ -10,7 +10,7 @@ use super::deps::{OpError, Shared};
 use super::follow::follow;
 use super::launch::is_starting;
 use crate::docker::{ContainerFacts, Continuity, judge};
-use crate::domain::{Aggregate, EndReason, Failure, Outcome, RunnerState, Source, Step, reason::Disposition};
+use crate::domain::{Aggregate, Disposition, EndReason, Failure, Outcome, RunnerState, Source, Step};
 use crate::store::log::{LogStream, LogWriter};
 use crate::store::StoreError;
 

@@ -11,9 +11,9 @@ use tracing::warn;
 
 use super::deps::{Follower, Shared};
 use super::observer::chain;
-use crate::docker::{ContainerState, DriverError, LogRecord};
+use crate::docker::{ContainerState, DriverError, LogRecord, LogStream};
 use crate::domain::Aggregate;
-use crate::store::log::LogWriter;
+use crate::store::log::{self, LogWriter};
 
 /// Wait before a broken stream is opened again.
 const REOPEN: Duration = Duration::from_millis(500);
@@ -76,10 +76,17 @@ async fn copy(shared: &Shared, writer: &mut LogWriter, container: &str) -> Resul
     while let Some(record) = stream.next().await {
         let record = record.map_err(Broken::Stream)?;
         if known.is_new(&record) {
-            writer.append(record.ts_ns, record.stream.into(), &record.bytes).await.map_err(Broken::Log)?;
+            writer.append(record.ts_ns, kept_as(record.stream), &record.bytes).await.map_err(Broken::Log)?;
         }
     }
     writer.flush().await.map_err(Broken::Log)
+}
+
+fn kept_as(stream: LogStream) -> log::LogStream {
+    match stream {
+        LogStream::Stdout => log::LogStream::Stdout,
+        LogStream::Stderr => log::LogStream::Stderr,
+    }
 }
 
 /// What a log holds already.
@@ -121,7 +128,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::docker::LogStream;
 
     fn record(ts_ns: u64) -> LogRecord {
         LogRecord { ts_ns, stream: LogStream::Stdout, bytes: Bytes::new() }

@@ -13,8 +13,8 @@ use super::deps::{OpError, Shared};
 use super::follow::follow;
 use super::observer::chain;
 use crate::config::{Class, Network, Pull};
-use crate::docker::{DriverError, ResolvedImage, Retry};
-use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, JobState, Outcome, RunnerState, Step, Work, reason::Disposition};
+use crate::docker::{DriverError, ResolvedImage};
+use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, JobState, Outcome, RunnerState, Step, Work};
 use crate::store::StoreError;
 
 /// Least time between two notes about a pull in a job's history.
@@ -38,7 +38,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
     };
     let network = match class.network {
         Network::None => None,
-        Network::Isolated => Some(shared.deps.driver.ensure_network().await?.name),
+        Network::Isolated => Some(shared.deps.driver.ensure_network().await?.id),
     };
     let broker_url = shared.deps.broker_url.borrow().clone();
     if broker_url.is_none() && needs_broker(&aggregate) {
@@ -99,11 +99,7 @@ async fn start_failed(shared: &Arc<Shared>, aggregate: &Aggregate, error: Driver
     if not_sent && matches!(error, DriverError::Unreachable { .. } | DriverError::Deadline { .. }) {
         return Err(error.into());
     }
-    let disposition = match error.disposition() {
-        Retry::MayHelp => Disposition::Infrastructure,
-        Retry::Pointless => Disposition::Final,
-    };
-    let failure = Failure { reason: EndReason::StartFailed, exit_code: None, detail: Some(chain(&error)), disposition };
+    let failure = Failure { reason: EndReason::StartFailed, exit_code: None, detail: Some(chain(&error)), disposition: error.disposition() };
     conclude(shared, aggregate, Outcome::Failed(failure)).await
 }
 
@@ -159,11 +155,7 @@ async fn pull(shared: &Arc<Shared>, aggregate: &Aggregate, wanted: &ImageRef, ar
             Ok(image)
         }
         Err(error) => {
-            let disposition = match error.disposition() {
-                Retry::MayHelp => Disposition::Infrastructure,
-                Retry::Pointless => Disposition::Final,
-            };
-            let detail = Some(format!("{wanted} could not be pulled: {}", chain(&error)));
+            let (detail, disposition) = (Some(chain(&error)), error.disposition());
             Err(Stopped::Attempt(Outcome::Failed(Failure { reason: EndReason::ImageUnavailable, exit_code: None, detail, disposition })))
         }
     }

@@ -22,7 +22,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
             let Some(owner) = &facts.owner else { continue };
             // A container that ended meanwhile, or an engine that is busy, costs one sample.
             if let Ok(Some(usage)) = shared.deps.driver.usage(&facts.name).await {
-                shared.deps.vitals.used(&owner.runner, usage.cpu_nanos, usage.memory_bytes, usage.pids, shared.deps.clock.now());
+                shared.deps.vitals.used(&owner.runner, usage.cpu_nanos, usage.memory.0, usage.pids, shared.deps.clock.now());
             }
         }
     }

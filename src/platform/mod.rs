@@ -41,9 +41,9 @@ impl PlatformManager {
     pub fn on_engine(&self, engine: &EngineInfo) {
         let fresh = facts(
             &self.caps,
-            Arch::from_machine(&engine.arch),
-            CpuMillis(engine.cpus.saturating_mul(1000)),
-            MemoryBytes(engine.memory_bytes),
+            engine.arch,
+            CpuMillis(u64::from(engine.cpus).saturating_mul(1000)),
+            engine.memory,
             engine.runtimes.clone(),
         );
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
