@@ -159,7 +159,8 @@ proptest! {
                 prop_assert_eq!(value, "", "{}", name);
             }
         }
-        prop_assert!(plan.image.forced_env.iter().all(|name| env.iter().any(|e| e.starts_with(&format!("{name}=")))));
+        let forced = |name: &String| env.iter().any(|entry| entry.split_once('=').is_some_and(|(given, _)| given == name));
+        prop_assert!(plan.image.forced_env.iter().all(forced));
     }
 
     #[test]
