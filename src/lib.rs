@@ -2,7 +2,7 @@
 //!
 //! The rooms, bottom to top; each uses only those above it in this list. `docs/architecture.md` is the map.
 
-pub mod domain;
-pub mod store;
-pub mod security;
 pub mod docker;
+pub mod domain;
+pub mod security;
+pub mod store;
