@@ -1,4 +1,5 @@
 //! The driver against a real engine: what the unit tests take for granted about engines is shown here.
+#![expect(clippy::expect_used, reason = "the helpers of tests fail like tests")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -253,7 +254,10 @@ async fn logs_are_exact_and_can_be_resumed() {
     let bench = Bench::new().await;
     let script = "printf 'one\\n'; printf '\\000\\377\\001bin\\n'; printf 'err\\n' >&2; head -c 40000 /dev/zero | tr '\\0' a; printf '\\n'; sleep 2.1; printf 'end'";
     let id = bench.start(&bench.plan(script), &profile()).await;
+    let followed = bench.records(&id, 0).await;
+    let facts = bench.ended(&id).await;
     let records = bench.records(&id, 0).await;
+    assert!(records.starts_with(&followed) && followed.len() + 1 >= records.len(), "{} of {}", followed.len(), records.len());
     assert_eq!(bytes(&records, Some(LogStream::Stderr)), b"err\n");
     let mut expected = b"one\n\0\xff\x01bin\n".to_vec();
     expected.extend_from_slice(&[b'a'; 40_000]);
@@ -263,7 +267,6 @@ async fn logs_are_exact_and_can_be_resumed() {
     let rest = out.split_off(expected.len());
     assert!(rest == b"\nend" || rest == b"end", "{rest:?}");
     assert!(records.iter().filter(|record| record.bytes.starts_with(b"aa")).count() >= 3, "a long line comes in pieces");
-    let facts = bench.ended(&id).await;
     let started = facts.started_at.map(|time| u64::try_from(time.as_nanosecond()).expect("after 1970")).expect("started");
     // The engine notes the start only after it has begun to read.
     assert!(records.iter().all(|record| record.ts_ns.abs_diff(started) < 60_000_000_000), "times are the engine's");
