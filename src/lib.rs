@@ -3,4 +3,5 @@
 //! The rooms, bottom to top; each uses only those above it in this list. `docs/architecture.md` is the map.
 
 pub mod domain;
+pub mod gitlab;
 pub mod store;
