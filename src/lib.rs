@@ -4,4 +4,24 @@
 
 pub mod config;
 pub mod domain;
+
+pub mod config;
+
 pub mod store;
+
+pub mod security;
+
+pub mod docker;
+
+pub mod platform;
+
+pub mod gitlab;
+
+pub mod jobs;
+
+pub mod http;
+
+pub mod app;
+pub mod cli;
+pub mod lifecycle;
+pub mod telemetry;
