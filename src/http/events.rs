@@ -19,7 +19,7 @@ use super::extract::Viewer;
 use super::jobs::known;
 use super::params::Params;
 use super::problem::Problem;
-use super::state::{AppState, StreamPermit};
+use super::state::{AppState, Permit};
 use crate::domain::{Event, FieldFault, JobId};
 use crate::store::{EventQuery, Store};
 
@@ -74,8 +74,8 @@ pub async fn stream_all(
         Some(id) => position("Last-Event-ID", id.to_str().unwrap_or_default()).map_err(|fault| Problem::InvalidParameters(vec![fault]))?,
         None => asked.unwrap_or(0),
     };
-    let permit = state.streams.open()?;
-    let feed = Feed { changes: state.store.changes(), store: state.store, after, batch: VecDeque::new(), permit };
+    let permit = state.rations.stream()?;
+    let feed = Feed { changes: state.store.changes(), store: state.store, after, batch: VecDeque::new(), _permit: permit };
     let events = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|event| (Ok(wire(event)), feed)) });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
@@ -92,13 +92,13 @@ struct Feed {
     changes: watch::Receiver<u64>,
     after: i64,
     batch: VecDeque<Event>,
-    permit: StreamPermit,
+    _permit: Permit,
 }
 
 impl Feed {
-    /// The next event, waited for if need be; `None` when the daemon stops or the store fails, and the client should come again.
+    /// The next event, waited for if need be; `None` when the store fails or closes, and the client should come again.
     async fn next(&mut self) -> Option<Event> {
-        while !self.permit.is_stopped() {
+        loop {
             if let Some(event) = self.batch.pop_front() {
                 self.after = event.seq;
                 return Some(event);
@@ -108,13 +108,8 @@ impl Feed {
             let query = EventQuery { job: None, after: self.after, limit: BATCH };
             self.batch = self.store.events(query).await.inspect_err(|error| tracing::warn!(%error, "an event stream broke off: {error}")).ok()?.into();
             if self.batch.is_empty() {
-                // Both arms only wait on shared state, so dropping either loses nothing.
-                tokio::select! {
-                    changed = self.changes.changed() => changed.ok()?,
-                    () = self.permit.stopped() => return None,
-                }
+                self.changes.changed().await.ok()?;
             }
         }
-        None
     }
 }

@@ -16,7 +16,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::domain::{JobState, RunnerState};
-use crate::jobs::handle::{EngineState, IntakeState, Status};
+use crate::jobs::{EngineState, IntakeState, Status};
 
 /// Longest wait for the store's sign of life.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -86,6 +86,7 @@ async fn store_check(state: &AppState) -> Check {
 
 fn engine_check(engine: &EngineState) -> Check {
     match engine {
+        EngineState::Unknown => Check::failing("it has not been asked yet", None),
         EngineState::Up { version, .. } => Check::ok(Some(version.clone())),
         EngineState::Down { error, since } => Check::failing(error.clone(), Some(*since)),
     }
@@ -107,7 +108,8 @@ pub struct StatusDto {
     version: &'static str,
     started_at: Timestamp,
     uptime_seconds: u64,
-    draining: bool,
+    /// It takes no new work and is about to end.
+    stopping: bool,
     engine: EngineDto,
     broker: Option<String>,
     jobs: BTreeMap<String, u64>,
@@ -120,7 +122,7 @@ pub struct StatusDto {
 #[derive(Debug, Serialize)]
 struct EngineDto {
     state: &'static str,
-    since: Timestamp,
+    since: Option<Timestamp>,
     version: Option<String>,
     error: Option<String>,
 }
@@ -136,7 +138,7 @@ struct QueueDto {
 #[derive(Debug, Serialize)]
 struct IntakeDto {
     class: String,
-    state: String,
+    state: &'static str,
     last_answer_at: Option<Timestamp>,
     error: Option<String>,
 }
@@ -151,10 +153,10 @@ pub async fn status(_viewer: Viewer, State(state): State<AppState>, params: Para
     let open_runners: Vec<&str> = RunnerState::NAMES.into_iter().filter(|name| *name != "gone").collect();
     Ok(Json(StatusDto {
         service: state.config.service_name.clone(),
-        version: state.identity.version,
-        started_at: state.identity.started_at,
-        uptime_seconds: seconds_between(state.identity.started_at, now),
-        draining: status.draining,
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: state.started_at,
+        uptime_seconds: seconds_between(state.started_at, now),
+        stopping: status.stopping,
         engine: EngineDto::from(&status.engine),
         broker: status.broker.clone(),
         queue: QueueDto {
@@ -172,8 +174,9 @@ pub async fn status(_viewer: Viewer, State(state): State<AppState>, params: Para
 impl From<&EngineState> for EngineDto {
     fn from(engine: &EngineState) -> Self {
         match engine {
-            EngineState::Up { version, since } => Self { state: "up", since: *since, version: Some(version.clone()), error: None },
-            EngineState::Down { error, since } => Self { state: "down", since: *since, version: None, error: Some(error.clone()) },
+            EngineState::Unknown => Self { state: "unknown", since: None, version: None, error: None },
+            EngineState::Up { version, since } => Self { state: "up", since: Some(*since), version: Some(version.clone()), error: None },
+            EngineState::Down { error, since } => Self { state: "down", since: Some(*since), version: None, error: Some(error.clone()) },
         }
     }
 }
@@ -181,7 +184,7 @@ impl From<&EngineState> for EngineDto {
 fn intake(status: &Status) -> Vec<IntakeDto> {
     let shown = |one: &IntakeState| IntakeDto {
         class: one.class.to_string(),
-        state: one.state.clone(),
+        state: one.state,
         last_answer_at: one.last_answer_at,
         error: one.error.clone(),
     };

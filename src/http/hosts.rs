@@ -11,7 +11,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::domain::{Arch, CpuMillis, Gpu, GpuHealth, GpuId};
-use crate::jobs::handle::{EngineState, Status};
+use crate::jobs::{EngineState, Status};
 
 /// All machines. One for now.
 #[derive(Debug, Serialize)]
@@ -23,7 +23,7 @@ pub struct HostList {
 #[derive(Debug, Serialize)]
 pub struct HostDto {
     id: String,
-    /// `ready`, `draining` (takes no new work) or `engine_down`.
+    /// `ready`, `draining` (takes no new work), `engine_down`, or `starting` (its engine has not been asked yet).
     state: &'static str,
     /// `null` for an architecture that is not scheduled for.
     arch: Option<&'static str>,
@@ -82,8 +82,9 @@ impl From<&Status> for HostDto {
         Self {
             id: facts.id.to_string(),
             state: match status.engine {
+                EngineState::Unknown => "starting",
                 EngineState::Down { .. } => "engine_down",
-                EngineState::Up { .. } if status.draining => "draining",
+                EngineState::Up { .. } if status.stopping => "draining",
                 EngineState::Up { .. } => "ready",
             },
             arch: facts.arch.map(Arch::as_str),

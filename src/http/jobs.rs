@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::dto::JobDto;
 use super::extract::{JsonBody, Operator, Viewer};
 use super::params::{self, Params};
-use super::problem::Problem;
+use super::problem::{Problem, missing};
 use super::state::AppState;
 use super::submit::{self, IfUnsatisfiable, SubmitBody};
 use crate::domain::job::CancelEffect;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName, Requirement};
-use crate::platform::{self, Ever};
+use crate::platform;
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
 
@@ -66,9 +66,9 @@ pub async fn submit(
 
 /// A job that no host could ever run is refused at once; one that only does not fit now waits.
 fn refuse_impossible(state: &AppState, requirement: &Requirement) -> Result<(), Problem> {
-    let Err(unfit) = platform::fits_ever(&state.manager.status().facts, requirement) else { return Ok(()) };
-    let missing: Vec<String> = unfit.into_iter().filter(|one| one.could_ever == Ever::Never).map(|one| one.reason).collect();
-    if missing.is_empty() { Ok(()) } else { Err(Problem::Unsatisfiable { missing }) }
+    let class = state.config.classes.iter().find(|class| class.name == requirement.class);
+    let most = class.and_then(|class| class.max_runners);
+    platform::fits_ever(&state.manager.status().facts, requirement, most).map_err(|unfit| Problem::Unsatisfiable(missing(unfit)))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

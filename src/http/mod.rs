@@ -6,6 +6,7 @@
 //!   └────────────── problem ◀──────────────────────┘ every error, in one place
 //! ```
 
+pub mod broker;
 pub mod dto;
 pub mod events;
 pub mod extract;
@@ -21,7 +22,8 @@ pub mod state;
 pub mod submit;
 pub mod webhook;
 
-pub use state::{AppState, Identity, Streams};
+pub use broker::broker_router;
+pub use state::AppState;
 
 use axum::Router;
 use axum::routing::{get, post};

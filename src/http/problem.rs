@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::config::Role;
 use crate::domain::FieldFault;
+use crate::platform::Unfit;
 use crate::store::StoreError;
 
 /// The media type of a problem.
@@ -64,17 +65,11 @@ pub enum Problem {
         state: &'static str,
     },
     /// No machine can ever run the job, or the runner.
-    Unsatisfiable {
-        /// What is missing, one sentence each.
-        missing: Vec<String>,
-    },
+    Unsatisfiable(Vec<FieldFault>),
     /// The machine has no room for the runner at present.
-    NoRoom {
-        /// What is missing, one sentence each.
-        missing: Vec<String>,
-    },
-    /// As many runners of the class exist as may.
-    ClassFull,
+    NoRoom(Vec<FieldFault>),
+    /// The daemon is about to end.
+    Stopping,
     /// The idempotency key was used with another body.
     KeyReused,
     /// As many jobs wait for the project as may.
@@ -111,8 +106,6 @@ struct Wire {
     detail: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<WireFault>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    missing: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -163,9 +156,9 @@ impl Problem {
             Self::NoSuchMethod => ("no-such-method", StatusCode::METHOD_NOT_ALLOWED, "The path does not have this method"),
             Self::Unknown { .. } => ("not-found", StatusCode::NOT_FOUND, "There is no such thing"),
             Self::JobEnded { .. } => ("job-ended", StatusCode::CONFLICT, "The job has already ended"),
-            Self::Unsatisfiable { .. } => ("unsatisfiable", StatusCode::UNPROCESSABLE_ENTITY, "No host can ever run this"),
-            Self::NoRoom { .. } => ("no-room", StatusCode::CONFLICT, "The host has no room for this now"),
-            Self::ClassFull => ("class-full", StatusCode::CONFLICT, "As many runners of the class exist as may"),
+            Self::Unsatisfiable(_) => ("unsatisfiable", StatusCode::UNPROCESSABLE_ENTITY, "No host can ever run this"),
+            Self::NoRoom(_) => ("no-room", StatusCode::CONFLICT, "The host has no room for this now"),
+            Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, "The daemon is about to end"),
             Self::KeyReused => ("idempotency-key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The Idempotency-Key was used with another body"),
             Self::QueueFull { .. } => ("queue-full", StatusCode::TOO_MANY_REQUESTS, "As many jobs wait for the project as may"),
             Self::TooManyStreams => ("too-many-streams", StatusCode::SERVICE_UNAVAILABLE, "As many streams are open as may"),
@@ -181,7 +174,7 @@ impl Problem {
     fn retry_after(&self) -> Option<u32> {
         match self {
             Self::QueueFull { .. } => Some(RETRY_QUEUE_FULL),
-            Self::TooManyStreams | Self::StoreUnavailable => Some(RETRY_UNAVAILABLE),
+            Self::TooManyStreams | Self::StoreUnavailable | Self::Stopping => Some(RETRY_UNAVAILABLE),
             Self::NotJson { .. }
             | Self::WrongContentType
             | Self::InvalidFields(_)
@@ -196,9 +189,8 @@ impl Problem {
             | Self::NoSuchMethod
             | Self::Unknown { .. }
             | Self::JobEnded { .. }
-            | Self::Unsatisfiable { .. }
-            | Self::NoRoom { .. }
-            | Self::ClassFull
+            | Self::Unsatisfiable(_)
+            | Self::NoRoom(_)
             | Self::KeyReused
             | Self::Conflict
             | Self::Internal
@@ -213,11 +205,10 @@ impl Problem {
             status: face.status.as_u16(),
             detail: None,
             errors: Vec::new(),
-            missing: Vec::new(),
         };
         match self {
             Self::NotJson { detail } => wire.detail = Some(detail),
-            Self::InvalidFields(faults) | Self::InvalidParameters(faults) => {
+            Self::InvalidFields(faults) | Self::InvalidParameters(faults) | Self::Unsatisfiable(faults) | Self::NoRoom(faults) => {
                 let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 wire.detail = Some(quoted(&sentences.join("; ")));
                 wire.errors = faults.into_iter().map(|fault| WireFault { field: fault.field, message: fault.message }).collect();
@@ -226,10 +217,6 @@ impl Problem {
             Self::ForeignHost => wire.detail = Some("configure http.tokens to be reached under other names, or through a proxy".to_owned()),
             Self::Unknown { what } => wire.detail = Some(format!("there is no {what}")),
             Self::JobEnded { state } => wire.detail = Some(format!("it is {state}")),
-            Self::Unsatisfiable { missing } | Self::NoRoom { missing } => {
-                wire.detail = Some(missing.join("; "));
-                wire.missing = missing;
-            }
             Self::QueueFull { limit } => wire.detail = Some(format!("limits.queue_per_project is {limit}")),
             Self::WrongContentType
             | Self::BodyTooLarge
@@ -238,7 +225,7 @@ impl Problem {
             | Self::WebhookUnverified
             | Self::NoSuchPath
             | Self::NoSuchMethod
-            | Self::ClassFull
+            | Self::Stopping
             | Self::KeyReused
             | Self::TooManyStreams
             | Self::Conflict
@@ -313,6 +300,11 @@ fn chain(error: &StoreError) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// What a machine lacks, by the field that asks for it.
+pub(super) fn missing(unfit: Vec<Unfit>) -> Vec<FieldFault> {
+    unfit.into_iter().map(|one| FieldFault::new(one.field(), one.to_string())).collect()
 }
 
 /// At most [`QUOTE_CHARS`] of a text that may quote the client.

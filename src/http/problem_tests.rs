@@ -21,9 +21,9 @@ fn every_problem() -> Vec<Problem> {
         Problem::NoSuchMethod,
         Problem::unknown_job("0190"),
         Problem::JobEnded { state: "failed" },
-        Problem::Unsatisfiable { missing: vec!["the host is amd64, not arm64".to_owned()] },
-        Problem::NoRoom { missing: vec!["2 more GPUs are needed".to_owned()] },
-        Problem::ClassFull,
+        Problem::Unsatisfiable(vec![FieldFault::new("arch", "needs arm64, this machine is amd64")]),
+        Problem::NoRoom(vec![FieldFault::new("cpus", "needs 4 CPUs, 1 of 8 are free")]),
+        Problem::Stopping,
         Problem::KeyReused,
         Problem::QueueFull { limit: 10_000 },
         Problem::TooManyStreams,
@@ -48,9 +48,9 @@ fn every_problem() -> Vec<Problem> {
             | Problem::NoSuchMethod
             | Problem::Unknown { .. }
             | Problem::JobEnded { .. }
-            | Problem::Unsatisfiable { .. }
-            | Problem::NoRoom { .. }
-            | Problem::ClassFull
+            | Problem::Unsatisfiable(_)
+            | Problem::NoRoom(_)
+            | Problem::Stopping
             | Problem::KeyReused
             | Problem::QueueFull { .. }
             | Problem::TooManyStreams

@@ -11,10 +11,10 @@ use serde_json::Number;
 use super::dto::cpus;
 use super::extract::{JsonBody, Operator, Viewer};
 use super::params::{self, Params};
-use super::problem::Problem;
+use super::problem::{Problem, missing};
 use super::state::AppState;
 use crate::domain::{ClassName, EndReason, Runner, RunnerId, RunnerState};
-use crate::jobs::handle::{Spawned, Termination, Vitals};
+use crate::jobs::{Spawned, Termination, Vital};
 use crate::platform::Ever;
 use crate::store::RunnerFilter;
 
@@ -55,7 +55,7 @@ struct RunnerDto {
 }
 
 impl RunnerDto {
-    fn new(runner: Runner, vitals: &Vitals) -> Self {
+    fn new(runner: Runner, vitals: &Vital) -> Self {
         let (job_id, attempt) = runner.job.as_ref().map(|(job, attempt)| (job.to_string(), *attempt)).unzip();
         Self {
             id: runner.id.to_string(),
@@ -122,20 +122,20 @@ pub struct SpawnBody {
 pub async fn spawn(_operator: Operator, State(state): State<AppState>, body: JsonBody<SpawnBody>) -> Result<Response, Problem> {
     let Some(name) = body.value.class else { return Err(Problem::field("class", "is needed")) };
     let class = ClassName::parse("class", &name)?;
-    let runner = match state.manager.spawn(&class).await? {
-        Spawned::Planned(runner) => runner,
+    let runner = match state.manager.spawn(class).await? {
+        Spawned::Planned(runner) => *runner,
         Spawned::NoSuchClass => {
             let names: Vec<&str> = state.config.classes.iter().map(|class| class.name.as_str()).collect();
             return Err(Problem::field("class", format!("must be one of {}", names.join(", "))));
         }
-        Spawned::NoImage => return Err(Problem::field("class", "must be a class with an image")),
-        Spawned::NotGitLab => return Err(Problem::field("class", "must be a class with a gitlab_token: no work would ever come to a runner of this one")),
-        Spawned::DoesNotFit(unfit) => {
-            let for_ever = unfit.iter().any(|one| one.could_ever == Ever::Never);
-            let missing = unfit.into_iter().map(|one| one.reason).collect();
-            return Err(if for_ever { Problem::Unsatisfiable { missing } } else { Problem::NoRoom { missing } });
+        Spawned::NotForGitLab => {
+            return Err(Problem::field("class", "must be a class with a gitlab_token: no work would ever come to a runner of this one"));
         }
-        Spawned::AtMaximum => return Err(Problem::ClassFull),
+        Spawned::DoesNotFit(unfit) => {
+            let for_ever = unfit.iter().any(|one| one.ever() == Ever::Never);
+            return Err(if for_ever { Problem::Unsatisfiable(missing(unfit)) } else { Problem::NoRoom(missing(unfit)) });
+        }
+        Spawned::Stopping => return Err(Problem::Stopping),
     };
     tracing::info!(runner.id = %runner.id, "runner {} was asked for through the API", runner.id);
     let location = format!("/runners/{}", runner.id);
@@ -145,11 +145,13 @@ pub async fn spawn(_operator: Operator, State(state): State<AppState>, body: Jso
 /// `DELETE /runners/{id}`: ends it; what it held is free when its container is gone. Repeating it is fine.
 pub async fn terminate(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
-    match state.manager.terminate(&RunnerId::from_trusted(&*id)).await? {
-        Termination::Ordered => tracing::info!(runner.id = %id, "runner {id} was ended through the API"),
-        Termination::AlreadyEnding => {}
+    let runner = match state.manager.terminate(&RunnerId::from_trusted(&*id)).await? {
+        Termination::Ordered(runner) => {
+            tracing::info!(runner.id = %id, "runner {id} was ended through the API");
+            runner
+        }
+        Termination::AlreadyEnding(runner) => runner,
         Termination::Unknown => return Err(Problem::unknown_runner(&id)),
-    }
-    let runner = known(&state, &id).await?;
-    Ok((StatusCode::ACCEPTED, Json(shown(&state, runner))).into_response())
+    };
+    Ok((StatusCode::ACCEPTED, Json(shown(&state, *runner))).into_response())
 }

@@ -3,23 +3,28 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 use super::problem::Problem;
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::jobs::handle::ManagerHandle;
+use crate::jobs::ManagerHandle;
 use crate::security::SecurityManager;
 use crate::store::Store;
-use crate::store::logs::LogStore;
+use crate::store::log::LogStore;
 
 /// Most answers that may stream at once: each holds a connection and wakes at every change.
 const MAX_STREAMS: usize = 256;
+/// Most large webhooks that may be taken in at once: their bodies are held in memory before anybody has shown a secret.
+const MAX_LARGE_BODIES: usize = 8;
+/// From this size on a webhook is large; GitLab's events have a few KiB.
+const LARGE_BODY: u64 = 1 << 20;
 
 /// Everything that the handlers need. Cloned per request, so every part is a handle.
-#[derive(Clone, FromRef)]
+#[derive(Debug, Clone, FromRef)]
 pub struct AppState {
     /// The durable queue.
     pub store: Arc<dyn Store>,
@@ -33,61 +38,65 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Who this daemon is.
-    pub identity: Identity,
-    /// The open streams.
-    pub streams: Streams,
-}
-
-/// Who this daemon is and since when.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// When it started.
+    /// When the daemon started.
     pub started_at: Timestamp,
-    /// Its version.
-    pub version: &'static str,
+    /// What is rationed.
+    pub rations: Rations,
 }
 
-/// The answers that stream: how many there may be, and when they must end.
-#[derive(Debug, Clone)]
-pub struct Streams {
-    permits: Arc<Semaphore>,
-    stopping: CancellationToken,
-}
-
-impl Streams {
-    /// Streams that end when `stopping` is cancelled, so that no reader of a log keeps the daemon from stopping.
+impl AppState {
+    /// The state of a daemon that starts now.
     #[must_use]
-    pub fn new(stopping: CancellationToken) -> Self {
-        Self { permits: Arc::new(Semaphore::new(MAX_STREAMS)), stopping }
+    pub fn new(
+        store: Arc<dyn Store>,
+        logs: Arc<LogStore>,
+        manager: ManagerHandle,
+        security: Arc<SecurityManager>,
+        config: Arc<Config>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let started_at = clock.now();
+        Self { store, logs, manager, security, config, clock, started_at, rations: Rations::default() }
     }
+}
 
-    /// Room for one more stream; given back when the permit is dropped with the stream.
+/// What of the daemon's room one kind of request may hold at once.
+#[derive(Debug, Clone)]
+pub struct Rations {
+    streams: Arc<Semaphore>,
+    large_bodies: Arc<Semaphore>,
+}
+
+impl Default for Rations {
+    fn default() -> Self {
+        Self { streams: Arc::new(Semaphore::new(MAX_STREAMS)), large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)) }
+    }
+}
+
+/// Held as long as the room is needed.
+#[derive(Debug)]
+pub struct Permit {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Rations {
+    /// Room for one more stream.
     ///
     /// # Errors
     /// When as many are open as may.
-    pub fn open(&self) -> Result<StreamPermit, Problem> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Problem::TooManyStreams)?;
-        Ok(StreamPermit { _permit: permit, stopping: self.stopping.clone() })
-    }
-}
-
-/// Held by an open stream.
-#[derive(Debug)]
-pub struct StreamPermit {
-    _permit: OwnedSemaphorePermit,
-    stopping: CancellationToken,
-}
-
-impl StreamPermit {
-    /// Whether the daemon stops and the stream must end.
-    pub fn is_stopped(&self) -> bool {
-        self.stopping.is_cancelled()
+    pub fn stream(&self) -> Result<Permit, Problem> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Problem::TooManyStreams)?;
+        Ok(Permit { _permit: permit })
     }
 
-    /// Resolves when the daemon stops and the stream must end.
-    pub async fn stopped(&self) {
-        self.stopping.cancelled().await;
+    /// Room for a body of the size that is announced, waited for if need be; `None` when it is small and needs none.
+    pub async fn body(&self, headers: &HeaderMap) -> Option<Permit> {
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|bytes| bytes < LARGE_BODY) {
+            return None;
+        }
+        // The semaphore is never closed.
+        Arc::clone(&self.large_bodies).acquire_owned().await.ok().map(|permit| Permit { _permit: permit })
     }
 }
 
@@ -97,10 +106,19 @@ mod tests {
 
     #[test]
     fn streams_are_bounded_and_come_back() {
-        let streams = Streams::new(CancellationToken::new());
-        let mut open: Vec<StreamPermit> = (0..MAX_STREAMS).map(|_| streams.open().expect("room")).collect();
-        assert_eq!(streams.open().err(), Some(Problem::TooManyStreams));
+        let rations = Rations::default();
+        let mut open: Vec<Permit> = (0..MAX_STREAMS).map(|_| rations.stream().expect("room")).collect();
+        assert_eq!(rations.stream().err(), Some(Problem::TooManyStreams));
         open.pop();
-        assert!(streams.open().is_ok());
+        assert!(rations.stream().is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_large_bodies_take_room() {
+        let rations = Rations::default();
+        let announced = |bytes: u64| HeaderMap::from_iter([(CONTENT_LENGTH, bytes.into())]);
+        assert!(rations.body(&announced(4096)).await.is_none());
+        assert!(rations.body(&announced(LARGE_BODY)).await.is_some());
+        assert!(rations.body(&HeaderMap::new()).await.is_some(), "a body of unknown length may be large");
     }
 }

@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use serde::Serialize;
 
 use super::extract::body_bytes;
@@ -50,7 +50,7 @@ enum Meaning {
 /// `POST /webhook/job`.
 pub async fn receive(State(state): State<AppState>, request: Request) -> Result<Json<Answer>, Problem> {
     let headers = request.headers().clone();
-    let _room = state.big_bodies.room_for(&headers).await?;
+    let _room = state.rations.body(&headers).await;
     let body = body_bytes(request, &()).await?;
     state.security.verify_webhook(&headers, &body).map_err(|_| Problem::WebhookUnverified)?;
     let event = webhook::read_event(&body).map_err(|error| Problem::not_json(&error))?;
@@ -103,10 +103,4 @@ fn delivery_key(headers: &HeaderMap, body: &[u8]) -> String {
 fn event_name(headers: &HeaderMap) -> String {
     let name = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok()).unwrap_or("unnamed");
     quoted(name)
-}
-
-/// Whether a request announces a body this large, or does not say.
-pub fn announces_more_than(headers: &HeaderMap, bytes: u64) -> bool {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    announced.is_none_or(|announced| announced > bytes)
 }
