@@ -2,7 +2,6 @@
 //!
 //! The rooms, bottom to top; each uses only those above it in this list. `docs/architecture.md` is the map.
 
-pub mod config;
 pub mod domain;
 
 pub mod config;
