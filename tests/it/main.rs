@@ -1,1 +1,4 @@
 //! The integration tests.
+
+#[path = "../gitlab/mod.rs"]
+mod gitlab;
