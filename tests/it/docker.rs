@@ -292,11 +292,18 @@ async fn the_network_is_one_and_keeps_containers_apart() {
     assert_eq!(seen.options.unwrap_or_default().get("com.docker.network.bridge.enable_icc").map(String::as_str), Some("false"));
     let isolated = harden(ProfileRequest { network: NetworkAccess::Isolated, ..request() }).expect("a profile");
     let on = |script: &str| ContainerPlan { network: Some(network.id.clone()), ..bench.plan(script) };
-    let server = bench.start(&on("ip -4 -o addr show dev eth0; exec nc -lk -p 9000 -e cat"), &isolated).await;
+    let server = bench
+        .start(
+            &on(
+                "nc -ll -p 9000 -e cat & until echo | nc -w 1 127.0.0.1 9000 > /dev/null; do :; done 2> /dev/null; ip -4 -o addr show dev eth0; wait",
+            ),
+            &isolated,
+        )
+        .await;
     let first = tokio::time::timeout(PATIENCE, bench.driver.logs(&server, 0).next()).await.expect("it speaks").expect("a record").expect("readable");
     let line = String::from_utf8_lossy(&first.bytes).into_owned();
     let address = line.split_whitespace().find_map(|word| word.split_once('/')).expect("an address").0.to_owned();
-    let (_, out) = bench.run(&on(&format!("ip route; nc -w 3 {address} 9000 </dev/null && echo connected; echo done")), &isolated).await;
+    let (_, out) = bench.run(&on(&format!("ip route; echo | nc -w 3 {address} 9000 > /dev/null && echo connected; echo done")), &isolated).await;
     assert!(out.contains(&format!("default via {}", network.gateway)), "{out}");
     assert!(out.contains("done") && !out.contains("connected"), "containers reach each other: {out}");
     let (_, out) = bench.run(&on("ls /sys/class/net"), &profile()).await;
