@@ -1,129 +1,21 @@
 //! The driver against a real engine: what the unit tests take for granted about engines is shown here.
-#![expect(clippy::expect_used, reason = "the helpers of tests fail like tests")]
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bollard::Docker;
 use bollard::models::ContainerConfig;
-use bollard::query_parameters::{CommitContainerOptionsBuilder, InspectNetworkOptions, RemoveImageOptions, WaitContainerOptions};
+use bollard::query_parameters::{CommitContainerOptionsBuilder, InspectNetworkOptions, RemoveImageOptions};
 use futures_util::{StreamExt, TryStreamExt};
 use runner_coordinator::docker::{
-    ContainerFacts, ContainerPlan, ContainerState, Continuity, DockerDriver, Driver, DriverError, LogRecord, LogStream, Owner, ResolvedImage, judge,
+    ContainerFacts, ContainerPlan, ContainerState, Continuity, DockerDriver, Driver, DriverError, LogRecord, LogStream, judge,
 };
-use runner_coordinator::domain::{ClassName, CpuMillis, Disposition, EndReason, GpuId, HostId, ImageRef, JobId, MemoryBytes, Outcome, RunnerId};
-use runner_coordinator::security::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount, harden};
+use runner_coordinator::domain::{Disposition, EndReason, GpuId, ImageRef, Outcome, RunnerId};
+use runner_coordinator::security::{NetworkAccess, ProfileRequest, harden};
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-/// Longest wait for anything here.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn engine() -> String {
-    let named = |name| std::env::var_os(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
-    named("RC_TEST_ENGINE").or_else(|| named("DOCKER_HOST")).expect("no engine for the tests (RC_TEST_ENGINE or DOCKER_HOST): run \"make test\"")
-}
-
-/// A coordinator of its own per test, so that tests can share an engine.
-struct Bench {
-    driver: DockerDriver,
-    raw: Docker,
-    instance: String,
-    image: ResolvedImage,
-}
-
-impl Bench {
-    async fn new() -> Self {
-        let host = engine();
-        let instance = JobId::generate().to_string().chars().rev().collect::<String>();
-        let driver = DockerDriver::new(&host, instance.clone(), Vec::new()).expect("a driver");
-        let image = driver.resolve_image(&ImageRef::from_trusted("rc-test/busybox:1")).await.expect("the engine answers");
-        let image = image.expect("the image rc-test/busybox:1 is missing: run \"make test\"");
-        let raw = match host.strip_prefix("unix://") {
-            Some(path) => Docker::connect_with_unix(path, 60, bollard::API_DEFAULT_VERSION),
-            None => Docker::connect_with_http(&host, 60, bollard::API_DEFAULT_VERSION),
-        };
-        Self { driver, raw: raw.expect("a client"), instance, image }
-    }
-
-    fn plan(&self, script: &str) -> ContainerPlan {
-        let runner = RunnerId::generate();
-        ContainerPlan {
-            name: format!("rc-{runner}"),
-            owner: Owner {
-                instance: self.instance.clone(),
-                host: HostId::from_trusted("box1"),
-                runner,
-                class: ClassName::from_trusted("default"),
-                job: Some((JobId::generate(), 1)),
-                nonce: "nonce".to_owned(),
-            },
-            image: self.image.clone(),
-            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            entrypoint: Some(Vec::new()),
-            env: BTreeMap::new(),
-            devices: Vec::new(),
-            network: None,
-            workdir: None,
-        }
-    }
-
-    async fn start(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> String {
-        let id = self.driver.create(plan, profile).await.expect("created");
-        self.driver.start(&id).await.expect("started");
-        id
-    }
-
-    /// Waits for the end and tells everything about it.
-    async fn ended(&self, id: &str) -> ContainerFacts {
-        let mut waiting = self.raw.wait_container(id, None::<WaitContainerOptions>);
-        let _code = tokio::time::timeout(PATIENCE, waiting.next()).await.expect("the container ends");
-        self.driver.inspect(id).await.expect("inspected").expect("still there")
-    }
-
-    async fn run(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> (ContainerFacts, String) {
-        let id = self.start(plan, profile).await;
-        let facts = self.ended(&id).await;
-        (facts, String::from_utf8_lossy(&bytes(&self.records(&id, 0).await, None)).into_owned())
-    }
-
-    async fn records(&self, id: &str, since: i64) -> Vec<LogRecord> {
-        tokio::time::timeout(PATIENCE, self.driver.logs(id, since).try_collect()).await.expect("the log ends").expect("a whole log")
-    }
-
-    /// Takes everything away and shows that nothing is left.
-    async fn finish(self) {
-        for facts in self.driver.list().await.expect("a list") {
-            self.driver.remove(&facts.id).await.expect("removed");
-        }
-        assert_eq!(self.driver.list().await.expect("a list"), Vec::new());
-        let name: String = self.instance.chars().take(12).collect();
-        let _absent = self.raw.remove_network(&format!("rc-{name}")).await;
-    }
-}
-
-fn bytes(records: &[LogRecord], stream: Option<LogStream>) -> Vec<u8> {
-    records.iter().filter(|record| stream.is_none_or(|stream| record.stream == stream)).flat_map(|record| record.bytes.to_vec()).collect()
-}
-
-fn request() -> ProfileRequest {
-    ProfileRequest {
-        user: "65532:65532".to_owned(),
-        cpus: CpuMillis(500),
-        memory: MemoryBytes(64 << 20),
-        pids: 64,
-        tmpfs: vec![TmpfsMount { path: "/tmp".to_owned(), size: MemoryBytes(16 << 20), exec: Exec::Forbidden }],
-        network: NetworkAccess::None,
-        runtime: "runc".to_owned(),
-        stop_grace: Duration::from_secs(5),
-    }
-}
-
-fn profile() -> HardenedProfile {
-    harden(request()).expect("a profile")
-}
+use crate::bench::{Bench, PATIENCE, bytes, engine, profile, request};
 
 #[tokio::test]
 async fn a_container_lives_and_leaves_nothing() {
@@ -260,7 +152,7 @@ async fn logs_are_exact_and_can_be_resumed() {
     assert!(records.starts_with(&followed) && followed.len() + 1 >= records.len(), "{} of {}", followed.len(), records.len());
     assert_eq!(bytes(&records, Some(LogStream::Stderr)), b"err\n");
     let mut expected = b"one\n\0\xff\x01bin\n".to_vec();
-    expected.extend_from_slice(&[b'a'; 40_000]);
+    expected.resize(expected.len() + 40_000, b'a');
     let mut out = bytes(&records, Some(LogStream::Stdout));
     assert!(out.starts_with(&expected), "{} bytes", out.len());
     // Engine 20.10 loses the newline that ends a line of more than 16 KiB.
@@ -292,11 +184,18 @@ async fn the_network_is_one_and_keeps_containers_apart() {
     assert_eq!(seen.options.unwrap_or_default().get("com.docker.network.bridge.enable_icc").map(String::as_str), Some("false"));
     let isolated = harden(ProfileRequest { network: NetworkAccess::Isolated, ..request() }).expect("a profile");
     let on = |script: &str| ContainerPlan { network: Some(network.id.clone()), ..bench.plan(script) };
-    let server = bench.start(&on("ip -4 -o addr show dev eth0; exec nc -lk -p 9000 -e cat"), &isolated).await;
+    let server = bench
+        .start(
+            &on(
+                "nc -ll -p 9000 -e cat & until echo | nc -w 1 127.0.0.1 9000 > /dev/null; do :; done 2> /dev/null; ip -4 -o addr show dev eth0; wait",
+            ),
+            &isolated,
+        )
+        .await;
     let first = tokio::time::timeout(PATIENCE, bench.driver.logs(&server, 0).next()).await.expect("it speaks").expect("a record").expect("readable");
     let line = String::from_utf8_lossy(&first.bytes).into_owned();
     let address = line.split_whitespace().find_map(|word| word.split_once('/')).expect("an address").0.to_owned();
-    let (_, out) = bench.run(&on(&format!("ip route; nc -w 3 {address} 9000 </dev/null && echo connected; echo done")), &isolated).await;
+    let (_, out) = bench.run(&on(&format!("ip route; echo | nc -w 3 {address} 9000 > /dev/null && echo connected; echo done")), &isolated).await;
     assert!(out.contains(&format!("default via {}", network.gateway)), "{out}");
     assert!(out.contains("done") && !out.contains("connected"), "containers reach each other: {out}");
     let (_, out) = bench.run(&on("ls /sys/class/net"), &profile()).await;
@@ -377,7 +276,7 @@ async fn an_engine_that_goes_and_comes_is_found_again() {
     let relays = TaskTracker::new();
     let relay = relays.spawn(serve(UnixListener::bind(&socket).expect("bound"), path.clone()));
     driver.ping().await.expect("the engine came");
-    assert_eq!(driver.info().await.expect("info").api, "1.41".min(driver.info().await.expect("info").api.as_str()));
+    assert!(driver.info().await.expect("info").api.starts_with("1."));
 
     relay.abort();
     assert!(relay.await.is_err_and(|end| end.is_cancelled()));
