@@ -4,4 +4,6 @@
 
 pub mod config;
 pub mod domain;
+pub mod gitlab;
+pub mod security;
 pub mod store;

@@ -1,0 +1,3 @@
+//! How we talk with GitLab.
+
+pub mod webhook;
