@@ -3,11 +3,21 @@
 //! Defaults come first, then the TOML file, then the environment. Every fault is reported at once, with where it stands and its dotted
 //! key. `docs/configuration.md` is the reference for people; the field docs here name key, default and unit.
 
+mod classes;
+mod fault;
+mod layers;
+mod load;
+mod secret;
+mod section;
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+pub use fault::{ConfigFault, ConfigFaults};
 
 use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostId, ImageRef, MemoryBytes};
 

@@ -28,8 +28,8 @@ use crate::security::HardenedProfile;
 const PING: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(10);
 const CREATE: Duration = Duration::from_secs(30);
-const START: Duration = Duration::from_mins(1);
-const REMOVE: Duration = Duration::from_mins(1);
+const START: Duration = Duration::from_secs(60);
+const REMOVE: Duration = Duration::from_secs(60);
 /// How much longer than its grace a stop may take.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// The events that can mean a change of what `list` tells.
@@ -62,9 +62,8 @@ impl DockerDriver {
 
     /// The name is taken: by the same runner's container, whose create answered too late, or by somebody else's.
     async fn adopt(&self, plan: &ContainerPlan, message: String) -> Result<String, DriverError> {
-        let same = |facts: &ContainerFacts| {
-            facts.owner.as_ref().is_some_and(|owner| owner.instance == self.instance && owner.runner == plan.owner.runner)
-        };
+        let same =
+            |facts: &ContainerFacts| facts.owner.as_ref().is_some_and(|owner| owner.instance == self.instance && owner.runner == plan.owner.runner);
         match self.inspect(&plan.name).await?.filter(same) {
             Some(facts) => Ok(facts.id),
             None => Err(DriverError::Conflict { call: "create", message }),
