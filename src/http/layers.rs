@@ -1,7 +1,6 @@
 //! What surrounds every handler: request ids, spans, limits, and answers that are problems even where the framework answers itself.
 
 use std::any::Any;
-use std::iter::once;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,7 +8,6 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Response as HttpResponse, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -39,21 +37,20 @@ pub fn limited<S: Clone + Send + Sync + 'static>(routes: Router<S>, body: Memory
 /// Surrounds all routes.
 pub fn surround(routes: Router) -> Router {
     let trace = TraceLayer::new_for_http().make_span_with(span).on_request(()).on_response(answered).on_failure(());
-    routes.layer(
-        ServiceBuilder::new()
-            .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, GITLAB_TOKEN]))
-            .map_request(drop_odd_request_id)
-            .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
-            .layer(trace)
-            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-            .layer(middleware::map_response(finish))
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_WITHIN)),
-    )
+    // Inside out: each wraps those above it.
+    routes
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_WITHIN))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::map_response(finish))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(trace)
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(middleware::map_request(drop_odd_request_id))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, GITLAB_TOKEN]))
 }
 
 /// An id that could not stand in a log line is replaced by one of ours.
-fn drop_odd_request_id<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
+async fn drop_odd_request_id(mut request: Request) -> Request {
     let fit = |id: &HeaderValue| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
     if !request.headers().get(REQUEST_ID).is_none_or(fit) {
         request.headers_mut().remove(REQUEST_ID);

@@ -24,7 +24,7 @@ const MAX_LARGE_BODIES: usize = 8;
 const LARGE_BODY: u64 = 1 << 20;
 
 /// Everything that the handlers need. Cloned per request, so every part is a handle.
-#[derive(Debug, Clone, FromRef)]
+#[derive(Debug, Clone)]
 pub struct AppState {
     /// The durable queue.
     pub store: Arc<dyn Store>,
@@ -57,6 +57,12 @@ impl AppState {
     ) -> Self {
         let started_at = clock.now();
         Self { store, logs, manager, security, config, clock, started_at, rations: Rations::default() }
+    }
+}
+
+impl FromRef<AppState> for Arc<dyn Store> {
+    fn from_ref(state: &AppState) -> Self {
+        Arc::clone(&state.store)
     }
 }
 
