@@ -85,11 +85,11 @@ async fn the_trace_is_passed_on_and_kept_once() {
 
     rig.gitlab.next(Scripted::LosesItsAnswer);
     assert!(matches!(rig.send("5-10", " world").await, Err(BrokerError::Unavailable { .. })));
-    assert_eq!(rig.log(), "hello");
+    assert_eq!(rig.log().await, "hello");
     let repeated = rig.send("5-10", " world").await.expect("an answer");
     assert_eq!((repeated.status, repeated.headers.get("range")), (416, Some("0-11")));
     rig.send("11-11", "!").await.expect("an answer");
-    assert_eq!((rig.log(), rig.gitlab.trace()), ("hello world!".into(), "hello world!".into()));
+    assert_eq!((rig.log().await, rig.gitlab.trace()), ("hello world!".into(), "hello world!".into()));
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_gap_in_our_log_is_filled_by_asking_the_runner_to_go_back() {
     let known = rig.send("0-5", "012345").await.expect("an answer");
     assert_eq!((known.status, known.headers.get("range")), (416, Some("0-4")));
     rig.send("4-5", "45").await.expect("an answer");
-    assert_eq!((rig.log(), rig.gitlab.trace()), ("012345".into(), "012345".into()));
+    assert_eq!((rig.log().await, rig.gitlab.trace()), ("012345".into(), "012345".into()));
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn a_store_that_fails_does_not_stop_the_trace() {
     assert_eq!(rig.job().state.name(), "running");
     assert_eq!(rig.report("success").await.expect("an answer").status, 200, "GitLab's 403 means that it has the verdict");
     assert_eq!(rig.job().state.name(), "succeeded");
-    assert_eq!(rig.log(), "ab");
+    assert_eq!(rig.log().await, "ab");
 }
 
 #[tokio::test]

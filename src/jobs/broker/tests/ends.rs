@@ -68,7 +68,7 @@ async fn a_failure_of_gitlab_is_one_that_the_runner_repeats() {
     }
     rig.gitlab.next(Scripted::Unreachable);
     assert!(matches!(rig.report("success").await, Err(BrokerError::Unavailable { .. })));
-    assert_eq!((rig.job().state.name(), rig.log().as_str()), ("running", ""));
+    assert_eq!((rig.job().state.name(), rig.log().await.as_str()), ("running", ""));
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn gitlab_hears_in_words_of_an_end_that_no_runner_reported() {
     assert_eq!(rig.broker.report_end(&rig.job(), &outcome).await, ReportResult::Told);
     let line = "\n\u{1b}[31;1mERROR: Runner Coordinator: the job ran longer than it may: 1h \u{1b}[0;m\n";
     assert_eq!(rig.gitlab.trace(), format!("hello world{line}"));
-    assert_eq!(rig.log(), format!("hello{line}"));
+    assert_eq!(rig.log().await, format!("hello{line}"));
     let last = rig.gitlab.bodies.lock().expect("lock").last().cloned().expect("a body");
     assert_eq!(last, serde_json::json!({ "state": "failed", "failure_reason": "job_execution_timeout" }));
     assert_eq!(rig.broker.report_end(&rig.job(), &outcome).await, ReportResult::GitLabAlreadyKnew);
@@ -143,7 +143,7 @@ async fn an_end_that_gitlab_could_not_hear_is_told_again_without_a_second_line()
     assert_eq!(rig.broker.report_end(&rig.job(), &outcome).await, ReportResult::NotReachable);
     assert_eq!(rig.broker.report_end(&rig.job(), &outcome).await, ReportResult::Told);
     assert_eq!(rig.gitlab.trace().matches("ERROR").count(), 1);
-    assert_eq!(rig.log(), rig.gitlab.trace());
+    assert_eq!(rig.log().await, rig.gitlab.trace());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
@@ -17,6 +18,7 @@ use crate::domain::{
     ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner, RunnerOrigin,
     Source,
 };
+use crate::store::log::Follow;
 use fake::{FakeGitLab, MemoryStore};
 
 /// GitLab's id of the one job.
@@ -46,7 +48,7 @@ pub(crate) struct Rig {
     pub(crate) token: String,
     pub(crate) contacts: Arc<Contacts>,
     pub(crate) nudges: Arc<AtomicUsize>,
-    logs: Arc<LogStore>,
+    _directory: tempfile::TempDir,
 }
 
 impl Rig {
@@ -68,21 +70,24 @@ impl Rig {
     pub(crate) fn idle() -> Self {
         let (gitlab, store) = (Arc::new(FakeGitLab::default()), Arc::new(MemoryStore::default()));
         let (contacts, nudges, security) = (Arc::new(Contacts::default()), Arc::new(AtomicUsize::new(0)), security());
-        let logs = logs();
+        let directory = tempfile::tempdir().expect("a directory");
+        let logs = Arc::new(LogStore::new(directory.path().join("logs"), 1 << 20).expect("a thread"));
         let runner = RunnerId::generate();
         let counter = Arc::clone(&nudges);
         let parts = BrokerParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             gitlab: Some(Arc::clone(&gitlab) as Arc<dyn GitLab>),
             security: Arc::clone(&security),
-            logs: Arc::clone(&logs),
+            logs,
             clock: Arc::new(StoppedClock),
             contacts: Arc::clone(&contacts),
             retry: RetryPolicy { infrastructure_retries: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(9) },
-            nudge: Arc::new(move || drop(counter.fetch_add(1, Ordering::Relaxed))),
+            nudge: Arc::new(move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }),
         };
         let token = security.runner_token(&runner).expose_secret().to_owned();
-        let rig = Self { broker: Arc::new(Broker::new(parts)), gitlab, store, runner, token, contacts, nudges, logs };
+        let rig = Self { broker: Arc::new(Broker::new(parts)), gitlab, store, runner, token, contacts, nudges, _directory: directory };
         let mut aggregate = Aggregate::new(planned(&rig.runner), None);
         for step in [Step::ContainerCreated { container: "c".into() }, Step::StartSent { engine_epoch: 0 }] {
             aggregate.apply(&step, now()).expect("may be taken");
@@ -119,17 +124,18 @@ impl Rig {
     }
 
     /// The job's own log.
-    pub(crate) fn log(&self) -> String {
-        String::from_utf8(self.logs.0.lock().expect("lock").clone()).expect("text")
+    pub(crate) async fn log(&self) -> String {
+        let job = self.job();
+        if let Some(session) = self.broker.sessions.session_of(&self.runner, &job.id, 1) {
+            session.close_log().await;
+        }
+        let parts: Vec<_> = self.broker.parts.logs.read(&job.id, 1, Follow::No).try_collect().await.expect("readable");
+        String::from_utf8(parts.concat()).expect("text")
     }
 }
 
 fn security() -> Arc<SecurityManager> {
     Arc::new(SecurityManager)
-}
-
-fn logs() -> Arc<LogStore> {
-    Arc::new(LogStore::default())
 }
 
 fn placement() -> Placement {
