@@ -3,5 +3,24 @@
 //! The rooms, bottom to top; each uses only those above it in this list. `docs/architecture.md` is the map.
 
 pub mod domain;
-pub mod gitlab;
+
+pub mod config;
+
 pub mod store;
+
+pub mod security;
+
+pub mod docker;
+
+pub mod platform;
+
+pub mod gitlab;
+
+pub mod jobs;
+
+pub mod http;
+
+pub mod app;
+pub mod cli;
+pub mod lifecycle;
+pub mod telemetry;

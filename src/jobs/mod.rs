@@ -1,2 +1,32 @@
+//! The life of jobs: [`manager::JobManager`] decides, the other files here carry out.
+//!
+//! ```text
+//!   wake-ups ──▶ manager ── reads ──▶ store, observer's latest view of the engine
+//!                   │ decides: reconcile (per runner, pure), plan (who gets the free room)
+//!                   ▼
+//!          launch · finish · follow   one operation at a time per runner, as tasks
+//! ```
+
 pub mod broker;
 pub mod contacts;
+pub mod deps;
+pub mod handle;
+pub mod intake;
+pub mod manager;
+pub mod observer;
+pub mod reconcile;
+pub mod vitals;
+
+mod conclude;
+mod container;
+mod finish;
+mod follow;
+mod launch;
+mod plan;
+mod publish;
+mod sample;
+
+pub use deps::{Deps, class_named, class_requirement, retry_policy};
+pub use handle::{EngineState, IntakeState, ManagerHandle, Spawned, Status, Termination};
+pub use manager::{JobManager, Seat, channel};
+pub use vitals::{Vital, Vitals};

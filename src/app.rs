@@ -1,0 +1,231 @@
+//! The composition root: turns settings into a running daemon. The only place that knows the concrete types; tests start the daemon
+//! through the same function, with stand-ins for the outside world.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::{BrokerListen, Config, StoreUrl};
+use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
+use crate::domain::{Clock, SystemClock};
+use crate::gitlab::{GitLab, GitLabError, HttpGitLab};
+use crate::http::{AppState, broker_router, router};
+use crate::jobs::broker::{Broker, BrokerParts};
+use crate::jobs::contacts::Contacts;
+use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
+use crate::lifecycle::Lifecycle;
+use crate::platform::{HostProbe, PlatformManager, SystemProbe};
+use crate::security::{SecurityError, SecurityManager};
+use crate::store::log::LogStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+
+/// How often the broker makes sure that its address still exists.
+const BROKER_CHECK: Duration = Duration::from_secs(10);
+/// Wait before the broker tries again to listen.
+const BROKER_RETRY: Duration = Duration::from_secs(1);
+/// How long open answers may go on after the daemon was told to stop.
+const HTTP_GRACE: Duration = Duration::from_secs(3);
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    /// Own keys could not be read or made.
+    #[error("the daemon's own keys cannot be used")]
+    Security(#[from] SecurityError),
+    /// The engine's address makes no sense.
+    #[error("docker.host cannot be used")]
+    Docker(#[from] DriverError),
+    /// GitLab's address makes no sense.
+    #[error("gitlab.url cannot be used")]
+    GitLab(#[from] GitLabError),
+    /// The listen address is taken or not ours.
+    #[error("http.listen {address} cannot be listened on")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The outside world, so that tests can put something else in its place.
+#[derive(Debug)]
+pub struct Outside {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The kernel.
+    pub probe: Arc<dyn HostProbe>,
+    /// The engine; `None` is the configured one.
+    pub driver: Option<Arc<dyn Driver>>,
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), probe: Arc::new(SystemProbe), driver: None }
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct App {
+    /// Where the API listens.
+    pub address: SocketAddr,
+    /// The manager.
+    pub handle: ManagerHandle,
+    /// The store.
+    pub store: Arc<dyn Store>,
+}
+
+/// Starts the daemon. It runs until `lifecycle.stop`.
+///
+/// # Errors
+/// When something of its own cannot be had. An engine or a GitLab that does not answer is not an error: the daemon waits for it.
+pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> Result<App, StartError> {
+    let config = Arc::new(config);
+    let StoreUrl::Sqlite(path) = &config.store;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path)?);
+    let security = Arc::new(SecurityManager::open(&config.data_dir, &config)?);
+    let logs = Arc::new(LogStore::new(config.data_dir.join("logs"), config.limits.log_size.0));
+    let driver = match outside.driver {
+        Some(driver) => driver,
+        None => Arc::new(DockerDriver::new(&config.docker.host, store.instance().to_owned(), logins(&config))?),
+    };
+    let gitlab: Option<Arc<dyn GitLab>> = match &config.gitlab {
+        Some(gitlab) => Some(Arc::new(HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?)),
+        None => None,
+    };
+    let platform = Arc::new(PlatformManager::new(config.host.clone(), outside.probe.as_ref()));
+    let contacts = Arc::new(Contacts::default());
+    let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
+    let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&outside.clock), Arc::clone(&vitals), platform.facts());
+    let nudged = handle.clone();
+    let broker = Arc::new(Broker::new(BrokerParts {
+        store: Arc::clone(&store),
+        gitlab: gitlab.clone(),
+        security: Arc::clone(&security),
+        logs: Arc::clone(&logs),
+        clock: Arc::clone(&outside.clock),
+        contacts,
+        retry: retry_policy(&config),
+        nudge: Arc::new(move || nudged.nudge()),
+    }));
+    let (broker_url_sender, broker_url) = watch::channel(None);
+    let deps = Deps {
+        store: Arc::clone(&store),
+        driver: Arc::clone(&driver),
+        platform,
+        security: Arc::clone(&security),
+        logs: Arc::clone(&logs),
+        clock: Arc::clone(&outside.clock),
+        config: Arc::clone(&config),
+        broker: Arc::clone(&broker),
+        gitlab,
+        broker_url,
+        vitals,
+        handle: handle.clone(),
+        tracker: lifecycle.tracker.clone(),
+        stop: lifecycle.stop.clone(),
+    };
+    let epoch = u64::from(outside.probe.probe().boot) << 32 | u64::from(std::process::id() & 0xffff) << 16;
+    let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
+    let address = config.http.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+    lifecycle.tracker.spawn(serve(listener, router(state), lifecycle.clone()));
+    let (broker_lifecycle, broker_config) = (lifecycle.clone(), Arc::clone(&config));
+    lifecycle.tracker.spawn(async move { run_broker(broker, driver, broker_config, broker_url_sender, broker_lifecycle).await });
+    lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
+    info!(%address, instance = store.instance(), "listening");
+    Ok(App { address, handle, store })
+}
+
+fn logins(config: &Config) -> Vec<RegistryLogin> {
+    let login = |registry: &crate::config::Registry| RegistryLogin {
+        registry: registry.server.clone(),
+        username: registry.username.clone(),
+        password: registry.password.clone(),
+    };
+    config.docker.registries.iter().map(login).collect()
+}
+
+/// Serves until the daemon stops; answers that are open then get a moment to end.
+async fn serve(listener: TcpListener, router: axum::Router, lifecycle: Lifecycle) {
+    let stop = lifecycle.stop.clone();
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    // A stream that is followed would hold the daemon up for ever.
+    tokio::select! {
+        result = served => if let Err(error) = result { warn!(%error, "the listener failed") },
+        () = async { lifecycle.stop.cancelled().await; tokio::time::sleep(HTTP_GRACE).await } => {}
+    }
+}
+
+/// Keeps the broker listening where runners reach it, also when the engine comes late or makes its network anew.
+async fn run_broker(broker: Arc<Broker>, driver: Arc<dyn Driver>, config: Arc<Config>, url: watch::Sender<Option<String>>, lifecycle: Lifecycle) {
+    let mut said = String::new();
+    while !lifecycle.stop.is_cancelled() {
+        let served = serve_broker(&broker, driver.as_ref(), &config, &url, &lifecycle).await;
+        url.send_replace(None);
+        if let Err(error) = served
+            && error != said
+        {
+            warn!(%error, "the broker cannot listen");
+            said = error;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(BROKER_RETRY) => {}
+            () = lifecycle.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Listens until the daemon stops or the address is no longer the right one.
+async fn serve_broker(
+    broker: &Arc<Broker>,
+    driver: &dyn Driver,
+    config: &Config,
+    url: &watch::Sender<Option<String>>,
+    lifecycle: &Lifecycle,
+) -> Result<(), String> {
+    let address = broker_address(driver, config).await.map_err(|error| error.to_string())?;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?;
+    let bound = listener.local_addr().map_err(|error| error.to_string())?;
+    let base = config.broker.advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
+    info!(address = %bound, url = base, "the broker listens");
+    url.send_replace(Some(base));
+    let here = Lifecycle { tracker: lifecycle.tracker.clone(), stop: lifecycle.stop.child_token() };
+    let moved = async {
+        loop {
+            tokio::time::sleep(BROKER_CHECK).await;
+            if broker_address(driver, config).await.is_ok_and(|now| now != address) {
+                return;
+            }
+        }
+    };
+    // Dropping `moved` loses nothing; `serve` is ended by its token and waited for.
+    let serving = serve(listener, broker_router(Arc::clone(broker)), here.clone());
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = moved => {
+            here.stop.cancel();
+            serving.await;
+        }
+    }
+    Ok(())
+}
+
+async fn broker_address(driver: &dyn Driver, config: &Config) -> Result<SocketAddr, DriverError> {
+    match config.broker.listen {
+        BrokerListen::Address(address) => Ok(address),
+        BrokerListen::Gateway { port } => Ok(SocketAddr::new(driver.ensure_network().await?.gateway, port)),
+    }
+}

@@ -1,0 +1,127 @@
+//! `check`: validates the configuration and examines the machine, one line per finding.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::say;
+use crate::config::{Class, Config};
+use crate::docker::{DockerDriver, Driver, EngineInfo};
+use crate::domain::ClassName;
+use crate::gitlab::{GitLab, HttpGitLab};
+use crate::jobs::class_requirement;
+use crate::platform::{PlatformManager, SystemProbe, fits_ever};
+
+/// What was found, and whether it stops anything from working.
+enum Finding {
+    Good(String),
+    Bad(String),
+}
+
+/// Examines everything, prints what was found, and fails when something is bad.
+pub(super) async fn run(config: &Config) -> ExitCode {
+    let mut findings = vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir)];
+    let engine = engine(config, &mut findings).await;
+    classes(config, engine.as_ref(), &mut findings);
+    gitlab(config, &mut findings).await;
+    let bad = findings.iter().filter(|finding| matches!(finding, Finding::Bad(_))).count();
+    for finding in &findings {
+        match finding {
+            Finding::Good(text) => say(&format!("ok    {text}")),
+            Finding::Bad(text) => say(&format!("FAIL  {text}")),
+        }
+    }
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn data_dir(path: &Path) -> Finding {
+    let probe = path.join(".check");
+    let written = std::fs::create_dir_all(path).and_then(|()| std::fs::write(&probe, b"")).and_then(|()| std::fs::remove_file(&probe));
+    match written {
+        Ok(()) => Finding::Good(format!("data_dir: {} can be written", path.display())),
+        Err(error) => Finding::Bad(format!("data_dir: {} cannot be written: {error}", path.display())),
+    }
+}
+
+async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineInfo> {
+    let driver = match DockerDriver::new(&config.docker.host, "check".to_owned(), Vec::new()) {
+        Ok(driver) => driver,
+        Err(error) => {
+            findings.push(Finding::Bad(format!("docker.host: {error}")));
+            return None;
+        }
+    };
+    match driver.info().await {
+        Ok(info) => {
+            findings.push(Finding::Good(format!(
+                "engine: {} at {}, {} CPUs, {} MiB, cgroup v{}",
+                info.version,
+                config.docker.host,
+                info.cpus,
+                info.memory.0 >> 20,
+                info.cgroup_version.as_deref().unwrap_or("?")
+            )));
+            findings.push(match info.arch {
+                Some(arch) => Finding::Good(format!("architecture: {arch}")),
+                None => Finding::Bad(format!("architecture: {} is none of amd64, arm64, riscv64", info.machine)),
+            });
+            let seccomp = info.security_options.iter().any(|option| option.contains("seccomp"));
+            findings.push(if seccomp {
+                Finding::Good("seccomp: the engine filters system calls".to_owned())
+            } else {
+                Finding::Bad("seccomp: the engine cannot filter system calls; jobs would run with less protection".to_owned())
+            });
+            Some(info)
+        }
+        Err(error) => {
+            findings.push(Finding::Bad(format!("engine: {} does not answer: {error}; is Docker running, and may this user reach it?", config.docker.host)));
+            None
+        }
+    }
+}
+
+fn classes(config: &Config, engine: Option<&EngineInfo>, findings: &mut Vec<Finding>) {
+    let platform = PlatformManager::new(config.host.clone(), &SystemProbe);
+    if let Some(info) = engine {
+        platform.on_engine(info);
+    }
+    let facts = platform.facts();
+    for class in &config.classes {
+        let name = &class.name;
+        findings.push(match fits_ever(&facts, &class_requirement(class), class.max_runners) {
+            Ok(()) => Finding::Good(format!("class {name}: fits this machine{}", from_gitlab(class))),
+            Err(missing) => {
+                let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                Finding::Bad(format!("class {name}: can never run here: {}", missing.join("; ")))
+            }
+        });
+    }
+}
+
+fn from_gitlab(class: &Class) -> &'static str {
+    if class.gitlab_token.is_some() { ", takes work from GitLab" } else { "" }
+}
+
+async fn gitlab(config: &Config, findings: &mut Vec<Finding>) {
+    let Some(settings) = &config.gitlab else { return };
+    let client = match HttpGitLab::new(&settings.url, "r_check") {
+        Ok(client) => client,
+        Err(error) => {
+            findings.push(Finding::Bad(format!("gitlab.url: {error}")));
+            return;
+        }
+    };
+    for class in &config.classes {
+        let Some(token) = &class.gitlab_token else { continue };
+        findings.push(token_finding(&class.name, client.verify_runner(token).await));
+    }
+    if settings.webhook_secret_tokens.is_empty() {
+        findings.push(Finding::Bad("gitlab.webhook.secret_token: none is set, so every webhook is refused; work is found by polling only".to_owned()));
+    }
+}
+
+fn token_finding(class: &ClassName, verified: Result<(), crate::gitlab::GitLabError>) -> Finding {
+    match verified {
+        Ok(()) => Finding::Good(format!("class {class}: GitLab knows its gitlab_token")),
+        Err(error) => Finding::Bad(format!("class {class}: gitlab_token: {error}")),
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line: `serve`, `check` and `token new`.
+
+mod check;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret as _;
+
+use crate::app::{self, Outside};
+use crate::config::Config;
+use crate::lifecycle::{Ended, Lifecycle, Signals};
+use crate::security::generate_api_token;
+use crate::telemetry::{self, LogFormat};
+
+/// Takes CI jobs from GitLab and a REST API and runs each in one hardened, throw-away container.
+#[derive(Debug, Parser)]
+#[command(name = "runner-coordinator", version, about)]
+pub struct Cli {
+    /// The configuration file [default: /etc/runner-coordinator/config.toml, where it exists].
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How log lines on standard error look.
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Which log lines are written: a level, or a list such as `info,runner_coordinator::jobs=debug`.
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Serve,
+    /// Validate the configuration and examine the machine: one line each, non-zero exit on a problem.
+    Check,
+    /// Make bearer tokens of the API.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make one: prints the token, to be given away, and its digest, to be configured.
+    New {
+        /// Who will hold it.
+        #[arg(long, default_value = "operator")]
+        name: String,
+    },
+}
+
+/// Does what was asked.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    if let Command::Token { command: TokenCommand::New { name } } = &cli.command {
+        return new_token(name);
+    }
+    if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
+        return fail(&error);
+    }
+    let config = match Config::from_process(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => return fail(&faults),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match cli.command {
+        Command::Serve => runtime.block_on(serve(config)),
+        Command::Check => runtime.block_on(check::run(&config)),
+        Command::Token { .. } => ExitCode::SUCCESS,
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
+    let lifecycle = Lifecycle::default();
+    if let Err(error) = app::start(config, Outside::default(), &lifecycle).await {
+        return fail(&error);
+    }
+    match lifecycle.run(signals).await {
+        Ended::Cleanly => ExitCode::SUCCESS,
+        Ended::CutOff => ExitCode::FAILURE,
+    }
+}
+
+fn new_token(name: &str) -> ExitCode {
+    match generate_api_token() {
+        Ok((token, digest)) => {
+            say(&format!(
+                "token: {}\n\n[[http.tokens]]\nname = {name:?}\nrole = \"operator\"\nsha256 = \"{digest}\"",
+                token.expose_secret()
+            ));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// Prints an error with its causes, each once.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let mut text = format!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!("\n  because: {cause}"));
+        source = cause.source();
+    }
+    #[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
+    {
+        eprintln!("{text}");
+    }
+    ExitCode::FAILURE
+}
+
+/// Prints to a person.
+fn say(text: &str) {
+    #[expect(clippy::print_stdout, reason = "the command line speaks to a person")]
+    {
+        println!("{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,158 @@
+//! The request that makes a container, as a pure function of the plan and the profile, so that tests can read every field of it.
+//!
+//! Every field that could loosen something is set, also where the engine's default is the same: a default may change, and an engine
+//! may be configured with another.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+
+use super::labels;
+use super::plan::ContainerPlan;
+use crate::security::{Exec, HardenedProfile, NetworkAccess};
+
+/// What keeps NVIDIA's container runtime from adding any GPU by itself.
+const NO_NVIDIA: (&str, &str) = ("NVIDIA_VISIBLE_DEVICES", "void");
+
+/// Whether a name in an image's environment could subvert the runtime, the assignment of devices or the coordinator's own variables.
+#[must_use]
+pub fn must_be_forced(name: &str) -> bool {
+    ["LD_", "NVIDIA_", "DOCKER_", "RUNNER_COORDINATOR_"].iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("_VISIBLE_DEVICES")
+}
+
+/// The whole request.
+#[must_use]
+pub fn create_body(plan: &ContainerPlan, profile: &HardenedProfile) -> ContainerCreateBody {
+    let network = network(plan, profile);
+    ContainerCreateBody {
+        image: Some(plan.image.id.clone()),
+        user: Some(profile.user().to_owned()),
+        cmd: (!plan.command.is_empty()).then(|| plan.command.clone()),
+        entrypoint: plan.entrypoint.as_ref().map(|entrypoint| no_entrypoint_spelled_out(entrypoint)),
+        env: Some(environment(plan)),
+        working_dir: plan.workdir.clone(),
+        labels: Some(labels::of_plan(plan)),
+        tty: Some(false),
+        open_stdin: Some(false),
+        attach_stdin: Some(false),
+        attach_stdout: Some(false),
+        attach_stderr: Some(false),
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+        stop_signal: Some("SIGTERM".to_owned()),
+        stop_timeout: Some(i64::try_from(profile.stop_grace().as_secs()).unwrap_or(i64::MAX)),
+        network_disabled: Some(network.is_none()),
+        host_config: Some(host_config(plan, profile, network)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(plan: &ContainerPlan, profile: &HardenedProfile, network: Option<&str>) -> HostConfig {
+    let memory = Some(profile.memory().as_i64());
+    HostConfig {
+        privileged: Some(false),
+        publish_all_ports: Some(false),
+        auto_remove: Some(false),
+        cap_drop: Some(owned(HardenedProfile::CAP_DROP)),
+        security_opt: Some(owned(HardenedProfile::SECURITY_OPT)),
+        readonly_rootfs: Some(true),
+        tmpfs: Some(tmpfs(plan, profile)),
+        ipc_mode: Some(HardenedProfile::IPC_MODE.to_owned()),
+        shm_size: Some(HardenedProfile::SHM_SIZE.as_i64()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        init: Some(true),
+        memory,
+        memory_swap: memory,
+        nano_cpus: Some(profile.cpus().as_nanos()),
+        pids_limit: Some(i64::from(profile.pids())),
+        oom_score_adj: Some(HardenedProfile::OOM_SCORE_ADJ),
+        ulimits: Some(ulimits()),
+        masked_paths: Some(owned(HardenedProfile::MASKED_PATHS)),
+        readonly_paths: Some(owned(HardenedProfile::READONLY_PATHS)),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some(HardenedProfile::LOG_DRIVER.to_owned()),
+            config: Some(HardenedProfile::LOG_OPTIONS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+        }),
+        network_mode: Some(network.unwrap_or("none").to_owned()),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        runtime: Some(profile.runtime().to_owned()),
+        ..HostConfig::default()
+    }
+}
+
+/// A network is joined only when the profile and the plan agree on it.
+fn network<'a>(plan: &'a ContainerPlan, profile: &HardenedProfile) -> Option<&'a str> {
+    match profile.network() {
+        NetworkAccess::None => None,
+        NetworkAccess::Isolated => plan.network.as_deref(),
+    }
+}
+
+/// The engine reads an empty list as "the image's own"; one empty text is its way to say "none".
+fn no_entrypoint_spelled_out(entrypoint: &[String]) -> Vec<String> {
+    if entrypoint.is_empty() { vec![String::new()] } else { entrypoint.to_vec() }
+}
+
+/// The plan's environment, then what must not be otherwise: later entries win over the image's and the plan's.
+/// The coordinator's own variables are the plan's to give.
+fn environment(plan: &ContainerPlan) -> Vec<String> {
+    let mut env: BTreeMap<&str, &str> = plan.image.forced_env.iter().map(|name| (name.as_str(), "")).collect();
+    for (name, value) in &plan.env {
+        if name.starts_with("RUNNER_COORDINATOR_") || !must_be_forced(name) {
+            env.insert(name, value);
+        }
+    }
+    env.insert(NO_NVIDIA.0, NO_NVIDIA.1);
+    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// The profile's directories, and one over each `VOLUME` of the image that is not one of them.
+fn tmpfs(plan: &ContainerPlan, profile: &HardenedProfile) -> HashMap<String, String> {
+    // The owner too: some versions of runc give the directory the mode that the image's one has below it.
+    let (uid, gid) = profile.user().split_once(':').unwrap_or((profile.user(), profile.user()));
+    let options = |size: u64, exec: Exec| {
+        let exec = match exec {
+            Exec::Allowed => "exec",
+            Exec::Forbidden => "noexec",
+        };
+        format!("rw,nosuid,nodev,{exec},size={size},mode=1777,uid={uid},gid={gid}")
+    };
+    let covered = options(HardenedProfile::VOLUME_SIZE.min(profile.memory()).0, Exec::Forbidden);
+    let volumes = plan.image.volumes.iter().filter_map(|path| clean_path(path)).map(|path| (path, covered.clone()));
+    let chosen = profile.tmpfs().iter().map(|mount| (mount.path.clone(), options(mount.size.0, mount.exec)));
+    volumes.chain(chosen).collect()
+}
+
+/// The path as the engine will take it (Go's `path.Clean`), so that no spelling of a volume escapes its cover. `None` for the root.
+fn clean_path(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    (!parts.is_empty()).then(|| format!("/{}", parts.join("/")))
+}
+
+fn ulimits() -> Vec<ResourcesUlimits> {
+    let limit = |limit: &crate::security::profile::Ulimit| ResourcesUlimits {
+        name: Some(limit.name.to_owned()),
+        soft: Some(limit.value),
+        hard: Some(limit.value),
+    };
+    HardenedProfile::ULIMITS.iter().map(limit).collect()
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[cfg(test)]
+#[path = "create_body_tests.rs"]
+mod tests;

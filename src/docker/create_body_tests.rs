@@ -1,0 +1,176 @@
+//! Tests of the create body: see `create_body.rs`. The snapshots are the contract with the engine: review every change of them.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::docker::plan::{Owner, ResolvedImage};
+use crate::domain::{Arch, ClassName, GpuId, HostId, ImageRef, JobId, RunnerId};
+use crate::security::{ProfileRequest, TmpfsMount};
+
+fn plan() -> ContainerPlan {
+    ContainerPlan {
+        name: "rc-job1-1".to_owned(),
+        owner: Owner {
+            instance: "instance1".to_owned(),
+            host: HostId::from_trusted("box1"),
+            runner: RunnerId::from_trusted("runner1"),
+            class: ClassName::from_trusted("default"),
+            job: Some((JobId::from_trusted("job1"), 1)),
+            nonce: "nonce1".to_owned(),
+        },
+        image: ResolvedImage {
+            reference: ImageRef::from_trusted("debian:bookworm"),
+            id: "sha256:0123".to_owned(),
+            digest: None,
+            arch: Some(Arch::Amd64),
+            volumes: Vec::new(),
+            forced_env: Vec::new(),
+            user: None,
+        },
+        command: vec!["sh".to_owned(), "-c".to_owned(), "make test".to_owned()],
+        entrypoint: Some(Vec::new()),
+        env: BTreeMap::from([("CI".to_owned(), "1".to_owned())]),
+        devices: Vec::new(),
+        network: None,
+        workdir: None,
+    }
+}
+
+fn isolated() -> HardenedProfile {
+    let base = HardenedProfile::for_tests();
+    crate::security::harden(ProfileRequest {
+        user: base.user().to_owned(),
+        cpus: base.cpus(),
+        memory: base.memory(),
+        pids: base.pids(),
+        tmpfs: vec![TmpfsMount { path: "/build".to_owned(), size: base.memory(), exec: Exec::Allowed }],
+        network: NetworkAccess::Isolated,
+        runtime: base.runtime().to_owned(),
+        stop_grace: base.stop_grace(),
+    })
+    .expect("a profile")
+}
+
+/// Through a value, so that the keys of maps come in order.
+fn shown(plan: &ContainerPlan, profile: &HardenedProfile) -> serde_json::Value {
+    let mut value = serde_json::to_value(create_body(plan, profile)).expect("json");
+    value.sort_all_objects();
+    value
+}
+
+#[test]
+fn command_without_network() {
+    insta::assert_json_snapshot!(shown(&plan(), &HardenedProfile::for_tests()));
+}
+
+#[test]
+fn command_on_our_network() {
+    let plan = ContainerPlan { network: Some("net1".to_owned()), workdir: Some("/build".to_owned()), ..plan() };
+    insta::assert_json_snapshot!(shown(&plan, &isolated()));
+}
+
+#[test]
+fn runner_without_a_job() {
+    let mut plan = ContainerPlan {
+        name: "rc-runner1".to_owned(),
+        command: Vec::new(),
+        entrypoint: None,
+        network: Some("net1".to_owned()),
+        devices: vec![GpuId::from_trusted("GPU-1"), GpuId::from_trusted("GPU-2")],
+        ..plan()
+    };
+    plan.owner.job = None;
+    plan.env.insert("RUNNER_COORDINATOR_URL".to_owned(), "http://172.18.0.1:8181".to_owned());
+    insta::assert_json_snapshot!(shown(&plan, &isolated()));
+}
+
+#[test]
+fn hostile_image() {
+    let mut plan = plan();
+    plan.image.volumes = ["/data/", "/a/../srv//x", "/tmp", "relative", "/", "/.."].map(str::to_owned).to_vec();
+    plan.image.forced_env = ["LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "RUNNER_COORDINATOR_URL"].map(str::to_owned).to_vec();
+    plan.image.user = Some("root".to_owned());
+    plan.env.insert("LD_AUDIT".to_owned(), "/tmp/x.so".to_owned());
+    plan.env.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), "all".to_owned());
+    plan.network = Some("host".to_owned());
+    insta::assert_json_snapshot!(shown(&plan, &HardenedProfile::for_tests()));
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let mut plan = plan();
+    plan.env.insert("TOKEN".to_owned(), "s3cret-value".to_owned());
+    assert!(!format!("{plan:?}").contains("s3cret-value"));
+    assert!(format!("{plan:?}").contains("TOKEN"));
+}
+
+prop_compose! {
+    fn any_plan()(
+        texts in proptest::collection::vec("[ -~]{0,12}", 8),
+        volumes in proptest::collection::vec("[/a-z.]{0,10}", 0..4),
+        env in proptest::collection::btree_map("(LD_|NVIDIA_|CI|RUNNER_COORDINATOR_|X)[A-Z_]{0,8}", "[ -~]{0,8}", 0..6),
+        network in proptest::option::of(prop_oneof![Just("host".to_owned()), Just("container:x".to_owned()), "[a-f0-9]{4}"]),
+        devices in 0_usize..3,
+    ) -> ContainerPlan {
+        let mut plan = plan();
+        plan.name.clone_from(&texts[0]);
+        plan.owner.nonce.clone_from(&texts[1]);
+        plan.command = texts[2..4].to_vec();
+        plan.entrypoint = Some(texts[4..6].to_vec());
+        plan.workdir = Some(texts[6].clone());
+        plan.image.user = Some(texts[7].clone());
+        plan.image.forced_env = env.keys().filter(|name| must_be_forced(name)).cloned().collect();
+        plan.image.volumes = volumes;
+        plan.env = env;
+        plan.network = network;
+        plan.devices = (0..devices).map(|n| GpuId::from_trusted(n.to_string())).collect();
+        plan
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_plan_loosens_anything(plan in any_plan(), alone: bool) {
+        let profile = if alone { HardenedProfile::for_tests() } else { isolated() };
+        let body = create_body(&plan, &profile);
+        let host = body.host_config.as_ref().expect("a host configuration");
+        prop_assert_eq!(host.privileged, Some(false));
+        prop_assert_eq!(host.readonly_rootfs, Some(true));
+        prop_assert_eq!(&host.cap_drop, &Some(vec!["ALL".to_owned()]));
+        prop_assert_eq!(&host.security_opt, &Some(vec!["no-new-privileges=true".to_owned()]));
+        prop_assert_eq!(&host.ipc_mode, &Some("private".to_owned()));
+        prop_assert_eq!(body.user.as_deref(), Some(profile.user()));
+        let nothing = [
+            host.binds.is_none(), host.mounts.is_none(), host.volumes_from.is_none(), host.cap_add.is_none(), host.devices.is_none(),
+            host.device_requests.is_none(), host.device_cgroup_rules.is_none(), host.pid_mode.is_none(), host.uts_mode.is_none(),
+            host.userns_mode.is_none(), host.cgroup.is_none(), host.cgroup_parent.is_none(), host.links.is_none(), host.group_add.is_none(),
+            host.sysctls.is_none(), host.port_bindings.is_none(), host.extra_hosts.is_none(), body.volumes.is_none(),
+        ];
+        prop_assert!(nothing.iter().all(|absent| *absent), "{host:?}");
+        if alone {
+            prop_assert_eq!((host.network_mode.as_deref(), body.network_disabled), (Some("none"), Some(true)));
+        }
+        let env = body.env.as_ref().expect("an environment");
+        for entry in env {
+            let (name, value) = entry.split_once('=').expect("a value");
+            if name == "NVIDIA_VISIBLE_DEVICES" {
+                prop_assert_eq!(value, "void");
+            } else if must_be_forced(name) && !name.starts_with("RUNNER_COORDINATOR_") {
+                prop_assert_eq!(value, "", "{}", name);
+            }
+        }
+        let forced = |name: &String| env.iter().any(|entry| entry.split_once('=').is_some_and(|(given, _)| given == name));
+        prop_assert!(plan.image.forced_env.iter().all(forced));
+    }
+
+    #[test]
+    fn every_volume_is_covered_however_it_is_spelled(parts in proptest::collection::vec("[a-z]{1,3}", 1..4), dots in proptest::collection::vec(0_usize..4, 4)) {
+        let noise = ["", "/", "/.", "/x/.."];
+        let spelled: String = parts.iter().zip(&dots).flat_map(|(part, n)| [noise[*n], "/", part]).collect();
+        let mut plan = plan();
+        plan.image.volumes = vec![format!("{spelled}/")];
+        let tmpfs = create_body(&plan, &HardenedProfile::for_tests()).host_config.and_then(|h| h.tmpfs).expect("tmpfs");
+        let expected = format!("/{}", parts.join("/"));
+        prop_assert!(tmpfs.contains_key(&expected), "{tmpfs:?} {expected}");
+    }
+}

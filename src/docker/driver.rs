@@ -1,0 +1,206 @@
+//! The real engine behind the seam.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, EventsOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder,
+};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::client::{Client, encode};
+use super::create_body::create_body;
+use super::error::DriverError;
+use super::facts::{ContainerFacts, EngineEvent, EngineInfo, LogRecord, NetworkInfo, Usage};
+use super::network::OwnNetwork;
+use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
+use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
+use super::{Driver, image, labels, logs};
+use crate::domain::{Arch, ImageRef, RunnerId};
+use crate::security::HardenedProfile;
+
+const PING: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(10);
+const CREATE: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
+const REMOVE: Duration = Duration::from_secs(60);
+/// How much longer than its grace a stop may take.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// The events that can mean a change of what `list` tells.
+const EVENTS: [&str; 7] = ["create", "start", "die", "oom", "destroy", "pause", "unpause"];
+
+/// A Docker engine.
+#[derive(Debug)]
+pub struct DockerDriver {
+    client: Arc<Client>,
+    instance: String,
+    logins: Vec<RegistryLogin>,
+    network: OwnNetwork,
+}
+
+impl DockerDriver {
+    /// For the engine at `host` (`unix:///path`, `tcp://host:port` or `http://host:port`), on behalf of the coordinator `instance`.
+    /// Connects only when needed, so the engine may come later.
+    ///
+    /// # Errors
+    /// When the address is not one that can be used.
+    pub fn new(host: &str, instance: String, logins: Vec<RegistryLogin>) -> Result<Self, DriverError> {
+        let network = OwnNetwork::new(&instance);
+        Ok(Self { client: Arc::new(Client::new(host)?), instance, logins, network })
+    }
+
+    /// The filter for what is ours.
+    fn own_label(&self) -> String {
+        format!("{}={}", labels::INSTANCE, self.instance)
+    }
+
+    /// The name is taken: by the same runner's container, whose create answered too late, or by somebody else's.
+    async fn adopt(&self, plan: &ContainerPlan, message: String) -> Result<String, DriverError> {
+        let same =
+            |facts: &ContainerFacts| facts.owner.as_ref().is_some_and(|owner| owner.instance == self.instance && owner.runner == plan.owner.runner);
+        match self.inspect(&plan.name).await?.filter(same) {
+            Some(facts) => Ok(facts.id),
+            None => Err(DriverError::Conflict { call: "create", message }),
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for DockerDriver {
+    async fn ping(&self) -> Result<(), DriverError> {
+        let ping = |c: super::client::Connection| async move { c.docker.ping().await.map_err(|error| DriverError::from_engine("ping", error)) };
+        self.client.call("ping", PING, ping).await.map(|_ok| ())
+    }
+
+    async fn info(&self) -> Result<EngineInfo, DriverError> {
+        let info: Info = self.client.read("info", LOOK, "/info".to_owned()).await?;
+        Ok(info.into_info(self.client.connect("info").await?.api))
+    }
+
+    async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
+        self.network.ensure(&self.client).await
+    }
+
+    async fn resolve_image(&self, image: &ImageRef) -> Result<Option<ResolvedImage>, DriverError> {
+        image::resolve(&self.client, image).await
+    }
+
+    async fn pull(&self, image: &ImageRef, platform: Option<Arch>, progress: mpsc::Sender<String>) -> Result<ResolvedImage, DriverError> {
+        image::pull(&self.client, &self.logins, image, platform, progress).await
+    }
+
+    async fn create(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> Result<String, DriverError> {
+        let options = CreateContainerOptionsBuilder::new().name(&plan.name).build();
+        let body = create_body(plan, profile);
+        let create = self.client.call("create", CREATE, |c| async move {
+            c.docker.create_container(Some(options), body).await.map_err(|error| DriverError::from_engine("create", error))
+        });
+        match create.await {
+            Ok(created) => {
+                for warning in created.warnings {
+                    tracing::warn!(container.name = %plan.name, runner.id = %plan.owner.runner, "the engine made {} with a warning: {warning}", plan.name);
+                }
+                Ok(created.id)
+            }
+            Err(DriverError::Conflict { message, .. }) => self.adopt(plan, message).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn start(&self, container: &str) -> Result<(), DriverError> {
+        let start = |c: super::client::Connection| async move {
+            c.docker.start_container(container, None::<StartContainerOptions>).await.map_err(|error| DriverError::from_engine("start", error))
+        };
+        self.client.call("start", START, start).await
+    }
+
+    async fn inspect(&self, container: &str) -> Result<Option<ContainerFacts>, DriverError> {
+        let path = format!("/containers/{}/json", encode(container));
+        found(self.client.read::<InspectedContainer>("inspect", LOOK, path).await).map(|found| found.map(InspectedContainer::into_facts))
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerFacts>, DriverError> {
+        let filters = json!({ "label": [self.own_label()] }).to_string();
+        let path = format!("/containers/json?all=true&filters={}", encode(&filters));
+        let rows: Vec<ListedContainer> = self.client.read("list", LOOK, path).await?;
+        Ok(rows.into_iter().map(ListedContainer::into_facts).collect())
+    }
+
+    async fn stop(&self, container: &str, grace: Duration) -> Result<(), DriverError> {
+        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::new().t(seconds).build();
+        let stop = |c: super::client::Connection| async move {
+            c.docker.stop_container(container, Some(options)).await.map_err(|error| DriverError::from_engine("stop", error))
+        };
+        found(self.client.call("stop", grace.saturating_add(STOP_MARGIN), stop).await).map(|_stopped| ())
+    }
+
+    async fn remove(&self, container: &str) -> Result<(), DriverError> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let remove = |c: super::client::Connection| async move {
+            c.docker.remove_container(container, Some(options)).await.map_err(|error| DriverError::from_engine("remove", error))
+        };
+        match found(self.client.call("remove", REMOVE, remove).await) {
+            Ok(_) => Ok(()),
+            Err(DriverError::Conflict { message, .. }) if message.contains("already in progress") => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn usage(&self, container: &str) -> Result<Option<Usage>, DriverError> {
+        let path = format!("/containers/{}/stats?stream=false&one-shot=true", encode(container));
+        found(self.client.read::<Stats>("usage", LOOK, path).await).map(|found| found.and_then(Stats::into_usage))
+    }
+
+    fn logs(&self, container: &str, since_seconds: i64) -> BoxStream<'static, Result<LogRecord, DriverError>> {
+        let since = i32::try_from(since_seconds.max(0)).unwrap_or(i32::MAX);
+        let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true).since(since).build();
+        let (client, container) = (Arc::clone(&self.client), container.to_owned());
+        let opened = async move {
+            let connection = client.connect("logs").await?;
+            let records = connection.docker.logs(&container, Some(options));
+            Ok(records.map(move |output| client.forget_after(output.map_err(|error| DriverError::from_engine("logs", error)).and_then(logs::record))))
+        };
+        stream::once(opened).try_flatten().boxed()
+    }
+
+    fn events(&self) -> BoxStream<'static, Result<EngineEvent, DriverError>> {
+        let filters: HashMap<String, Vec<String>> = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("label".to_owned(), vec![self.own_label()]),
+            ("event".to_owned(), EVENTS.map(str::to_owned).to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let client = Arc::clone(&self.client);
+        let opened = async move {
+            let connection = client.connect("events").await?;
+            let events = connection.docker.events(Some(options));
+            Ok(events.map(move |message| {
+                let event = message.map(event).map_err(|error| DriverError::from_engine("events", error));
+                client.forget_after(event)
+            }))
+        };
+        stream::once(opened).try_flatten().boxed()
+    }
+}
+
+/// What does not exist is an answer, not a failure.
+fn found<T>(result: Result<T, DriverError>) -> Result<Option<T>, DriverError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(DriverError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn event(message: bollard::models::EventMessage) -> EngineEvent {
+    let actor = message.actor.unwrap_or_default();
+    let runner = actor.attributes.unwrap_or_default().remove(labels::RUNNER).map(RunnerId::from_trusted);
+    EngineEvent { container: actor.id.unwrap_or_default(), action: message.action.unwrap_or_default(), runner }
+}

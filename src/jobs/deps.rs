@@ -1,0 +1,145 @@
+//! What the manager and its operations work with, and the small decisions that several of them share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::broker::Broker;
+use super::handle::ManagerHandle;
+use super::intake::Board;
+use super::observer::Observer;
+use super::reconcile::Deadlines;
+use super::vitals::Vitals;
+use crate::config::{Class, Config};
+use crate::docker::{Driver, DriverError};
+use crate::domain::{ClassName, Clock, Requirement, RetryPolicy, RunnerId};
+use crate::gitlab::GitLab;
+use crate::platform::PlatformManager;
+use crate::security::SecurityManager;
+use crate::store::log::{LogStore, LogWriter};
+use crate::store::{Store, StoreError};
+
+/// Everything that the manager works with. The composition root fills it; tests fill it with stand-ins.
+#[derive(Debug)]
+pub struct Deps {
+    /// The durable queue.
+    pub store: Arc<dyn Store>,
+    /// The engine.
+    pub driver: Arc<dyn Driver>,
+    /// The machine.
+    pub platform: Arc<PlatformManager>,
+    /// Tokens and profiles.
+    pub security: Arc<SecurityManager>,
+    /// Logs of jobs.
+    pub logs: Arc<LogStore>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// GitLab, where one is configured.
+    pub gitlab: Option<Arc<dyn GitLab>>,
+    /// The base URL at which runners reach the broker, once it listens.
+    pub broker_url: watch::Receiver<Option<String>>,
+    /// Signs of life.
+    pub vitals: Arc<Vitals>,
+    /// The manager's own face.
+    pub handle: ManagerHandle,
+    /// Where tasks are counted.
+    pub tracker: TaskTracker,
+    /// No new work from here on.
+    pub stop: CancellationToken,
+}
+
+/// [`Deps`] with what the operations share among themselves.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) deps: Deps,
+    pub(super) observer: Observer,
+    /// Containers that may be created and started at once: more than twice the cores only makes each slower (`facts/docker.md`, section 6).
+    pub(super) starts: Semaphore,
+    pub(super) followers: Followers,
+    pub(super) intake: Board,
+}
+
+/// A log that is being followed; its task hands the writer back when the container's output has ended.
+pub(super) type Follower = JoinHandle<Option<LogWriter>>;
+
+/// The logs that are being followed, by runner.
+#[derive(Debug, Default)]
+pub(super) struct Followers(Mutex<HashMap<RunnerId, Follower>>);
+
+impl Followers {
+    /// Starts one unless the runner has one.
+    pub(super) fn ensure(&self, runner: &RunnerId, start: impl FnOnce() -> Follower) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains_key(runner) {
+            all.insert(runner.clone(), start());
+        }
+    }
+
+    /// Takes a runner's.
+    pub(super) fn take(&self, runner: &RunnerId) -> Option<Follower> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(runner)
+    }
+}
+
+/// What stops an operation; it is tried again later.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error("the job's log could not be written")]
+    Log(#[from] std::io::Error),
+    #[error("{0}")]
+    NotYet(&'static str),
+}
+
+impl Shared {
+    pub(super) fn retry_policy(&self) -> RetryPolicy {
+        retry_policy(&self.deps.config)
+    }
+
+    pub(super) fn deadlines(&self) -> Deadlines {
+        let limits = &self.deps.config.limits;
+        Deadlines { report: limits.start_timeout, contact: limits.runner_contact_timeout, leave: Duration::from_secs(30), wind_down: Duration::from_secs(60) }
+    }
+
+    pub(super) fn class(&self, name: &ClassName) -> Option<&Class> {
+        class_named(&self.deps.config, name)
+    }
+}
+
+/// How failures that are not a job's own are tried again, by the configuration.
+#[must_use]
+pub fn retry_policy(config: &Config) -> RetryPolicy {
+    let limits = &config.limits;
+    RetryPolicy { infrastructure_retries: limits.infrastructure_retries, backoff: limits.retry_backoff, backoff_max: limits.retry_backoff_max }
+}
+
+/// The class of that name.
+#[must_use]
+pub fn class_named<'c>(config: &'c Config, name: &ClassName) -> Option<&'c Class> {
+    config.classes.iter().find(|class| class.name == *name)
+}
+
+/// What a runner of this class needs of a machine when nothing else is asked for.
+#[must_use]
+pub fn class_requirement(class: &Class) -> Requirement {
+    Requirement {
+        class: class.name.clone(),
+        arch: class.arch,
+        cpus: class.cpus,
+        memory: class.memory,
+        gpus: class.gpus.clone(),
+        runtime: Some(class.runtime.clone()),
+    }
+}

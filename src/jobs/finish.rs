@@ -1,0 +1,175 @@
+//! Ends one runner: stop what runs, find out how it went, write it down, take everything away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::conclude::conclude;
+use super::deps::{OpError, Shared};
+use super::follow::follow;
+use super::launch::is_starting;
+use crate::docker::{ContainerFacts, Continuity, judge};
+use crate::domain::{Aggregate, Disposition, EndReason, Failure, Outcome, RunnerState, Source, Step};
+use crate::store::log::{LogStream, LogWriter};
+use crate::store::StoreError;
+
+/// How long the rest of a log may take to arrive after its container ended.
+const LOG_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Stops the container: SIGTERM, grace, SIGKILL.
+pub(super) async fn stop(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<(), OpError> {
+    let name = aggregate.runner.container_name();
+    info!(runner.id = %aggregate.runner.id, container = name, reason = aggregate.runner.state.reason().map(EndReason::as_str), "stopping");
+    shared.deps.driver.stop(&name, shared.deps.config.limits.stop_grace).await?;
+    Ok(())
+}
+
+/// Writes down how the attempt went, and takes everything away.
+pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<(), OpError> {
+    let deps = &shared.deps;
+    let facts = deps.driver.inspect(&aggregate.runner.container_name()).await?;
+    let open = aggregate.job.as_ref().is_some_and(|job| job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none()));
+    if open {
+        let outcome = outcome(shared, aggregate, facts.as_ref());
+        let log = match aggregate.job.as_ref().map(|job| job.spec.source) {
+            Some(Source::Api) => last_lines(shared, aggregate, facts.as_ref(), &outcome).await,
+            Some(Source::GitLab) | None => None,
+        };
+        conclude(shared, aggregate, outcome).await?;
+        // Closed only now: who follows the log to its end then finds the job's end written down.
+        if let Some(log) = log {
+            log.close().await?;
+        }
+    }
+    match deps.store.apply(&aggregate.runner.id, Step::Exited, deps.clock.now()).await {
+        Ok(_) => remove(shared, aggregate).await,
+        Err(StoreError::Refused(_)) => Err(OpError::NotYet("the job's end is not written down yet")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes the container away and, once the engine no longer knows it, frees what the runner held.
+pub(super) async fn remove(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<(), OpError> {
+    let deps = &shared.deps;
+    let name = aggregate.runner.container_name();
+    if let Some(follower) = shared.followers.take(&aggregate.runner.id) {
+        follower.abort();
+    }
+    deps.driver.remove(&name).await?;
+    if deps.driver.inspect(&name).await?.is_some() {
+        return Err(OpError::NotYet("the engine still has the container"));
+    }
+    deps.store.apply(&aggregate.runner.id, Step::Removed, deps.clock.now()).await?;
+    deps.broker.forget_runner(&aggregate.runner.id);
+    Ok(())
+}
+
+fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>) -> Outcome {
+    let runner = &aggregate.runner;
+    if let RunnerState::Stopping { reason: Some(reason) } | RunnerState::Lost { reason } = runner.state {
+        return reason.outcome_when_stopped(stop_sentence(shared, aggregate, reason));
+    }
+    let Some(facts) = facts else {
+        return Outcome::infrastructure(EndReason::ContainerLost, "the engine no longer knows the container");
+    };
+    match aggregate.job.as_ref().map(|job| job.spec.source) {
+        Some(Source::Api) => judge(facts, continuity(runner.engine_epoch, shared.observer.epoch())),
+        Some(Source::GitLab) | None => {
+            let code = facts.exit_code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
+            let when = if is_starting(aggregate) { "before it took its job" } else { "before it told how its job went" };
+            if facts.oom_killed == Some(true) && facts.exit_code == Some(137) {
+                let detail = Some("the runner or its job used more memory than it was given".to_owned());
+                return Outcome::Failed(Failure { reason: EndReason::OutOfMemory, exit_code: None, detail, disposition: Disposition::Job });
+            }
+            Outcome::infrastructure(EndReason::RunnerExited, format!("the runner ended with {code} {when}"))
+        }
+    }
+}
+
+fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> Option<String> {
+    let limits = &shared.deps.config.limits;
+    match reason {
+        EndReason::TimedOut => aggregate.job.as_ref().map(|job| format!("it ran longer than its timeout of {}", humantime::format_duration(job.spec.timeout))),
+        EndReason::RunnerUnresponsive => {
+            Some(format!("the runner was not heard of for {}", humantime::format_duration(limits.runner_contact_timeout.min(limits.start_timeout))))
+        }
+        EndReason::StartFailed => Some("the engine never said whether it started the container".to_owned()),
+        EndReason::RunnerTerminated => Some("an operator ended its runner".to_owned()),
+        EndReason::ExitCode
+        | EndReason::OutOfMemory
+        | EndReason::ImageUnavailable
+        | EndReason::ContainerLost
+        | EndReason::RunnerExited
+        | EndReason::HostLost
+        | EndReason::GpuUnhealthy
+        | EndReason::CanceledByUser
+        | EndReason::CanceledInGitlab
+        | EndReason::Unsatisfiable
+        | EndReason::ClassRemoved => None,
+    }
+}
+
+/// An epoch is made of the machine's boot (upper half), the daemon's run and a count of breaks (lower half). Another boot means that
+/// the engine died with the container; another count in the same run means that it broke off meanwhile. Across runs of the daemon
+/// breaks cannot be compared.
+fn continuity(then: u64, now: u64) -> Continuity {
+    let (boot, run) = (|epoch: u64| epoch >> 32, |epoch: u64| epoch >> 16 & 0xffff);
+    if boot(then) != boot(now) || (run(then) == run(now) && then != now) { Continuity::Broken } else { Continuity::Unbroken }
+}
+
+/// Waits for the rest of the log and, where the job did not end by its own exit code, adds the reason in words.
+async fn last_lines(shared: &Arc<Shared>, aggregate: &Aggregate, facts: Option<&ContainerFacts>, outcome: &Outcome) -> Option<LogWriter> {
+    let (job, attempt) = aggregate.runner.job.as_ref()?;
+    let started = facts.is_some_and(|facts| facts.started_at.is_some());
+    if started {
+        shared.followers.ensure(&aggregate.runner.id, || follow(shared, aggregate, aggregate.runner.container_name()));
+    }
+    let mut late = false;
+    let writer = match shared.followers.take(&aggregate.runner.id) {
+        Some(mut follower) => match tokio::time::timeout(LOG_PATIENCE, &mut follower).await {
+            Ok(writer) => writer.ok().flatten(),
+            Err(_) => {
+                follower.abort();
+                let _ = follower.await;
+                late = true;
+                None
+            }
+        },
+        None => None,
+    };
+    let writer = match writer {
+        Some(writer) => Ok(writer),
+        None => shared.deps.logs.writer(job, *attempt).await,
+    };
+    let mut writer = writer.inspect_err(|error| warn!(job.id = %job, %error, "the job's log cannot be opened")).ok()?;
+    let mut note = String::new();
+    if late || facts.is_none() {
+        note.push_str("runner-coordinator: lines may be missing here: the engine did not give the whole log\n");
+    }
+    if let Some(reason) = outcome.reason().filter(|reason| *reason != EndReason::ExitCode) {
+        let detail = outcome.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+        note.push_str(&format!("runner-coordinator: {reason}{detail}\n"));
+    }
+    if !note.is_empty() {
+        let now = u64::try_from(shared.deps.clock.now().as_nanosecond()).unwrap_or(0);
+        if let Err(error) = writer.append(now, LogStream::Note, note.as_bytes()).await {
+            warn!(job.id = %job, %error, "the reason of the end could not be added to the job's log");
+        }
+    }
+    Some(writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_break_counts_within_a_run_and_a_boot_counts_always() {
+        let epoch = |boot: u64, run: u64, breaks: u64| boot << 32 | run << 16 | breaks;
+        assert_eq!(continuity(epoch(1, 1, 0), epoch(1, 1, 0)), Continuity::Unbroken);
+        assert_eq!(continuity(epoch(1, 1, 0), epoch(1, 1, 1)), Continuity::Broken);
+        assert_eq!(continuity(epoch(1, 1, 3), epoch(1, 2, 0)), Continuity::Unbroken);
+        assert_eq!(continuity(epoch(1, 1, 0), epoch(2, 1, 0)), Continuity::Broken);
+    }
+}

@@ -1,0 +1,150 @@
+//! Keeps a container's output, exactly once, over broken streams and restarts of the daemon.
+//!
+//! The log file itself knows how far it is: the time stamp of its last record and how many records carry it. A new stream begins at
+//! that second and what is already there is passed over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tracing::warn;
+
+use super::deps::{Follower, Shared};
+use super::observer::chain;
+use crate::docker::{ContainerState, DriverError, LogRecord, LogStream};
+use crate::domain::Aggregate;
+use crate::store::log::{self, LogWriter};
+
+/// Wait before a broken stream is opened again.
+const REOPEN: Duration = Duration::from_millis(500);
+
+/// Starts following a runner's output into its job's log.
+pub(super) fn follow(shared: &Arc<Shared>, aggregate: &Aggregate, container: String) -> Follower {
+    let (shared, runner) = (Arc::clone(shared), aggregate.runner.clone());
+    shared.deps.tracker.clone().spawn(async move {
+        let (job, attempt) = runner.job.as_ref()?;
+        let mut writer = match shared.deps.logs.writer(job, *attempt).await {
+            Ok(writer) => writer,
+            Err(error) => {
+                warn!(job.id = %job, attempt, %error, "the job's log cannot be opened");
+                return None;
+            }
+        };
+        tokio::select! {
+            () = keep(&shared, &mut writer, &container) => Some(writer),
+            // The daemon leaves, the container stays: the next start goes on from what the file holds.
+            () = shared.deps.stop.cancelled() => None,
+        }
+    })
+}
+
+/// Copies until the container's output has ended.
+async fn keep(shared: &Shared, writer: &mut LogWriter, container: &str) {
+    loop {
+        match copy(shared, writer, container).await {
+            Ok(()) if !still_runs(shared, container).await => return,
+            Ok(()) => {}
+            Err(Broken::Log(error)) => {
+                warn!(%error, container, "the job's log cannot be written; what follows of it is lost");
+                return;
+            }
+            Err(Broken::Stream(DriverError::NotFound { .. })) => return,
+            Err(Broken::Stream(error)) => warn!(error = chain(&error), container, "the stream of a log broke; it is opened again"),
+        }
+        tokio::time::sleep(REOPEN).await;
+    }
+}
+
+async fn still_runs(shared: &Shared, container: &str) -> bool {
+    match shared.deps.driver.inspect(container).await {
+        Ok(Some(facts)) => {
+            matches!(facts.state, ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting | ContainerState::Unknown(_))
+        }
+        Ok(None) => false,
+        Err(_) => true,
+    }
+}
+
+enum Broken {
+    Log(std::io::Error),
+    Stream(DriverError),
+}
+
+async fn copy(shared: &Shared, writer: &mut LogWriter, container: &str) -> Result<(), Broken> {
+    let mut known = Known::new(writer.last());
+    let mut stream = shared.deps.driver.logs(container, known.since_seconds());
+    while let Some(record) = stream.next().await {
+        let record = record.map_err(Broken::Stream)?;
+        if known.is_new(&record) {
+            writer.append(record.ts_ns, kept_as(record.stream), &record.bytes).await.map_err(Broken::Log)?;
+        }
+    }
+    writer.flush().await.map_err(Broken::Log)
+}
+
+fn kept_as(stream: LogStream) -> log::LogStream {
+    match stream {
+        LogStream::Stdout => log::LogStream::Stdout,
+        LogStream::Stderr => log::LogStream::Stderr,
+    }
+}
+
+/// What a log holds already.
+struct Known {
+    last: u64,
+    to_skip: u32,
+}
+
+impl Known {
+    fn new(last: Option<(u64, u32)>) -> Self {
+        let (last, to_skip) = last.unwrap_or((0, 0));
+        Self { last, to_skip }
+    }
+
+    fn since_seconds(&self) -> i64 {
+        i64::try_from(self.last / 1_000_000_000).unwrap_or(0)
+    }
+
+    fn is_new(&mut self, record: &LogRecord) -> bool {
+        if self.to_skip > 0 && record.ts_ns == self.last {
+            self.to_skip -= 1;
+            return false;
+        }
+        if record.ts_ns < self.last && self.since_seconds() > 0 && !self.passed() {
+            return false;
+        }
+        true
+    }
+
+    /// Records older than the last known one are repeats only until all known ones of its moment were seen again.
+    fn passed(&self) -> bool {
+        self.to_skip == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(ts_ns: u64) -> LogRecord {
+        LogRecord { ts_ns, stream: LogStream::Stdout, bytes: Bytes::new() }
+    }
+
+    proptest! {
+        /// Cut a log anywhere, stream it again from the second of its last record: what is added completes it.
+        #[test]
+        fn a_resumed_stream_adds_exactly_what_is_missing(gaps in prop::collection::vec(0_u64..1_500_000_000, 1..60), cut in 0_usize..60) {
+            let mut at = 5_000_000_000_u64;
+            let all: Vec<u64> = gaps.iter().map(|gap| { at += gap / 500_000_000 * 500_000_000; at }).collect();
+            let cut = cut.min(all.len());
+            let last = all[..cut].last().map(|ts| (*ts, u32::try_from(all[..cut].iter().filter(|other| *other == ts).count()).unwrap()));
+            let mut known = Known::new(last);
+            let since = u64::try_from(known.since_seconds()).unwrap() * 1_000_000_000;
+            let added = all.iter().filter(|ts| **ts >= since).filter(|ts| known.is_new(&record(**ts))).count();
+            prop_assert_eq!(added, all.len() - cut);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! How the rest of the daemon speaks to the [`super::manager::JobManager`]: wake-ups, the few wishes that only its own task may
+//! grant, and what it publishes about itself.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::vitals::{Vital, Vitals};
+use crate::domain::{ClassName, CpuMillis, EndReason, GpuId, HostFacts, MemoryBytes, Runner, RunnerId, RunnerState, Step};
+use crate::platform::Unfit;
+use crate::store::{Store, StoreError};
+
+/// Wake-ups that may wait for the manager at once. More are not needed: one is as good as a hundred.
+pub(super) const WAKE_QUEUE: usize = 64;
+
+/// What reaches the manager's task.
+#[derive(Debug)]
+pub(super) enum Wake {
+    /// Look again.
+    Look,
+    /// An operation on a runner ended.
+    Done { runner: RunnerId, stamp: u64, success: bool },
+    /// Answer after the next whole pass.
+    Settle(oneshot::Sender<()>),
+    /// Plan a waiting runner of this class.
+    Spawn { class: ClassName, reply: oneshot::Sender<Result<Spawned, StoreError>> },
+}
+
+/// What became of a wish for a waiting runner.
+#[derive(Debug)]
+pub enum Spawned {
+    /// It will be started.
+    Planned(Box<Runner>),
+    /// No class has this name.
+    NoSuchClass,
+    /// The class takes no work from GitLab, so nothing would ever come to a runner that waits.
+    NotForGitLab,
+    /// The machine has no room for it, or never can.
+    DoesNotFit(Vec<Unfit>),
+    /// The coordinator is stopping.
+    Stopping,
+}
+
+/// What became of a wish to end a runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Termination {
+    /// It is being ended.
+    Ordered(Box<Runner>),
+    /// It was being ended already, or is gone.
+    AlreadyEnding(Box<Runner>),
+    /// There is no such runner.
+    Unknown,
+}
+
+/// Whether the engine answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineState {
+    /// Nothing is known yet.
+    Unknown,
+    /// It does.
+    Up {
+        /// Its version.
+        version: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It does not.
+    Down {
+        /// What it or the socket said.
+        error: String,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// How asking GitLab for work goes, for one class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntakeState {
+    /// The class.
+    pub class: ClassName,
+    /// In a word: `waiting`, `asking`, `full`, `denied`, `limited`, `failing`.
+    pub state: &'static str,
+    /// When GitLab last answered.
+    pub last_answer_at: Option<Timestamp>,
+    /// What went wrong last time.
+    pub error: Option<String>,
+}
+
+/// What the manager knows of itself and the machine, published after every pass.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The engine.
+    pub engine: EngineState,
+    /// The machine.
+    pub facts: HostFacts,
+    /// Processor time that runners hold.
+    pub used_cpus: CpuMillis,
+    /// Memory that runners hold.
+    pub used_memory: MemoryBytes,
+    /// GPUs that runners hold.
+    pub devices_in_use: Vec<GpuId>,
+    /// GitLab, by class; empty without GitLab.
+    pub intake: Vec<IntakeState>,
+    /// The base URL at which runners reach the broker, once it listens.
+    pub broker: Option<String>,
+    /// When the last pass ended.
+    pub last_tick_at: Timestamp,
+    /// What stopped the last pass, if anything did.
+    pub last_tick_error: Option<String>,
+    /// Whether it has been told to stop.
+    pub stopping: bool,
+    /// Classes for which there is room now and nothing of GitLab's waits.
+    pub askable: HashSet<ClassName>,
+}
+
+/// The manager, for everybody else. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ManagerHandle {
+    pub(super) wake: mpsc::Sender<Wake>,
+    pub(super) status: watch::Receiver<Arc<Status>>,
+    pub(super) bell: watch::Sender<u64>,
+    pub(super) vitals: Arc<Vitals>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn crate::domain::Clock>,
+}
+
+impl ManagerHandle {
+    /// Asks for a pass soon. Never waits: when the queue of wake-ups is full, a pass is due anyway.
+    pub fn nudge(&self) {
+        let _ = self.wake.try_send(Wake::Look);
+    }
+
+    /// GitLab rang: work may wait there.
+    pub fn ring(&self) {
+        self.bell.send_modify(|rung| *rung = rung.wrapping_add(1));
+    }
+
+    /// What was published last.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        self.status.borrow().clone()
+    }
+
+    /// Signs of life of a runner.
+    #[must_use]
+    pub fn vitals(&self, runner: &RunnerId) -> Vital {
+        self.vitals.of(runner)
+    }
+
+    /// Waits until a whole pass has begun and ended after this call. Ends early when the manager has stopped.
+    pub async fn settle(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.wake.send(Wake::Settle(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Plans a runner of `class` that waits for work from GitLab.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn spawn(&self, class: ClassName) -> Result<Spawned, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        if self.wake.send(Wake::Spawn { class, reply }).await.is_err() {
+            return Ok(Spawned::Stopping);
+        }
+        answer.await.unwrap_or(Ok(Spawned::Stopping))
+    }
+
+    /// Orders a runner's end; its job, if any, ends with [`EndReason::RunnerTerminated`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn terminate(&self, runner: &RunnerId) -> Result<Termination, StoreError> {
+        let Some(before) = self.store.runner(runner).await? else { return Ok(Termination::Unknown) };
+        match before.runner.state {
+            RunnerState::Stopping { .. } | RunnerState::Lost { .. } | RunnerState::Gone { .. } => {
+                Ok(Termination::AlreadyEnding(Box::new(before.runner)))
+            }
+            RunnerState::Starting { .. } | RunnerState::Idle | RunnerState::Busy => {
+                let step = Step::StopOrdered { reason: EndReason::RunnerTerminated };
+                let after = self.store.apply(runner, step, self.clock.now()).await?;
+                self.nudge();
+                Ok(Termination::Ordered(Box::new(after.runner)))
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Asks GitLab for work, class by class: at once when GitLab rang, now and then without a bell, and only while there is room.
+//!
+//! A webhook carries no job tags and may be lost or doubled, so it is only a doorbell; GitLab's own queue is the truth
+//! (design, section 2, point 4). What GitLab hands out is stored before anything else happens.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing::{info, warn};
+
+use super::deps::{Shared, class_requirement};
+use super::handle::IntakeState;
+use super::observer::chain;
+use crate::config::Class;
+use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Source, Work};
+use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
+use crate::store::{NewJob, StoreError, Submission};
+
+/// First wait after GitLab did not answer as it should; doubled each time.
+const BACKOFF: Duration = Duration::from_secs(2);
+/// Longest such wait.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Wait after GitLab refused a class's token: only a person can mend that.
+const DENIED: Duration = Duration::from_secs(5 * 60);
+/// Wait before a store that failed is tried again with a job that GitLab already gave away.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How asking goes, by class, for `/status` and `/health`.
+#[derive(Debug, Default)]
+pub(super) struct Board(Mutex<BTreeMap<ClassName, IntakeState>>);
+
+impl Board {
+    fn post(&self, class: &ClassName, change: impl FnOnce(&mut IntakeState)) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || IntakeState { class: class.clone(), state: "waiting", last_answer_at: None, error: None };
+        change(all.entry(class.clone()).or_insert_with(fresh));
+    }
+
+    /// All classes that ask.
+    pub(super) fn read(&self) -> Vec<IntakeState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// Why asking has to wait, and whether a bell may shorten the wait.
+enum Pause {
+    /// Until the bell or the next poll.
+    Poll(Duration),
+    /// Until this time has passed, bell or not.
+    Backoff(Duration),
+    /// Not at all.
+    None,
+}
+
+/// Asks for one class until told to stop.
+pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: &Arc<dyn GitLab>, poll: Duration) {
+    let deps = &shared.deps;
+    let mut bell = deps.handle.bell.subscribe();
+    let mut status = deps.handle.status.clone();
+    let mut failures = 0;
+    // Asked at once after a start: a bell may have rung while nobody was there to hear it.
+    let mut pause = Pause::None;
+    loop {
+        let rest = async {
+            match pause {
+                Pause::None => {}
+                Pause::Backoff(wait) => tokio::time::sleep(wait).await,
+                Pause::Poll(wait) => {
+                    // A bell that rang while we asked is kept by the watch.
+                    let _ = tokio::time::timeout(wait, bell.changed()).await;
+                }
+            }
+            let room = status.wait_for(|status| status.askable.contains(&class.name));
+            if status_is_full(&deps.handle.status(), &class.name) {
+                shared.intake.post(&class.name, |state| state.state = "full");
+            }
+            let _ = room.await;
+        };
+        // Everything in `rest` only waits.
+        tokio::select! {
+            () = rest => {}
+            () = deps.stop.cancelled() => return,
+        }
+        bell.mark_unchanged();
+        pause = ask(shared, class, token, gitlab, poll, &mut failures).await;
+    }
+}
+
+fn status_is_full(status: &super::handle::Status, class: &ClassName) -> bool {
+    !status.askable.contains(class)
+}
+
+async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: &Arc<dyn GitLab>, poll: Duration, failures: &mut u32) -> Pause {
+    let deps = &shared.deps;
+    let arch = class.arch.or(deps.platform.facts().arch).unwrap_or(Arch::Amd64);
+    let name = format!("{}-{}", deps.config.service_name, deps.config.host.name);
+    let info = RunnerInfo { name, version: env!("CARGO_PKG_VERSION").to_owned(), arch };
+    shared.intake.post(&class.name, |state| state.state = "asking");
+    let answer = gitlab.request_job(token, &info).await;
+    let now = deps.clock.now();
+    match answer {
+        Ok(answer) => {
+            *failures = 0;
+            shared.intake.post(&class.name, |state| {
+                (state.state, state.last_answer_at, state.error) = ("waiting", Some(now), None);
+            });
+            let JobAnswer::Job(claimed) = answer else { return Pause::Poll(jittered(poll)) };
+            take(shared, class, *claimed).await;
+            // Claimed or queued by the next pass; only then is it known whether there is room for another.
+            deps.handle.settle().await;
+            Pause::None
+        }
+        Err(GitLabError::Conflict) => Pause::None,
+        Err(error) => {
+            *failures = failures.saturating_add(1);
+            let (state, wait) = judge(&error, *failures);
+            warn!(class = %class.name, error = chain(&error), retry_in_seconds = wait.as_secs(), "GitLab gave no work");
+            let error = chain(&error);
+            shared.intake.post(&class.name, |board| (board.state, board.error) = (state, Some(error)));
+            Pause::Backoff(wait)
+        }
+    }
+}
+
+fn judge(error: &GitLabError, failures: u32) -> (&'static str, Duration) {
+    let doubled = BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16))).min(BACKOFF_MAX);
+    match error {
+        GitLabError::TooMany { retry_after, .. } => ("limited", (*retry_after).max(BACKOFF)),
+        GitLabError::Denied { .. } => ("denied", DENIED),
+        GitLabError::Unreachable { .. }
+        | GitLabError::Deadline { .. }
+        | GitLabError::Conflict
+        | GitLabError::Server { .. }
+        | GitLabError::Protocol { .. } => ("failing", jittered(doubled)),
+    }
+}
+
+/// Up to a fifth more or less, so that many daemons do not ask in step. Random enough: the low bits of a fresh id.
+fn jittered(wait: Duration) -> Duration {
+    let roll = uuid::Uuid::now_v7().as_u128() % 401;
+    wait.mul_f64(0.8 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(200)))
+}
+
+/// Stores what GitLab gave away. GitLab thinks it ours from now on, so a store that fails is tried until it takes it.
+async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
+    let deps = &shared.deps;
+    let reference = claimed.job.reference.clone();
+    let spec = JobSpec {
+        source: Source::GitLab,
+        project: claimed.project.and_then(|project| ProjectName::parse("project", &project).ok()),
+        requirement: class_requirement(class),
+        timeout: claimed.timeout.unwrap_or(class.timeout).min(deps.config.limits.max_timeout),
+        priority: class.priority,
+        retries: 0,
+        work: Work::GitLab(reference.clone()),
+    };
+    let new = NewJob {
+        job: Job::new(JobId::generate(), spec, deps.clock.now()),
+        gitlab: Some(claimed.job),
+        idempotency: None,
+        // GitLab's own limits hold back its projects; a job that it already gave away must not be refused.
+        queue_limit: u32::MAX,
+    };
+    loop {
+        match deps.store.submit(new.clone()).await {
+            Ok(Submission::Created(job)) => {
+                info!(job.id = %job.id, gitlab.job.id = reference.job_id, class = %class.name, "GitLab gave a job");
+                return;
+            }
+            Ok(Submission::Existing(job)) => {
+                warn!(job.id = %job.id, gitlab.job.id = reference.job_id, "GitLab gave a job that we already have");
+                return;
+            }
+            Ok(Submission::KeyReused | Submission::QueueFull { .. }) => return,
+            Err(StoreError::Corrupt(detail)) => {
+                warn!(gitlab.job.id = reference.job_id, detail, "a job of GitLab could not be stored");
+                return;
+            }
+            Err(error) => warn!(gitlab.job.id = reference.job_id, error = chain(&error), "a job of GitLab could not be stored yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(STORE_RETRY) => {}
+            () = deps.stop.cancelled() => return,
+        }
+    }
+}

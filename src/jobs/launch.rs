@@ -1,0 +1,167 @@
+//! Brings one runner to life: image, container, start. Every step is written down before the next, so that a crash between any
+//! two lines leaves something that [`super::reconcile`] knows how to go on from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::conclude::conclude;
+use super::container::{container_plan, profile_request};
+use super::deps::{OpError, Shared};
+use super::follow::follow;
+use super::observer::chain;
+use crate::config::{Class, Network, Pull};
+use crate::docker::{DriverError, ResolvedImage};
+use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, JobState, Outcome, RunnerState, Step, Work};
+use crate::store::StoreError;
+
+/// Least time between two notes about a pull in a job's history.
+const PULL_NOTE_GAP: Duration = Duration::from_secs(2);
+
+/// Launches a runner. Failures that belong to the attempt are written down as its end; an error means "try this operation again".
+pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &CancellationToken) -> Result<(), OpError> {
+    let Some(class) = shared.class(&aggregate.runner.class) else {
+        let outcome = Outcome::final_failure(EndReason::ClassRemoved, format!("class {} is no longer configured", aggregate.runner.class));
+        return conclude(shared, &aggregate, outcome).await;
+    };
+    // A cancelled pull is dropped half-way; the engine keeps the layers it has.
+    let image = tokio::select! {
+        image = fetch_image(shared, &aggregate, class) => image,
+        () = cancel.cancelled() => return Ok(()),
+    };
+    let image = match image {
+        Ok(image) => image,
+        Err(Stopped::Attempt(outcome)) => return conclude(shared, &aggregate, outcome).await,
+        Err(Stopped::Operation(error)) => return Err(error),
+    };
+    let network = match class.network {
+        Network::None => None,
+        Network::Isolated => Some(shared.deps.driver.ensure_network().await?.id),
+    };
+    let broker_url = shared.deps.broker_url.borrow().clone();
+    if broker_url.is_none() && needs_broker(&aggregate) {
+        return Err(OpError::NotYet("the broker does not listen yet"));
+    }
+    let profile = match shared.deps.security.harden(profile_request(&aggregate, class, shared.deps.config.limits.stop_grace)) {
+        Ok(profile) => profile,
+        Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,
+    };
+    let plan = container_plan(shared, &aggregate, image, network, broker_url);
+    let _permit = shared.starts.acquire().await.map_err(|_| OpError::NotYet("the coordinator is stopping"))?;
+    if cancel.is_cancelled() {
+        return Ok(());
+    }
+    let container = match shared.deps.driver.create(&plan, &profile).await {
+        Ok(container) => container,
+        Err(error) => return start_failed(shared, &aggregate, error).await,
+    };
+    start(shared, aggregate, container).await
+}
+
+async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) -> Result<(), OpError> {
+    let deps = &shared.deps;
+    let runner = aggregate.runner.id.clone();
+    let created = deps.store.apply(&runner, Step::ContainerCreated { container: container.clone() }, deps.clock.now()).await;
+    let sent = match created {
+        Ok(_) => deps.store.apply(&runner, Step::StartSent { engine_epoch: shared.observer.epoch() }, deps.clock.now()).await,
+        Err(error) => Err(error),
+    };
+    let aggregate = match sent {
+        Ok(aggregate) => aggregate,
+        // It was told to end meanwhile; the next pass takes the container away.
+        Err(StoreError::Refused(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if let Err(error) = deps.driver.start(&container).await {
+        return start_failed(shared, &aggregate, error).await;
+    }
+    if aggregate.job.as_ref().is_some_and(|job| matches!(job.spec.work, Work::Command(_))) {
+        match deps.store.apply(&runner, Step::Started, deps.clock.now()).await {
+            Ok(_) | Err(StoreError::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        shared.followers.ensure(&runner, || follow(shared, &aggregate, container));
+    } else {
+        deps.store.note(&runner, EventKind::ContainerStarted, deps.clock.now()).await?;
+    }
+    Ok(())
+}
+
+fn needs_broker(aggregate: &Aggregate) -> bool {
+    aggregate.job.as_ref().is_none_or(|job| matches!(job.spec.work, Work::GitLab(_)))
+}
+
+/// Before the start was sent, an engine that does not answer costs the attempt nothing; anything else ends it.
+async fn start_failed(shared: &Arc<Shared>, aggregate: &Aggregate, error: DriverError) -> Result<(), OpError> {
+    let not_sent = matches!(aggregate.runner.state, RunnerState::Starting { start_sent: None });
+    if not_sent && matches!(error, DriverError::Unreachable { .. } | DriverError::Deadline { .. }) {
+        return Err(error.into());
+    }
+    let failure = Failure { reason: EndReason::StartFailed, exit_code: None, detail: Some(chain(&error)), disposition: error.disposition() };
+    conclude(shared, aggregate, Outcome::Failed(failure)).await
+}
+
+enum Stopped {
+    Attempt(Outcome),
+    Operation(OpError),
+}
+
+async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class) -> Result<ResolvedImage, Stopped> {
+    let unavailable = |detail: String| Stopped::Attempt(Outcome::final_failure(EndReason::ImageUnavailable, detail));
+    let wanted = match aggregate.job.as_ref().map(|job| &job.spec.work) {
+        Some(Work::Command(command)) => Some(&command.image),
+        Some(Work::GitLab(_)) | None => class.image.as_ref(),
+    };
+    let wanted = wanted.ok_or_else(|| unavailable(format!("class {} has no image", class.name)))?;
+    let local = match class.pull {
+        Pull::Always => None,
+        Pull::IfMissing | Pull::Never => shared.deps.driver.resolve_image(wanted).await.map_err(|error| Stopped::Operation(error.into()))?,
+    };
+    let host = shared.deps.platform.facts().arch;
+    let arch = class.arch.or(host);
+    let image = match (local, class.pull) {
+        (Some(image), _) => image,
+        (None, Pull::Never) => return Err(unavailable(format!("{wanted} is not on this machine, and its class never pulls"))),
+        (None, Pull::IfMissing | Pull::Always) => pull(shared, aggregate, wanted, arch).await?,
+    };
+    if let (Some(of_image), Some(of_host)) = (image.arch, host)
+        && of_image != of_host
+    {
+        return Err(unavailable(format!("{wanted} is for {of_image}, this machine is {of_host}")));
+    }
+    Ok(image)
+}
+
+async fn pull(shared: &Arc<Shared>, aggregate: &Aggregate, wanted: &ImageRef, arch: Option<Arch>) -> Result<ResolvedImage, Stopped> {
+    let deps = &shared.deps;
+    let (progress, mut heard) = mpsc::channel(16);
+    let notes = async {
+        let mut last: Option<tokio::time::Instant> = None;
+        while let Some(progress) = heard.recv().await {
+            if last.is_none_or(|last| last.elapsed() >= PULL_NOTE_GAP) {
+                last = Some(tokio::time::Instant::now());
+                // A note that cannot be written is not worth the pull.
+                let _ = deps.store.note(&aggregate.runner.id, EventKind::ImagePull { progress }, deps.clock.now()).await;
+            }
+        }
+    };
+    let (pulled, ()) = tokio::join!(deps.driver.pull(wanted, arch, progress), notes);
+    match pulled {
+        Ok(image) => {
+            let digest = image.digest.clone().unwrap_or_else(|| image.id.clone());
+            let _ = deps.store.note(&aggregate.runner.id, EventKind::ImageReady { digest }, deps.clock.now()).await;
+            Ok(image)
+        }
+        Err(error) => {
+            let (detail, disposition) = (Some(chain(&error)), error.disposition());
+            Err(Stopped::Attempt(Outcome::Failed(Failure { reason: EndReason::ImageUnavailable, exit_code: None, detail, disposition })))
+        }
+    }
+}
+
+/// Whether the attempt's job still waits for its container.
+pub(super) fn is_starting(aggregate: &Aggregate) -> bool {
+    aggregate.job.as_ref().is_some_and(|job| matches!(job.state, JobState::Starting))
+}

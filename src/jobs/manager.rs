@@ -1,0 +1,374 @@
+//! The one task that decides.
+//!
+//! Start-up, a nudge, a timer, a container's death and a full channel all lead to the same [`JobManager::tick`]: read what is stored
+//! and what the engine shows, decide with pure functions, act. A pass that is repeated does no harm, so losing a wake-up loses
+//! nothing, and recovery after a crash is a pass like any other.
+//!
+//! Passes never wait for the engine: operations on containers run as tasks of their own, one at a time per runner, and the engine is
+//! watched by the [`super::observer::Observer`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::deps::{Deps, Followers, OpError, Shared};
+use super::follow::follow;
+use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
+use super::intake::Board;
+use super::observer::{EngineSight, EngineView, Observer, chain};
+use super::plan::Restarts;
+use super::reconcile::{Action, InFlight, Seen, Sight, decide};
+use super::vitals::Vitals;
+use super::{finish, launch, plan, publish};
+use crate::docker::ContainerState;
+use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerId, RunnerState, Source, Step};
+use crate::store::{Store, StoreError};
+
+/// Longest time between two passes.
+const TICK: Duration = Duration::from_secs(1);
+/// First wait after an operation failed; it doubles up to [`BACKOFF_MAX`].
+const BACKOFF: Duration = Duration::from_millis(200);
+/// Longest wait after an operation failed.
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// The ends of the channels that belong to the manager's task; made before it, so that others can hold a [`ManagerHandle`] first.
+#[derive(Debug)]
+pub struct Seat {
+    wake: mpsc::Receiver<Wake>,
+    status: watch::Sender<Arc<Status>>,
+}
+
+/// Makes the handle that others hold and the seat that [`JobManager::new`] takes.
+#[must_use]
+pub fn channel(store: Arc<dyn Store>, clock: Arc<dyn Clock>, vitals: Arc<Vitals>, facts: HostFacts) -> (ManagerHandle, Seat) {
+    let (wake, woken) = mpsc::channel(WAKE_QUEUE);
+    let (status, published) = watch::channel(Arc::new(publish::initial(facts, clock.now())));
+    let handle = ManagerHandle { wake, status: published, bell: watch::Sender::new(0), vitals, store, clock };
+    (handle, Seat { wake: woken, status })
+}
+
+/// The scheduler of this machine.
+#[derive(Debug)]
+pub struct JobManager {
+    pub(super) shared: Arc<Shared>,
+    seat: Seat,
+    operations: HashMap<RunnerId, Operation>,
+    strays: HashSet<String>,
+    pub(super) restarts: Restarts,
+    started_at: Timestamp,
+    adopted: bool,
+}
+
+/// What is under way, or was, on one runner.
+#[derive(Debug)]
+struct Operation {
+    kind: InFlight,
+    cancel: CancellationToken,
+    /// Views of the engine with an older stamp prove nothing about this runner.
+    after: u64,
+    failures: u32,
+    not_before: Option<Timestamp>,
+}
+
+impl JobManager {
+    /// A manager that has not begun.
+    #[must_use]
+    pub fn new(deps: Deps, seat: Seat, epoch_base: u64) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let started_at = deps.clock.now();
+        let shared = Shared { deps, observer: Observer::new(epoch_base), starts: Semaphore::new((2 * cores).min(8)), followers: Followers::default(), intake: Board::default() };
+        Self {
+            shared: Arc::new(shared),
+            seat,
+            operations: HashMap::new(),
+            strays: HashSet::new(),
+            restarts: Restarts::default(),
+            started_at,
+            adopted: false,
+        }
+    }
+
+    /// Runs until told to stop. Containers are left running; the next start adopts them.
+    pub async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        self.spawn_watchers();
+        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
+        loop {
+            let pass = self.tick().await;
+            self.publish(pass.as_ref().err());
+            if let Err(error) = pass {
+                error!(error = chain(&error), "a pass failed; the next one begins from scratch");
+            }
+            for reply in waiting.drain(..) {
+                let _ = reply.send(());
+            }
+            // Both arms only wait: a message that is not taken stays in the channel.
+            let woken = tokio::select! {
+                wake = tokio::time::timeout(TICK, self.seat.wake.recv()) => wake,
+                () = shared.deps.stop.cancelled() => break,
+            };
+            match woken {
+                Ok(Some(wake)) => self.on_wake(wake, &mut waiting).await,
+                Ok(None) => break,
+                Err(_) => {}
+            }
+            while let Ok(wake) = self.seat.wake.try_recv() {
+                self.on_wake(wake, &mut waiting).await;
+            }
+        }
+        info!(operations = self.operations.len(), "no new work; running containers are left to the next start");
+    }
+
+    fn spawn_watchers(&self) {
+        let deps = &self.shared.deps;
+        let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move {
+            let deps = &shared.deps;
+            shared.observer.run(deps.driver.as_ref(), deps.clock.as_ref(), &deps.handle.wake, &deps.stop).await;
+        });
+        let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move { shared.observer.follow_events(shared.deps.driver.as_ref(), &shared.deps.stop).await });
+        let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move { super::sample::run(&shared).await });
+        self.spawn_intake();
+    }
+
+    /// One task per class that takes work from GitLab.
+    fn spawn_intake(&self) {
+        let deps = &self.shared.deps;
+        let (Some(gitlab), Some(settings)) = (&deps.gitlab, &deps.config.gitlab) else { return };
+        for class in &deps.config.classes {
+            let Some(token) = class.gitlab_token.clone() else { continue };
+            let (shared, class, gitlab, poll) = (Arc::clone(&self.shared), class.clone(), Arc::clone(gitlab), settings.poll_interval);
+            deps.tracker.spawn(async move { super::intake::run(&shared, &class, &token, &gitlab, poll).await });
+        }
+    }
+
+    async fn on_wake(&mut self, wake: Wake, waiting: &mut Vec<oneshot::Sender<()>>) {
+        match wake {
+            Wake::Look => {}
+            Wake::Done { runner, stamp, success } => self.on_done(&runner, stamp, success),
+            Wake::Settle(reply) => waiting.push(reply),
+            Wake::Spawn { class, reply } => {
+                let _ = reply.send(plan::spawn(self, class).await);
+            }
+        }
+    }
+
+    fn on_done(&mut self, runner: &RunnerId, stamp: u64, success: bool) {
+        let now = self.shared.deps.clock.now();
+        if let Some(operation) = self.operations.get_mut(runner) {
+            operation.kind = InFlight::Nothing;
+            operation.after = stamp;
+            operation.failures = if success { 0 } else { operation.failures.saturating_add(1) };
+            let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(operation.failures.min(16))).min(BACKOFF_MAX);
+            operation.not_before = (!success).then(|| now.checked_add(wait).unwrap_or(now));
+        }
+        self.shared.observer.refresh();
+    }
+
+    /// One pass over everything.
+    async fn tick(&mut self) -> Result<(), StoreError> {
+        let now = self.shared.deps.clock.now();
+        let view = self.shared.observer.view();
+        self.shared.deps.store.promote_due(now).await?;
+        let open = self.shared.deps.store.open_runners(&self.shared.deps.config.host.name).await?;
+        if let EngineSight::Up { info, .. } = &view.sight {
+            self.shared.deps.platform.on_engine(info);
+        }
+        self.note_adopted(&open, &view, now).await?;
+        for aggregate in &open {
+            self.step(aggregate, &view, now).await?;
+        }
+        self.remove_strays(&open, &view);
+        let planned = plan::plan(self, open, &view, now).await?;
+        for aggregate in planned {
+            self.begin(aggregate, Action::Launch);
+        }
+        Ok(())
+    }
+
+    /// Decides about one runner and acts.
+    async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
+        let runner = &aggregate.runner;
+        let operation = self.operations.get(&runner.id);
+        let seen = seen(view, operation.map_or(0, |operation| operation.after), &runner.container_name());
+        if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
+            self.ensure_follower(aggregate);
+        }
+        let sight = Sight {
+            seen,
+            work: operation.map_or(InFlight::Nothing, |operation| operation.kind),
+            contact: self.shared.deps.vitals.of(&runner.id).last_contact_at.or(runner.last_contact_at),
+            listening_since: self.started_at,
+        };
+        let Some(action) = decide(aggregate, &sight, &self.shared.deadlines(), now) else { return Ok(()) };
+        let ordered = match action {
+            Action::OrderStop(reason) => Some(Step::StopOrdered { reason }),
+            Action::DeclareLost(reason) => Some(Step::Lost { reason }),
+            Action::NoteStarted => Some(Step::Started),
+            Action::Launch | Action::Stop | Action::Finish | Action::Remove => None,
+        };
+        let Some(step) = ordered else {
+            if operation.and_then(|operation| operation.not_before).is_none_or(|not_before| not_before <= now) {
+                self.begin(aggregate.clone(), action);
+            }
+            return Ok(());
+        };
+        match self.shared.deps.store.apply(&runner.id, step, now).await {
+            Ok(_) => {}
+            // Somebody else was quicker; the next pass sees what they did.
+            Err(StoreError::Refused(refused)) => info!(runner.id = %runner.id, %refused, "a decision came too late"),
+            Err(error) => return Err(error),
+        }
+        if let Some(operation) = self.operations.get(&runner.id).filter(|operation| operation.kind == InFlight::Launch) {
+            operation.cancel.cancel();
+        }
+        self.shared.deps.handle.nudge();
+        Ok(())
+    }
+
+    /// Starts an operation on a runner as a task of its own.
+    fn begin(&mut self, aggregate: Aggregate, action: Action) {
+        let id = aggregate.runner.id.clone();
+        let operation = self.operations.entry(id.clone()).or_insert_with(Operation::idle);
+        operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
+        operation.cancel = CancellationToken::new();
+        operation.not_before = None;
+        let (shared, cancel) = (Arc::clone(&self.shared), operation.cancel.clone());
+        self.shared.deps.tracker.spawn(async move {
+            let mut done = Done { shared: &shared, runner: Some(id), success: false };
+            let result = carry_out(&shared, aggregate, action, &cancel).await;
+            done.success = result.is_ok();
+            if let (Err(error), Some(runner)) = (&result, &done.runner) {
+                warn!(runner.id = %runner, ?action, error = chain(error), "an operation failed and will be tried again");
+            }
+            done.tell().await;
+        });
+    }
+
+    fn ensure_follower(&self, aggregate: &Aggregate) {
+        let command = aggregate.job.as_ref().is_some_and(|job| job.spec.source == Source::Api);
+        let up = matches!(aggregate.runner.state, RunnerState::Starting { start_sent: Some(_) } | RunnerState::Busy | RunnerState::Stopping { .. });
+        if command && up {
+            let (runner, name) = (&aggregate.runner.id, aggregate.runner.container_name());
+            self.shared.followers.ensure(runner, || follow(&self.shared, aggregate, name));
+        }
+    }
+
+    /// Once after a start, as soon as the engine was seen: says which runners were found alive.
+    async fn note_adopted(&mut self, open: &[Aggregate], view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
+        if self.adopted || !matches!(view.sight, EngineSight::Up { .. }) {
+            return Ok(());
+        }
+        self.adopted = true;
+        for aggregate in open {
+            if let Seen::Listed(facts) = seen(view, 0, &aggregate.runner.container_name())
+                && matches!(facts.state, ContainerState::Running { .. })
+            {
+                info!(runner.id = %aggregate.runner.id, container = facts.name, "adopted");
+                self.shared.deps.store.note(&aggregate.runner.id, EventKind::Adopted, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes containers that carry our mark but belong to no open runner: an answer to a create that came after we had given up.
+    fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView) {
+        let EngineSight::Up { containers, .. } = &view.sight else { return };
+        let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
+        let host = &self.shared.deps.config.host.name;
+        self.strays.retain(|name| containers.contains_key(name));
+        for (name, facts) in containers.iter() {
+            let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);
+            let busy = facts.owner.as_ref().is_some_and(|owner| self.operations.get(&owner.runner).is_some_and(|op| op.kind != InFlight::Nothing));
+            if !ours || busy || known.contains(name) || !self.strays.insert(name.clone()) {
+                continue;
+            }
+            warn!(container = name, "a container of ours belongs to no runner; it is removed");
+            let (shared, name) = (Arc::clone(&self.shared), name.clone());
+            self.shared.deps.tracker.spawn(async move {
+                if let Err(error) = shared.deps.driver.remove(&name).await {
+                    warn!(container = name, error = chain(&error), "it could not be removed");
+                }
+                shared.observer.refresh();
+            });
+        }
+    }
+
+    fn publish(&mut self, error: Option<&StoreError>) {
+        let status = publish::status(&self.shared, &self.seat.status.borrow(), error.map(|error| chain(error)));
+        self.seat.status.send_replace(Arc::new(status));
+    }
+
+    /// Forgets what concerns runners that are gone, so that nothing grows.
+    pub(super) fn forget_gone(&mut self, open: &HashSet<&RunnerId>) {
+        self.operations.retain(|runner, operation| operation.kind != InFlight::Nothing || open.contains(runner));
+        self.shared.deps.vitals.retain(|runner| open.contains(runner));
+    }
+
+    /// Publishes numbers that only a whole pass knows.
+    pub(super) fn note_plan(&self, planned: publish::Planned) {
+        self.seat.status.send_modify(|status| {
+            let mut next = Status::clone(status);
+            planned.write(&mut next);
+            *status = Arc::new(next);
+        });
+    }
+}
+
+impl Operation {
+    fn idle() -> Self {
+        Self { kind: InFlight::Nothing, cancel: CancellationToken::new(), after: 0, failures: 0, not_before: None }
+    }
+}
+
+async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, cancel: &CancellationToken) -> Result<(), OpError> {
+    match action {
+        Action::Launch => launch::launch(shared, aggregate, cancel).await,
+        Action::Stop => finish::stop(shared, &aggregate).await,
+        Action::Finish => finish::finish(shared, &aggregate).await,
+        Action::Remove => finish::remove(shared, &aggregate).await,
+        Action::NoteStarted | Action::OrderStop(_) | Action::DeclareLost(_) => Ok(()),
+    }
+}
+
+/// Tells the manager that an operation ended, also when it panicked.
+struct Done<'s> {
+    shared: &'s Shared,
+    runner: Option<RunnerId>,
+    success: bool,
+}
+
+impl Done<'_> {
+    async fn tell(mut self) {
+        if let Some(runner) = self.runner.take() {
+            let wake = Wake::Done { runner, stamp: self.shared.observer.stamp(), success: self.success };
+            // Closed only when the manager has stopped.
+            let _ = self.shared.deps.handle.wake.send(wake).await;
+        }
+    }
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        let Some(runner) = self.runner.take() else { return };
+        error!(runner.id = %runner, "an operation died");
+        let (wake, message) = (self.shared.deps.handle.wake.clone(), Wake::Done { runner, stamp: self.shared.observer.stamp(), success: false });
+        self.shared.deps.tracker.spawn(async move {
+            let _ = wake.send(message).await;
+        });
+    }
+}
+
+fn seen<'v>(view: &'v EngineView, after: u64, name: &str) -> Seen<'v> {
+    match &view.sight {
+        EngineSight::Up { containers, .. } if view.stamp >= after => containers.get(name).map_or(Seen::Absent, Seen::Listed),
+        EngineSight::Up { .. } | EngineSight::Unknown | EngineSight::Down { .. } => Seen::Unknown,
+    }
+}

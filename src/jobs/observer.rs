@@ -1,0 +1,203 @@
+//! Watches the engine: its list of our containers is the truth, its events only say when to read the list again.
+//!
+//! Runs as a task of its own, so that an engine that hangs delays no pass of the manager; the manager reads the latest
+//! [`EngineView`]. Each view carries a stamp taken before the engine was asked: what a view says of a container proves nothing
+//! about an operation that ended after the stamp.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::handle::Wake;
+use crate::docker::{ContainerFacts, Driver, EngineInfo};
+use crate::domain::Clock;
+
+/// How long a view may get old without any event.
+const REFRESH: Duration = Duration::from_secs(5);
+/// Wait before an engine that did not answer is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Least time between two lists; a long list makes it longer, so that watching never costs more than half of a core.
+const LEAST_GAP: Duration = Duration::from_millis(20);
+
+/// What the engine showed.
+#[derive(Debug, Clone)]
+pub struct EngineView {
+    /// Taken before the engine was asked.
+    pub stamp: u64,
+    /// What it said.
+    pub sight: EngineSight,
+}
+
+/// What the engine said.
+#[derive(Debug, Clone)]
+pub enum EngineSight {
+    /// Nothing was asked yet.
+    Unknown,
+    /// Our containers by name, and what the engine told of itself.
+    Up {
+        /// By name.
+        containers: Arc<HashMap<String, ContainerFacts>>,
+        /// The engine.
+        info: Arc<EngineInfo>,
+        /// Since when it answers.
+        since: Timestamp,
+    },
+    /// It did not answer.
+    Down {
+        /// What went wrong.
+        error: String,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// The observer's outer face.
+#[derive(Debug)]
+pub struct Observer {
+    stamps: AtomicU64,
+    epoch: AtomicU64,
+    refresh: Notify,
+    view: watch::Sender<EngineView>,
+}
+
+impl Observer {
+    /// An observer that has seen nothing. `epoch_base` tells one boot of the machine and one run of the daemon from another.
+    #[must_use]
+    pub fn new(epoch_base: u64) -> Self {
+        let view = watch::Sender::new(EngineView { stamp: 0, sight: EngineSight::Unknown });
+        Self { stamps: AtomicU64::new(1), epoch: AtomicU64::new(epoch_base), refresh: Notify::new(), view }
+    }
+
+    /// A stamp that is later than that of every view whose engine was already asked.
+    pub fn stamp(&self) -> u64 {
+        self.stamps.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Counts how often the engine was seen to break off.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Asks for a new view soon.
+    pub fn refresh(&self) {
+        self.refresh.notify_one();
+    }
+
+    /// The latest view.
+    #[must_use]
+    pub fn view(&self) -> EngineView {
+        self.view.borrow().clone()
+    }
+
+    fn broke_off(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Lists until told to stop. Each new view wakes the manager.
+    pub(super) async fn run(&self, driver: &dyn Driver, clock: &dyn Clock, wake: &mpsc::Sender<Wake>, stop: &CancellationToken) {
+        let mut info = None;
+        loop {
+            let asked = tokio::time::Instant::now();
+            let wait = if self.look(driver, clock, &mut info).await { REFRESH } else { RETRY };
+            let _ = wake.try_send(Wake::Look);
+            let gap = asked.elapsed().max(LEAST_GAP);
+            // Both arms only wait; a refresh that arrives during the gap is kept by the Notify.
+            tokio::select! {
+                () = tokio::time::sleep(gap) => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = self.refresh.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Whether the engine answered.
+    async fn look(&self, driver: &dyn Driver, clock: &dyn Clock, info: &mut Option<Arc<EngineInfo>>) -> bool {
+        let stamp = self.stamp();
+        let answer = match info {
+            Some(known) => driver.list().await.map(|list| (list, Arc::clone(known))),
+            None => match driver.info().await {
+                Ok(fresh) => driver.list().await.map(|list| (list, Arc::new(fresh))),
+                Err(error) => Err(error),
+            },
+        };
+        let before = self.view.borrow().sight.clone();
+        let (sight, up) = match answer {
+            Ok((list, engine)) => {
+                *info = Some(Arc::clone(&engine));
+                let since = match before {
+                    EngineSight::Up { since, .. } => since,
+                    EngineSight::Unknown | EngineSight::Down { .. } => {
+                        info!(engine.version = %engine.version, "the engine answers");
+                        clock.now()
+                    }
+                };
+                let containers = Arc::new(list.into_iter().map(|facts| (facts.name.clone(), facts)).collect());
+                (EngineSight::Up { containers, info: engine, since }, true)
+            }
+            Err(error) => {
+                *info = None;
+                let error = chain(&error);
+                let since = match before {
+                    EngineSight::Down { since, .. } => since,
+                    EngineSight::Unknown | EngineSight::Up { .. } => {
+                        warn!(%error, "the engine does not answer");
+                        self.broke_off();
+                        clock.now()
+                    }
+                };
+                (EngineSight::Down { error, since }, false)
+            }
+        };
+        self.view.send_replace(EngineView { stamp, sight });
+        up
+    }
+
+    /// Turns the engine's events into wishes for a new view. A stream that ends without our doing means that the engine broke off.
+    pub(super) async fn follow_events(&self, driver: &dyn Driver, stop: &CancellationToken) {
+        loop {
+            let mut events = driver.events();
+            loop {
+                // `next` loses nothing when it is dropped: the stream stays.
+                let event = tokio::select! {
+                    event = events.next() => event,
+                    () = stop.cancelled() => return,
+                };
+                match event {
+                    Some(Ok(_)) => self.refresh(),
+                    Some(Err(_)) | None => break,
+                }
+            }
+            if matches!(self.view.borrow().sight, EngineSight::Up { .. }) {
+                self.broke_off();
+            }
+            self.refresh();
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// An error with its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

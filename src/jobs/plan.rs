@@ -1,0 +1,209 @@
+//! Gives the machine's free room away: waiting jobs first, then warm runners, then it may be offered to GitLab.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::deps::{class_named, class_requirement};
+use super::handle::Spawned;
+use super::manager::JobManager;
+use super::observer::{EngineSight, EngineView};
+use super::publish::Planned;
+use crate::domain::{Aggregate, ClassName, HostFacts, Placement, Runner, RunnerId, RunnerOrigin, RunnerState};
+use crate::platform::Ledger;
+use crate::store::{Candidate, StoreError};
+
+/// Most jobs that one pass claims, so that a pass stays short; the next one follows at once.
+const CLAIMS_PER_PASS: usize = 64;
+/// First wait before a runner that died without work is replaced; doubled each time.
+const REPLACE_AFTER: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const REPLACE_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Runners that died without work and are to be replaced, by class.
+#[derive(Debug, Default)]
+pub(super) struct Restarts {
+    by_class: HashMap<ClassName, Restart>,
+    seen: HashSet<RunnerId>,
+}
+
+#[derive(Debug, Default)]
+struct Restart {
+    /// Deaths without work in a row.
+    deaths: u32,
+    not_before: Option<Timestamp>,
+    /// Runners asked for by `POST /runners` that died and are owed.
+    owed: u32,
+}
+
+impl Restarts {
+    /// Notes the runners that are dying without having had work, each once.
+    fn observe(&mut self, open: &[Aggregate], now: Timestamp) {
+        for Aggregate { runner, .. } in open {
+            let without_work = runner.job.is_none() && runner.origin != RunnerOrigin::Job;
+            match runner.state {
+                RunnerState::Idle => {
+                    if let Some(restart) = self.by_class.get_mut(&runner.class) {
+                        restart.deaths = 0;
+                    }
+                }
+                RunnerState::Stopping { reason } if without_work && reason == Some(crate::domain::EndReason::RunnerTerminated) => {}
+                RunnerState::Stopping { .. } | RunnerState::Lost { .. } if without_work && self.seen.insert(runner.id.clone()) => {
+                    let restart = self.by_class.entry(runner.class.clone()).or_default();
+                    let wait = REPLACE_AFTER.saturating_mul(2_u32.saturating_pow(restart.deaths.min(16))).min(REPLACE_AFTER_MAX);
+                    restart.deaths = restart.deaths.saturating_add(1);
+                    restart.not_before = now.checked_add(wait).ok();
+                    restart.owed += u32::from(runner.origin == RunnerOrigin::Request);
+                }
+                RunnerState::Starting { .. } | RunnerState::Busy | RunnerState::Stopping { .. } | RunnerState::Lost { .. } | RunnerState::Gone { .. } => {}
+            }
+        }
+        let ids: HashSet<&RunnerId> = open.iter().map(|aggregate| &aggregate.runner.id).collect();
+        self.seen.retain(|runner| ids.contains(runner));
+    }
+}
+
+/// Claims what fits, keeps the warm runners, and publishes for which classes GitLab may be asked. Answers the runners to launch.
+pub(super) async fn plan(manager: &mut JobManager, mut open: Vec<Aggregate>, view: &EngineView, now: Timestamp) -> Result<Vec<Aggregate>, StoreError> {
+    let shared = std::sync::Arc::clone(&manager.shared);
+    let facts = shared.deps.platform.facts();
+    let mut planned = Vec::new();
+    let up = matches!(view.sight, EngineSight::Up { .. });
+    manager.restarts.observe(&open, now);
+    if up {
+        assign_warm(manager, &mut open, now).await?;
+        claim(manager, &facts, &mut open, &mut planned, now).await?;
+        keep_warm(manager, &facts, &mut open, &mut planned, now).await?;
+    }
+    let askable = if up { askable(manager, &facts, &open).await? } else { HashSet::new() };
+    manager.forget_gone(&open.iter().map(|aggregate| &aggregate.runner.id).collect());
+    manager.note_plan(Planned::new(&facts, &open, askable));
+    Ok(planned)
+}
+
+/// Gives waiting jobs of GitLab to runners that wait at the broker.
+async fn assign_warm(manager: &JobManager, open: &mut [Aggregate], now: Timestamp) -> Result<(), StoreError> {
+    for aggregate in open.iter_mut().filter(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.job.is_none()) {
+        if let Some(bound) = manager.shared.deps.store.assign(&aggregate.runner.id, now).await? {
+            *aggregate = bound;
+        }
+    }
+    Ok(())
+}
+
+async fn claim(
+    manager: &JobManager,
+    facts: &HostFacts,
+    open: &mut Vec<Aggregate>,
+    planned: &mut Vec<Aggregate>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let deps = &manager.shared.deps;
+    for _ in 0..CLAIMS_PER_PASS {
+        let ledger = ledger(facts, open);
+        let mut candidates = Vec::new();
+        for waiting in deps.store.waiting().await? {
+            // A class that was taken out of the configuration still has its jobs claimed, so that they end with that reason.
+            let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
+            if let Ok(placement) = ledger.fit(&waiting.requirement, limit) {
+                let runner = new_runner(manager, waiting.requirement.class, RunnerOrigin::Job, placement, now);
+                candidates.push(Candidate { requirement: waiting.id, runner });
+            }
+        }
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(()) };
+        open.push(claimed.clone());
+        planned.push(claimed);
+    }
+    deps.handle.nudge();
+    Ok(())
+}
+
+/// Plans runners up to each class's `warm`, and those that are owed for one that was asked for and died.
+async fn keep_warm(
+    manager: &mut JobManager,
+    facts: &HostFacts,
+    open: &mut Vec<Aggregate>,
+    planned: &mut Vec<Aggregate>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let shared = std::sync::Arc::clone(&manager.shared);
+    for class in shared.deps.config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
+        let restart = manager.restarts.by_class.entry(class.name.clone()).or_default();
+        if restart.not_before.is_some_and(|not_before| not_before > now) {
+            continue;
+        }
+        let waiting = |origin| open.iter().filter(|aggregate| waits(&aggregate.runner, &class.name) && aggregate.runner.origin == origin).count();
+        let missing = class.warm.saturating_sub(u32::try_from(waiting(RunnerOrigin::Pool)).unwrap_or(u32::MAX));
+        let owed = std::mem::take(&mut restart.owed);
+        let deaths = restart.deaths;
+        let origins = std::iter::repeat_n(RunnerOrigin::Request, usize::try_from(owed).unwrap_or(0))
+            .chain(std::iter::repeat_n(RunnerOrigin::Pool, usize::try_from(missing).unwrap_or(0)));
+        let mut unmet = 0;
+        for origin in origins {
+            let Ok(placement) = ledger(facts, open).fit(&class_requirement(class), class.max_runners) else {
+                unmet += u32::from(origin == RunnerOrigin::Request);
+                continue;
+            };
+            let runner = Runner { restarts: deaths, ..new_runner(manager, class.name.clone(), origin, placement, now) };
+            shared.deps.store.plan_runner(&runner).await?;
+            let aggregate = Aggregate::new(runner, None);
+            open.push(aggregate.clone());
+            planned.push(aggregate);
+        }
+        if let Some(restart) = manager.restarts.by_class.get_mut(&class.name) {
+            restart.owed += unmet;
+        }
+    }
+    Ok(())
+}
+
+/// Classes for which there is room or a waiting runner, and of whose jobs none waits here already.
+async fn askable(manager: &JobManager, facts: &HostFacts, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
+    let deps = &manager.shared.deps;
+    if deps.gitlab.is_none() {
+        return Ok(HashSet::new());
+    }
+    let waiting: HashSet<ClassName> = deps.store.waiting().await?.into_iter().map(|waiting| waiting.requirement.class).collect();
+    let ledger = ledger(facts, open);
+    let room = |class: &crate::config::Class| {
+        let idle = open.iter().any(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.class == class.name);
+        idle || ledger.fit(&class_requirement(class), class.max_runners).is_ok()
+    };
+    let classes = deps.config.classes.iter().filter(|class| class.gitlab_token.is_some());
+    Ok(classes.filter(|class| !waiting.contains(&class.name) && room(class)).map(|class| class.name.clone()).collect())
+}
+
+/// Plans a waiting runner because somebody asked for it.
+pub(super) async fn spawn(manager: &mut JobManager, name: ClassName) -> Result<Spawned, StoreError> {
+    let deps = &manager.shared.deps;
+    let Some(class) = class_named(&deps.config, &name) else { return Ok(Spawned::NoSuchClass) };
+    if class.gitlab_token.is_none() {
+        return Ok(Spawned::NotForGitLab);
+    }
+    let now = deps.clock.now();
+    let open = deps.store.open_runners(&deps.config.host.name).await?;
+    let facts = deps.platform.facts();
+    let placement = match ledger(&facts, &open).fit(&class_requirement(class), class.max_runners) {
+        Ok(placement) => placement,
+        Err(missing) => return Ok(Spawned::DoesNotFit(missing)),
+    };
+    let runner = new_runner(manager, name, RunnerOrigin::Request, placement, now);
+    deps.store.plan_runner(&runner).await?;
+    Ok(Spawned::Planned(Box::new(runner)))
+}
+
+fn ledger<'f>(facts: &'f HostFacts, open: &[Aggregate]) -> Ledger<'f> {
+    Ledger::new(facts, open.iter().map(|aggregate| (&aggregate.runner.class, &aggregate.runner.placement)))
+}
+
+fn new_runner(manager: &JobManager, class: ClassName, origin: RunnerOrigin, placement: Placement, now: Timestamp) -> Runner {
+    Runner::planned(RunnerId::generate(), class, manager.shared.deps.config.host.name.clone(), origin, placement, now)
+}
+
+fn waits(runner: &Runner, class: &ClassName) -> bool {
+    runner.class == *class && runner.job.is_none() && matches!(runner.state, RunnerState::Starting { .. } | RunnerState::Idle)
+}

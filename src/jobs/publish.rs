@@ -1,0 +1,70 @@
+//! What the manager says of itself: see [`Status`].
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+
+use super::deps::Shared;
+use super::handle::{EngineState, Status};
+use super::observer::EngineSight;
+use crate::domain::{Aggregate, ClassName, CpuMillis, GpuId, HostFacts, MemoryBytes};
+use crate::platform::Ledger;
+
+/// Before the first pass.
+pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
+    Status {
+        engine: EngineState::Unknown,
+        facts,
+        used_cpus: CpuMillis(0),
+        used_memory: MemoryBytes(0),
+        devices_in_use: Vec::new(),
+        intake: Vec::new(),
+        broker: None,
+        last_tick_at: now,
+        last_tick_error: None,
+        stopping: false,
+        askable: HashSet::new(),
+    }
+}
+
+/// After a pass: what was published before, with what is known outside of the pass.
+pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) -> Status {
+    let engine = match shared.observer.view().sight {
+        EngineSight::Unknown => EngineState::Unknown,
+        EngineSight::Up { info, since, .. } => EngineState::Up { version: info.version.clone(), since },
+        EngineSight::Down { error, since } => EngineState::Down { error, since },
+    };
+    Status {
+        engine,
+        facts: shared.deps.platform.facts(),
+        broker: shared.deps.broker_url.borrow().clone(),
+        intake: shared.intake.read(),
+        last_tick_at: shared.deps.clock.now(),
+        last_tick_error: error,
+        stopping: shared.deps.stop.is_cancelled(),
+        ..before.clone()
+    }
+}
+
+/// The numbers that only a whole pass knows.
+#[derive(Debug)]
+pub(super) struct Planned {
+    used: (CpuMillis, MemoryBytes),
+    devices: Vec<GpuId>,
+    askable: HashSet<ClassName>,
+}
+
+impl Planned {
+    pub(super) fn new(facts: &HostFacts, open: &[Aggregate], askable: HashSet<ClassName>) -> Self {
+        let ledger = Ledger::new(facts, open.iter().map(|aggregate| (&aggregate.runner.class, &aggregate.runner.placement)));
+        let mut devices: Vec<GpuId> = open.iter().flat_map(|aggregate| aggregate.runner.placement.devices.clone()).collect();
+        devices.sort();
+        Self { used: ledger.used(), devices, askable }
+    }
+
+    pub(super) fn write(self, status: &mut Status) {
+        (status.used_cpus, status.used_memory) = self.used;
+        status.devices_in_use = self.devices;
+        status.askable = self.askable;
+    }
+}

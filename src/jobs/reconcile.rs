@@ -1,0 +1,199 @@
+//! What to do about one runner, decided from what is stored, what the engine shows and what time it is.
+//!
+//! Pure: a start-up, a nudge, a timer and a container's death all come here with the same inputs and get the same answer, so a
+//! restart is not a special case. `None` is "nothing now". The manager carries the answer out.
+//!
+//! The rules of `facts` about engines that this obeys: nothing is started twice (a start whose answer was lost is ended, not
+//! repeated); a runner's share of the machine is free only when the engine no longer lists its container; an engine that cannot be
+//! seen proves nothing, so nobody is declared lost while it is down.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::docker::{ContainerFacts, ContainerState};
+use crate::domain::{Aggregate, EndReason, Job, JobState, RunnerState, Source};
+
+/// What the engine shows of a runner's container.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// Nothing that is newer than our last operation on it; nothing may be concluded.
+    Unknown,
+    /// The engine answered, and it was not listed.
+    Absent,
+    /// It was listed.
+    Listed(&'a ContainerFacts),
+}
+
+/// What is at hand about one runner besides its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// Its container.
+    pub seen: Seen<'a>,
+    /// Whether an operation of ours on it is under way.
+    pub work: InFlight,
+    /// Its last sign of life at the broker, as far as this process knows.
+    pub contact: Option<Timestamp>,
+    /// Since when this process has been able to hear it: silence before that means nothing.
+    pub listening_since: Timestamp,
+}
+
+/// Whether an operation of ours on a runner is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    /// None.
+    Nothing,
+    /// Its container is being made and started.
+    Launch,
+    /// It is being stopped, judged or removed.
+    End,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// From the start of a runner's container to its first word at the broker.
+    pub report: Duration,
+    /// Between two words of a runner at the broker.
+    pub contact: Duration,
+    /// For a runner to leave by itself after its job's result is known.
+    pub leave: Duration,
+    /// For a runner to run `after_script` and leave after its job was cancelled in GitLab, and beyond a job's own timeout, which
+    /// the runner enforces itself.
+    pub wind_down: Duration,
+}
+
+/// What to do about a runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Fetch the image, make the container, start it.
+    Launch,
+    /// Note that it runs ([`crate::domain::Step::Started`]).
+    NoteStarted,
+    /// It must end ([`crate::domain::Step::StopOrdered`]).
+    OrderStop(EndReason),
+    /// It shows no sign of life ([`crate::domain::Step::Lost`]).
+    DeclareLost(EndReason),
+    /// Stop the container: SIGTERM, grace, SIGKILL.
+    Stop,
+    /// The container does not run any more: find out how it went, write it down, take everything away.
+    Finish,
+    /// All is written down; take everything away.
+    Remove,
+}
+
+/// Decides what to do about a runner now.
+#[must_use]
+pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+    let runner = &aggregate.runner;
+    match runner.state {
+        RunnerState::Gone { .. } => None,
+        RunnerState::Starting { start_sent: None } => {
+            wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| before_start(sight.seen))?)
+        }
+        RunnerState::Starting { start_sent: Some(_) } => {
+            wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| after_start(aggregate, sight, deadlines, now))?)
+        }
+        RunnerState::Idle | RunnerState::Busy => wanted_end(aggregate, deadlines, now)
+            .or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?),
+        RunnerState::Stopping { reason } => (sight.work == InFlight::Nothing).then(|| {
+            let may_leave = reason.is_none() && !elapsed(runner.state_since, deadlines.leave, now);
+            ending(aggregate, sight.seen, may_leave)
+        })?,
+        RunnerState::Lost { .. } => (sight.work == InFlight::Nothing).then(|| ending(aggregate, sight.seen, false))?,
+    }
+}
+
+/// A person, GitLab or the clock wants the job to end.
+fn wanted_end(aggregate: &Aggregate, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+    let job = aggregate.job.as_ref()?;
+    if let Some(cancel) = &job.cancel {
+        let winds_down = cancel.reason == EndReason::CanceledInGitlab && matches!(job.state, JobState::Running);
+        if !winds_down || elapsed(cancel.at, deadlines.wind_down, now) {
+            return Some(Action::OrderStop(cancel.reason));
+        }
+    }
+    let started = job.attempt.as_ref().and_then(|attempt| attempt.started_at).filter(|_| matches!(job.state, JobState::Running))?;
+    elapsed(started, time_limit(job, deadlines), now).then_some(Action::OrderStop(EndReason::TimedOut))
+}
+
+/// A runner for GitLab enforces the job's timeout itself and tells GitLab; ours is the net below it.
+fn time_limit(job: &Job, deadlines: &Deadlines) -> Duration {
+    match job.spec.source {
+        Source::Api => job.spec.timeout,
+        Source::GitLab => job.spec.timeout.saturating_add(deadlines.wind_down),
+    }
+}
+
+fn before_start(seen: Seen<'_>) -> Option<Action> {
+    match seen {
+        Seen::Unknown => None,
+        Seen::Absent => Some(Action::Launch),
+        Seen::Listed(container) => match container.state {
+            ContainerState::Created => Some(Action::Launch),
+            // Somebody started it behind our back: whatever it does is not an attempt of ours.
+            _ => Some(Action::DeclareLost(EndReason::ContainerLost)),
+        },
+    }
+}
+
+fn after_start(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+    match sight.seen {
+        Seen::Unknown => None,
+        Seen::Absent => Some(Action::Finish),
+        Seen::Listed(container) => match container.state {
+            ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => {
+                if aggregate.job.as_ref().is_some_and(|job| job.spec.source == Source::Api) {
+                    return Some(Action::NoteStarted);
+                }
+                silent_for(aggregate, sight, deadlines.report, now).then_some(Action::DeclareLost(EndReason::RunnerUnresponsive))
+            }
+            // The start was sent and its answer lost. Whether it will still happen is not known; starting again could run the job twice.
+            ContainerState::Created => Some(Action::OrderStop(EndReason::StartFailed)),
+            ContainerState::Exited | ContainerState::Dead | ContainerState::Removing => Some(Action::Finish),
+            ContainerState::Unknown(_) => None,
+        },
+    }
+}
+
+fn while_up(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+    match sight.seen {
+        Seen::Unknown => None,
+        Seen::Absent => Some(Action::Finish),
+        Seen::Listed(container) => match container.state {
+            ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => {
+                let talks = aggregate.job.as_ref().is_none_or(|job| job.spec.source == Source::GitLab);
+                (talks && silent_for(aggregate, sight, deadlines.contact, now)).then_some(Action::DeclareLost(EndReason::RunnerUnresponsive))
+            }
+            ContainerState::Created | ContainerState::Exited | ContainerState::Dead | ContainerState::Removing => Some(Action::Finish),
+            ContainerState::Unknown(_) => None,
+        },
+    }
+}
+
+fn ending(aggregate: &Aggregate, seen: Seen<'_>, may_leave: bool) -> Option<Action> {
+    let written = aggregate.job.as_ref().is_none_or(|job| job.attempt.as_ref().is_none_or(|attempt| attempt.ended.is_some()));
+    let take_away = if written { Action::Remove } else { Action::Finish };
+    match seen {
+        Seen::Unknown => None,
+        Seen::Absent => Some(take_away),
+        Seen::Listed(container) => match container.state {
+            ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => (!may_leave).then_some(Action::Stop),
+            ContainerState::Created | ContainerState::Exited | ContainerState::Dead | ContainerState::Removing => Some(take_away),
+            ContainerState::Unknown(_) => None,
+        },
+    }
+}
+
+fn silent_for(aggregate: &Aggregate, sight: &Sight<'_>, limit: Duration, now: Timestamp) -> bool {
+    let last = sight.contact.unwrap_or(aggregate.runner.state_since).max(sight.listening_since);
+    elapsed(last, limit, now)
+}
+
+fn elapsed(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
+    now.duration_since(since) >= jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX)
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

@@ -1,0 +1,29 @@
+//! Reads now and then what each running container uses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::deps::Shared;
+use super::observer::EngineSight;
+use crate::docker::ContainerState;
+
+/// Time between two samples of one container.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Samples until told to stop.
+pub(super) async fn run(shared: &Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shared.deps.stop.cancelled() => return,
+        }
+        let EngineSight::Up { containers, .. } = shared.observer.view().sight else { continue };
+        for facts in containers.values().filter(|facts| matches!(facts.state, ContainerState::Running { .. })) {
+            let Some(owner) = &facts.owner else { continue };
+            // A container that ended meanwhile, or an engine that is busy, costs one sample.
+            if let Ok(Some(usage)) = shared.deps.driver.usage(&facts.name).await {
+                shared.deps.vitals.used(&owner.runner, usage.cpu_nanos, usage.memory.0, usage.pids, shared.deps.clock.now());
+            }
+        }
+    }
+}

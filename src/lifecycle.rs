@@ -1,0 +1,91 @@
+//! How the daemon begins and ends: signals, tracked tasks, and the truth to systemd.
+//!
+//! The first SIGTERM or SIGINT asks everybody to finish what they are at (`stop`). A second one, or the deadline, ends the process
+//! at once. Containers are left running both ways.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// How long tasks may take to finish after the first signal.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every task finished.
+    Cleanly,
+    /// Some had to be cut off.
+    CutOff,
+}
+
+/// The tasks of the daemon and the token that tells them to finish.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    /// Counts the tasks.
+    pub tracker: TaskTracker,
+    /// Cancelled once, when the daemon is to stop.
+    pub stop: CancellationToken,
+}
+
+/// SIGTERM and SIGINT, caught from this moment on.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches them.
+    ///
+    /// # Errors
+    /// When the process may not.
+    pub fn catch() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        // Both arms only wait.
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Tells systemd that the daemon is ready, waits for a signal, and ends everything in order.
+    pub async fn run(self, mut signals: Signals) -> Ended {
+        notify(&[NotifyState::Ready]);
+        // Both arms only wait.
+        tokio::select! {
+            name = signals.next() => info!(signal = name, "stopping; running containers are left to the next start"),
+            () = self.stop.cancelled() => {}
+        }
+        notify(&[NotifyState::Stopping]);
+        self.finish(async move { signals.next().await }).await
+    }
+
+    /// Ends everything in order; `hurry` ends the patience early.
+    pub async fn finish(self, hurry: impl Future<Output = &'static str>) -> Ended {
+        self.stop.cancel();
+        self.tracker.close();
+        // All arms only wait.
+        tokio::select! {
+            () = self.tracker.wait() => return Ended::Cleanly,
+            name = hurry => warn!(signal = name, "stopping at once"),
+            () = tokio::time::sleep(STOP_DEADLINE) => warn!(tasks = self.tracker.len(), "some tasks did not finish in time"),
+        }
+        Ended::CutOff
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd could not be told");
+    }
+}

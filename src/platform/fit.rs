@@ -1,0 +1,243 @@
+//! Whether a requirement fits a machine, and if not, exactly why not. Pure functions over facts and reservations.
+//!
+//! The scheduler, `explain` and the refusal of jobs that can never run all ask here, so they can never disagree.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use crate::domain::{Arch, ClassName, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement, Requirement};
+
+/// Whether waiting can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ever {
+    /// It fits when others have ended.
+    Later,
+    /// This machine, as it is, never fits.
+    Never,
+}
+
+/// One thing that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// The machine has another architecture.
+    Arch {
+        /// Asked for.
+        wanted: Arch,
+        /// The machine's; `None` for one that we do not schedule for.
+        host: Option<Arch>,
+    },
+    /// Too little processor time.
+    Cpus {
+        /// Asked for.
+        wanted: CpuMillis,
+        /// Not reserved.
+        free: CpuMillis,
+        /// All that jobs may use.
+        total: CpuMillis,
+    },
+    /// Too little memory.
+    Memory {
+        /// Asked for.
+        wanted: MemoryBytes,
+        /// Not reserved.
+        free: MemoryBytes,
+        /// All that jobs may use.
+        total: MemoryBytes,
+    },
+    /// Too few GPUs of the kind.
+    Gpus {
+        /// What was asked for.
+        wanted: GpuRequest,
+        /// GPUs of the kind that are healthy and not taken.
+        free: usize,
+        /// GPUs of the kind, healthy or not, taken or not.
+        total: usize,
+        /// What the machine has that comes nearest, in words.
+        nearest: String,
+    },
+    /// The engine does not know the runtime.
+    Runtime {
+        /// Asked for.
+        wanted: String,
+        /// Those it knows.
+        known: Vec<String>,
+    },
+    /// The class runs as many as it may.
+    ClassFull {
+        /// The class.
+        class: ClassName,
+        /// Its `max_runners`.
+        limit: u32,
+    },
+}
+
+impl Unfit {
+    /// Whether waiting can help.
+    #[must_use]
+    pub fn ever(&self) -> Ever {
+        let possible = match self {
+            Self::Arch { .. } | Self::Runtime { .. } => false,
+            Self::Cpus { wanted, total, .. } => wanted <= total,
+            Self::Memory { wanted, total, .. } => wanted <= total,
+            Self::Gpus { wanted, total, .. } => usize::try_from(wanted.count).is_ok_and(|count| count <= *total),
+            Self::ClassFull { limit, .. } => *limit > 0,
+        };
+        if possible { Ever::Later } else { Ever::Never }
+    }
+
+    /// The request's field that asks for what is missing.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Arch { .. } => "arch",
+            Self::Cpus { .. } => "cpus",
+            Self::Memory { .. } => "memory",
+            Self::Gpus { .. } => "gpus",
+            Self::Runtime { .. } | Self::ClassFull { .. } => "class",
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arch { wanted, host: Some(host) } => write!(f, "needs {wanted}, this machine is {host}"),
+            Self::Arch { wanted, host: None } => write!(f, "needs {wanted}, this machine is none of amd64, arm64, riscv64"),
+            Self::Cpus { wanted, free, total } => write!(f, "needs {wanted} CPUs, {free} of {total} are free"),
+            Self::Memory { wanted, free, total } => write!(f, "needs {wanted} of memory, {free} of {total} are free"),
+            Self::Gpus { wanted, free, total, nearest } => {
+                let vendor = wanted.vendor.map_or(String::new(), |vendor| format!("{vendor} "));
+                write!(f, "needs {} {vendor}GPU(s), {free} of {total} such are free{nearest}", wanted.count)
+            }
+            Self::Runtime { wanted, known } => write!(f, "needs the runtime {wanted}, the engine has {}", known.join(", ")),
+            Self::ClassFull { class, limit } => write!(f, "class {class} runs its most of {limit} runners"),
+        }
+    }
+}
+
+/// A machine and what is reserved on it.
+#[derive(Debug, Clone)]
+pub struct Ledger<'a> {
+    facts: &'a HostFacts,
+    cpus: CpuMillis,
+    memory: MemoryBytes,
+    taken: HashSet<GpuId>,
+    runners: HashMap<ClassName, u32>,
+}
+
+impl<'a> Ledger<'a> {
+    /// The ledger of a machine on which the given runners hold what they were given.
+    pub fn new<'r>(facts: &'a HostFacts, open: impl IntoIterator<Item = (&'r ClassName, &'r Placement)>) -> Self {
+        let mut ledger = Self { facts, cpus: CpuMillis(0), memory: MemoryBytes(0), taken: HashSet::new(), runners: HashMap::new() };
+        for (class, placement) in open {
+            ledger.reserve(class, placement);
+        }
+        ledger
+    }
+
+    /// Takes what a runner was given.
+    pub fn reserve(&mut self, class: &ClassName, placement: &Placement) {
+        self.cpus = CpuMillis(self.cpus.0.saturating_add(placement.cpus.0));
+        self.memory = MemoryBytes(self.memory.0.saturating_add(placement.memory.0));
+        self.taken.extend(placement.devices.iter().cloned());
+        *self.runners.entry(class.clone()).or_default() += 1;
+    }
+
+    /// Processor time and memory that are reserved.
+    #[must_use]
+    pub fn used(&self) -> (CpuMillis, MemoryBytes) {
+        (self.cpus, self.memory)
+    }
+
+    /// What the requirement would be given now, or everything that is missing. `max_runners` is its class's limit.
+    ///
+    /// # Errors
+    /// Every reason why it does not fit, not only the first.
+    pub fn fit(&self, requirement: &Requirement, max_runners: Option<u32>) -> Result<Placement, Vec<Unfit>> {
+        let mut missing = Vec::new();
+        self.check_arch_and_runtime(requirement, &mut missing);
+        self.check_amounts(requirement, &mut missing);
+        if let Some(limit) = max_runners
+            && self.runners.get(&requirement.class).copied().unwrap_or(0) >= limit
+        {
+            missing.push(Unfit::ClassFull { class: requirement.class.clone(), limit });
+        }
+        let devices = match &requirement.gpus {
+            None => Vec::new(),
+            Some(request) => self.pick_gpus(request).unwrap_or_else(|unfit| {
+                missing.push(unfit);
+                Vec::new()
+            }),
+        };
+        if missing.is_empty() { Ok(Placement { cpus: requirement.cpus, memory: requirement.memory, devices }) } else { Err(missing) }
+    }
+
+    fn check_arch_and_runtime(&self, requirement: &Requirement, missing: &mut Vec<Unfit>) {
+        if let Some(wanted) = requirement.arch
+            && self.facts.arch != Some(wanted)
+        {
+            missing.push(Unfit::Arch { wanted, host: self.facts.arch });
+        }
+        if let Some(wanted) = &requirement.runtime
+            && !self.facts.runtimes.is_empty()
+            && !self.facts.runtimes.contains(wanted)
+        {
+            missing.push(Unfit::Runtime { wanted: wanted.clone(), known: self.facts.runtimes.clone() });
+        }
+    }
+
+    fn check_amounts(&self, requirement: &Requirement, missing: &mut Vec<Unfit>) {
+        let free = CpuMillis(self.facts.cpus.0.saturating_sub(self.cpus.0));
+        if requirement.cpus > free {
+            missing.push(Unfit::Cpus { wanted: requirement.cpus, free, total: self.facts.cpus });
+        }
+        let free = MemoryBytes(self.facts.memory.0.saturating_sub(self.memory.0));
+        if requirement.memory > free {
+            missing.push(Unfit::Memory { wanted: requirement.memory, free, total: self.facts.memory });
+        }
+    }
+
+    /// All of one vendor, the least memory first, so that big cards stay free for those who need them.
+    fn pick_gpus(&self, request: &GpuRequest) -> Result<Vec<GpuId>, Unfit> {
+        let count = usize::try_from(request.count).unwrap_or(usize::MAX);
+        let vendors = request.vendor.map_or_else(|| GpuVendor::ALL.to_vec(), |vendor| vec![vendor]);
+        let mut best = (0, 0);
+        for vendor in vendors {
+            let of_kind: Vec<&Gpu> = self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && is_of_kind(gpu, request)).collect();
+            let mut free: Vec<&Gpu> = of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
+            if free.len() >= count {
+                free.sort_by(|a, b| (a.memory, &a.id).cmp(&(b.memory, &b.id)));
+                return Ok(free.into_iter().take(count).map(|gpu| gpu.id.clone()).collect());
+            }
+            best = best.max((of_kind.len(), free.len()));
+        }
+        Err(Unfit::Gpus { wanted: request.clone(), free: best.1, total: best.0, nearest: self.nearest(request) })
+    }
+
+    fn nearest(&self, request: &GpuRequest) -> String {
+        let same_vendor = self.facts.gpus.iter().filter(|gpu| request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
+        match (request.min_memory, same_vendor.filter_map(|gpu| gpu.memory).max()) {
+            (Some(wanted), Some(largest)) if largest < wanted => format!("; the largest here has {largest}, asked for {wanted}"),
+            _ => String::new(),
+        }
+    }
+}
+
+fn is_of_kind(gpu: &Gpu, request: &GpuRequest) -> bool {
+    let enough = request.min_memory.is_none_or(|least| gpu.memory.is_some_and(|memory| memory >= least));
+    enough && gpu.mig_profile == request.mig_profile
+}
+
+/// Whether the machine could run the requirement if nothing else ran.
+///
+/// # Errors
+/// Every reason that waiting cannot cure.
+pub fn fits_ever(facts: &HostFacts, requirement: &Requirement, max_runners: Option<u32>) -> Result<(), Vec<Unfit>> {
+    let Err(missing) = Ledger::new(facts, []).fit(requirement, max_runners) else { return Ok(()) };
+    let never: Vec<Unfit> = missing.into_iter().filter(|unfit| unfit.ever() == Ever::Never).collect();
+    if never.is_empty() { Ok(()) } else { Err(never) }
+}
+
+#[cfg(test)]
+#[path = "fit_tests.rs"]
+mod tests;

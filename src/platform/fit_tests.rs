@@ -1,0 +1,127 @@
+//! Machines, jobs, who gets what.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::HostId;
+
+const GIB: u64 = 1 << 30;
+
+fn machine(cpus: u64, memory: u64, gpus: &[(&str, GpuVendor, u64)]) -> HostFacts {
+    HostFacts {
+        id: HostId::from_trusted("box"),
+        arch: Some(Arch::Amd64),
+        cpus: CpuMillis(cpus * 1000),
+        memory: MemoryBytes(memory * GIB),
+        gpus: gpus
+            .iter()
+            .map(|(id, vendor, memory)| Gpu {
+                id: GpuId::from_trusted(*id),
+                vendor: *vendor,
+                model: None,
+                memory: Some(MemoryBytes(memory * GIB)),
+                mig_profile: None,
+                health: GpuHealth::Healthy,
+            })
+            .collect(),
+        runtimes: vec!["runc".into()],
+    }
+}
+
+fn needs(cpus: u64, memory: u64) -> Requirement {
+    Requirement {
+        class: ClassName::from_trusted("default"),
+        arch: None,
+        cpus: CpuMillis(cpus * 1000),
+        memory: MemoryBytes(memory * GIB),
+        gpus: None,
+        runtime: None,
+    }
+}
+
+fn needs_gpus(count: u32, vendor: Option<GpuVendor>, least: Option<u64>) -> Requirement {
+    let gpus = GpuRequest { count, vendor, min_memory: least.map(|gib| MemoryBytes(gib * GIB)), mig_profile: None };
+    Requirement { gpus: Some(gpus), ..needs(1, 1) }
+}
+
+fn devices(placement: &Placement) -> Vec<&str> {
+    placement.devices.iter().map(GpuId::as_str).collect()
+}
+
+#[test]
+fn names_everything_that_is_missing_and_whether_waiting_helps() {
+    let host = machine(4, 8, &[]);
+    let held = Placement { cpus: CpuMillis(3000), memory: MemoryBytes(GIB), devices: vec![] };
+    let class = ClassName::from_trusted("other");
+    let ledger = Ledger::new(&host, [(&class, &held)]);
+    let wanted = Requirement { arch: Some(Arch::Riscv64), ..needs(2, 16) };
+    let missing = ledger.fit(&wanted, None).expect_err("does not fit");
+    let said: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["needs riscv64, this machine is amd64", "needs 2 CPUs, 1 of 4 are free", "needs 16GiB of memory, 7GiB of 8GiB are free"]);
+    assert_eq!(missing.iter().map(Unfit::ever).collect::<Vec<_>>(), [Ever::Never, Ever::Later, Ever::Never]);
+    assert_eq!(fits_ever(&host, &wanted, None).expect_err("never").len(), 2);
+    assert_eq!(fits_ever(&host, &needs(4, 8), None), Ok(()));
+}
+
+#[test]
+fn a_class_at_its_limit_waits() {
+    let host = machine(4, 8, &[]);
+    let class = ClassName::from_trusted("default");
+    let held = Placement { cpus: CpuMillis(10), memory: MemoryBytes(1), devices: vec![] };
+    let ledger = Ledger::new(&host, [(&class, &held)]);
+    assert!(ledger.fit(&needs(1, 1), Some(2)).is_ok());
+    let missing = ledger.fit(&needs(1, 1), Some(1)).expect_err("full");
+    assert_eq!(missing, [Unfit::ClassFull { class, limit: 1 }]);
+}
+
+#[test]
+fn gpus_come_from_one_vendor_smallest_first_and_never_twice() {
+    use GpuVendor::{Amd, Nvidia};
+    let host = machine(8, 64, &[("n0", Nvidia, 80), ("n1", Nvidia, 24), ("a0", Amd, 16)]);
+    let mut ledger = Ledger::new(&host, []);
+    let first = ledger.fit(&needs_gpus(1, Some(Nvidia), None), None).expect("fits");
+    assert_eq!(devices(&first), ["n1"]);
+    ledger.reserve(&ClassName::from_trusted("default"), &first);
+    let second = ledger.fit(&needs_gpus(1, None, None), None).expect("fits");
+    assert_eq!(devices(&second), ["n0"]);
+    assert!(ledger.fit(&needs_gpus(2, None, None), None).is_err(), "one NVIDIA and one AMD are not two of a vendor");
+    let never = fits_ever(&host, &needs_gpus(1, Some(Amd), Some(40)), None).expect_err("too big");
+    assert_eq!(never[0].to_string(), "needs 1 amd GPU(s), 0 of 0 such are free; the largest here has 16GiB, asked for 40GiB");
+}
+
+#[test]
+fn an_unhealthy_gpu_is_not_given_away_but_may_come_back() {
+    let mut host = machine(8, 64, &[("n0", GpuVendor::Nvidia, 24)]);
+    host.gpus[0].health = GpuHealth::Unhealthy("fell off the bus".into());
+    let missing = Ledger::new(&host, []).fit(&needs_gpus(1, None, None), None).expect_err("unhealthy");
+    assert_eq!(missing[0].ever(), Ever::Later);
+}
+
+proptest! {
+    /// However jobs come and go, what is given away adds up and no GPU is given twice.
+    #[test]
+    fn reservations_never_exceed_the_machine(wishes in prop::collection::vec((1_u64..4, 1_u64..6, 0_u32..3), 1..40)) {
+        let host = machine(8, 16, &[("a", GpuVendor::Nvidia, 24), ("b", GpuVendor::Nvidia, 24), ("c", GpuVendor::Amd, 24)]);
+        let class = ClassName::from_trusted("default");
+        let mut held: Vec<Placement> = Vec::new();
+        for (cpus, memory, gpus) in wishes {
+            let mut wanted = needs(cpus, memory);
+            wanted.gpus = (gpus > 0).then(|| GpuRequest { count: gpus, vendor: None, min_memory: None, mig_profile: None });
+            let ledger = Ledger::new(&host, held.iter().map(|placement| (&class, placement)));
+            match ledger.fit(&wanted, None) {
+                Ok(placement) => held.push(placement),
+                Err(missing) => {
+                    prop_assert!(!missing.is_empty());
+                    held.pop();
+                }
+            }
+            prop_assert!(held.iter().map(|placement| placement.cpus.0).sum::<u64>() <= host.cpus.0);
+            prop_assert!(held.iter().map(|placement| placement.memory.0).sum::<u64>() <= host.memory.0);
+            let mut given: Vec<&GpuId> = held.iter().flat_map(|placement| &placement.devices).collect();
+            let all = given.len();
+            given.sort();
+            given.dedup();
+            prop_assert_eq!(given.len(), all);
+        }
+    }
+}
