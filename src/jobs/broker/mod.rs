@@ -213,4 +213,4 @@ fn warn_store(error: &StoreError, doing: &str) {
 
 #[cfg(test)]
 #[path = "tests/mod.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::domain::{GitLabJob, Job, Outcome};
 use crate::gitlab::{GitLab, GitLabError, Relay};
+use crate::store::log::LogStream;
 
 use super::session::Session;
 use super::trace::held_by_gitlab;
@@ -114,10 +115,11 @@ impl Broker {
             let line = words(outcome);
             let start = {
                 let mut trace = session.trace.lock().await;
-                let start = self.trace_len(session, &mut trace).unwrap_or(0);
-                self.append(session, &mut trace, line.as_bytes());
+                let start = self.trace_len(session, &mut trace).await.unwrap_or(0);
+                self.append(session, &mut trace, LogStream::Note, line.as_bytes()).await;
                 start
             };
+            session.close_log().await;
             self.write_line(client, session, start, &line).await;
         }
         tell_failed(client, session, outcome).await

@@ -82,7 +82,7 @@ impl Broker {
     /// with the same answer by which GitLab does it. GitLab will then say that it has that part, and only we take it.
     async fn resume_from(&self, session: &Session, span: Span) -> Option<Relay> {
         let mut trace = session.trace.lock().await;
-        let have = self.trace_len(session, &mut trace)?;
+        let have = self.trace_len(session, &mut trace).await?;
         if have >= span.start || trace.asked == Some(have) {
             return None;
         }
@@ -94,33 +94,47 @@ impl Broker {
 
     async fn keep_trace(&self, session: &Session, span: Span, held: u64, body: &Bytes) {
         let mut trace = session.trace.lock().await;
-        let Some(have) = self.trace_len(session, &mut trace) else { return };
+        let Some(have) = self.trace_len(session, &mut trace).await else { return };
         if let Some(part) = new_in(span, held, have).and_then(|range| body.get(range)) {
-            self.append(session, &mut trace, part);
+            self.append(session, &mut trace, LogStream::Trace, part).await;
         }
     }
 
     /// How many bytes of the trace our log has; `None` when it cannot be written.
-    pub(super) fn trace_len(&self, session: &Session, trace: &mut TraceLog) -> Option<u64> {
-        Some(self.writer(session, trace)?.trace_len())
+    pub(super) async fn trace_len(&self, session: &Session, trace: &mut TraceLog) -> Option<u64> {
+        Some(self.writer(session, trace).await?.trace_len())
     }
 
     /// Appends to our log. A failure is only logged: GitLab has the trace.
-    pub(super) fn append(&self, session: &Session, trace: &mut TraceLog, bytes: &[u8]) {
-        let at = self.parts.clock.now().as_nanosecond();
-        let Some(writer) = self.writer(session, trace) else { return };
-        if let Err(error) = writer.append(i64::try_from(at).unwrap_or(i64::MAX), LogStream::Trace, bytes) {
+    pub(super) async fn append(&self, session: &Session, trace: &mut TraceLog, stream: LogStream, bytes: &[u8]) {
+        let at = u64::try_from(self.parts.clock.now().as_nanosecond()).unwrap_or(0);
+        let Some(writer) = self.writer(session, trace).await else { return };
+        if let Err(error) = writer.append(at, stream, bytes).await {
             tracing::warn!(job.id = %session.job, %error, "a part of the log of job {} could not be kept here", session.job);
+            // A writer that failed takes no more; the next one goes on where the file really ends.
+            trace.writer = None;
         }
     }
 
-    fn writer<'t>(&self, session: &Session, trace: &'t mut TraceLog) -> Option<&'t mut LogWriter> {
+    async fn writer<'t>(&self, session: &Session, trace: &'t mut TraceLog) -> Option<&'t mut LogWriter> {
         if trace.writer.is_none() {
-            match self.parts.logs.writer(&session.job, session.attempt) {
+            match self.parts.logs.writer(&session.job, session.attempt).await {
                 Ok(writer) => trace.writer = Some(writer),
                 Err(error) => tracing::warn!(job.id = %session.job, %error, "the log of job {} cannot be opened", session.job),
             }
         }
         trace.writer.as_mut()
+    }
+}
+
+impl Session {
+    /// Writes what is left of the trace and lets those who follow it end.
+    pub(super) async fn close_log(&self) {
+        let writer = self.trace.lock().await.writer.take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.close().await
+        {
+            tracing::warn!(job.id = %self.job, %error, "the end of the log of job {} could not be kept here", self.job);
+        }
     }
 }

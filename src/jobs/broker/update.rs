@@ -62,6 +62,9 @@ impl Broker {
         match self.parts.store.apply(&present.runner, step, self.parts.clock.now()).await {
             Ok(after) => {
                 self.sessions.remember(&after);
+                if let Some(session) = self.sessions.session_of(&present.runner, &present.job.id, present.attempt) {
+                    session.close_log().await;
+                }
                 (self.parts.nudge)();
                 Ok(())
             }
