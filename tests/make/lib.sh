@@ -1,0 +1,102 @@
+# What the scripts of the Makefile share. Sourced, from the top of the repository on.
+# shellcheck shell=bash
+set -euo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$top"
+# Debian keeps dockerd and iptables where only root looks.
+PATH=$PATH:/usr/sbin:/sbin
+readonly state=$top/.run
+
+step() {
+    printf '\n==> %s\n' "$*"
+}
+
+note() {
+    printf '    %s\n' "$*"
+}
+
+indented() {
+    sed 's/^/    /'
+}
+
+fail() {
+    printf '\nerror: %s\n' "$*" >&2
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# until_true SECONDS COMMAND...: waits until the command succeeds; fails after that many seconds.
+until_true() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.2
+    done
+}
+
+# Where cargo puts what it builds.
+target_directory() {
+    cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory
+}
+
+# --- the engine -------------------------------------------------------------------------------------------------
+
+engine_answers() {
+    timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
+}
+
+engine_address() {
+    printf '%s' "${DOCKER_HOST:-unix:///var/run/docker.sock}"
+}
+
+# --- programs in the background, each with NAME.pid and NAME.log below .run ------------------------------------
+
+# pid_of NAME: prints the process id, if that process is still the program that was started.
+pid_of() {
+    local pid program
+    [ -f "$state/$1.pid" ] || return 1
+    read -r pid program <"$state/$1.pid" || return 1
+    [ "$(basename -- "$(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | head -n 1)")" = "$program" ] || return 1
+    printf '%s' "$pid"
+}
+
+# begin NAME PROGRAM ARGUMENT...: starts a program that outlives this script.
+begin() {
+    local name=$1
+    shift
+    mkdir -p "$state"
+    setsid "$@" >>"$state/$name.log" 2>&1 </dev/null &
+    printf '%s %s\n' "$!" "$(basename -- "$1")" >"$state/$name.pid"
+    disown
+}
+
+# finish NAME SECONDS: ends a program that `begin` started, by its process id.
+finish() {
+    local pid
+    if pid=$(pid_of "$1"); then
+        kill -TERM "$pid" 2>/dev/null || true
+        if ! until_true "$2" ended "$pid"; then
+            note "$1 (process $pid) did not end within $2 s: killed"
+            kill -KILL "$pid" 2>/dev/null || true
+        fi
+        note "$1 ended"
+    fi
+    rm -f "$state/$1.pid"
+}
+
+# A process that nobody has waited for yet has ended too.
+ended() {
+    ! [ -e "/proc/$1" ] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
+}
+
+# died NAME WHY: fails with the end of the program's log.
+died() {
+    printf '\n--- the end of .run/%s.log\n' "$1" >&2
+    tail -n 30 "$state/$1.log" >&2 || true
+    fail "$2"
+}

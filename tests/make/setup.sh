@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Gets what is missing on a Debian or Ubuntu machine from the distribution's packages. Where nothing is missing it
+# changes nothing and needs neither root nor a package index.
+#
+# usage: tests/make/setup.sh run|test
+#
+#   run   what `make run` needs; an engine only if none answers
+#   test  what `make test` needs; always an engine's programs, since the tests start a private one
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test'
+missing=()
+
+# need PACKAGE CHECK...: notes the package if the check fails.
+need() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+static_busybox() {
+    have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1
+}
+
+c_compiler() {
+    have cc && printf '#include <stdio.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null -
+}
+
+look() {
+    missing=()
+    need gcc have cc
+    need libc6-dev c_compiler
+    need curl have curl
+    need jq have jq
+    need busybox-static static_busybox
+    need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+    case $1 in
+    run) have docker && engine_answers || engine ;;
+    test)
+        engine
+        need iproute2 have ip
+        need docker-registry have docker-registry
+        ;;
+    *) fail "setup.sh: what is '$1'?" ;;
+    esac
+}
+
+engine() {
+    need docker.io have dockerd
+    need iptables have iptables
+}
+
+install() {
+    export DEBIAN_FRONTEND=noninteractive
+    note "missing: $*; installing them with apt-get"
+    have apt-get || fail "this machine has no apt-get; please install what provides: $*"
+    [ "$(id -u)" = 0 ] || fail "installing needs root; as root: apt-get install $*"
+    mkdir -p "$state"
+    if ! { apt-get -o DPkg::Lock::Timeout=300 update && apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"; } \
+        >"$state/apt.log" 2>&1 </dev/null; then
+        died apt "apt-get could not install: $*"
+    fi
+}
+
+step 'Getting what is missing'
+have cargo || fail 'cargo is missing: this is built with Rust 1.90 or newer'
+look "$1"
+[ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+# Newer distributions keep the client in a package of its own.
+have docker || install docker-cli
+look "$1"
+[ ${#missing[@]} -eq 0 ] || fail "still missing after the installation: ${missing[*]}"
+note 'everything is there'
