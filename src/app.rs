@@ -14,7 +14,8 @@ use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
 use crate::domain::{Clock, SystemClock};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab};
 use crate::http::{AppState, broker_router, router};
-use crate::jobs::broker::Broker;
+use crate::jobs::broker::{Broker, BrokerParts};
+use crate::jobs::contacts::Contacts;
 use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
 use crate::platform::{HostProbe, PlatformManager, SystemProbe};
@@ -103,17 +104,20 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         None => None,
     };
     let platform = Arc::new(PlatformManager::new(config.host.clone(), outside.probe.as_ref()));
-    let vitals = Arc::new(Vitals::default());
+    let contacts = Arc::new(Contacts::default());
+    let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
     let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&outside.clock), Arc::clone(&vitals), platform.facts());
-    let broker = Arc::new(Broker {
+    let nudged = handle.clone();
+    let broker = Arc::new(Broker::new(BrokerParts {
         store: Arc::clone(&store),
         gitlab: gitlab.clone(),
         security: Arc::clone(&security),
         logs: Arc::clone(&logs),
         clock: Arc::clone(&outside.clock),
+        contacts,
         retry: retry_policy(&config),
-        handle: handle.clone(),
-    });
+        nudge: Arc::new(move || nudged.nudge()),
+    }));
     let (broker_url_sender, broker_url) = watch::channel(None);
     let deps = Deps {
         store: Arc::clone(&store),

@@ -77,7 +77,8 @@ impl Client {
         }
         let plain = self.dial().map_err(|error| DriverError::from_engine(call, error))?;
         let version = read_json::<Version>(&plain, None, call, "/version");
-        let version = tokio::time::timeout(VERSION_DEADLINE, version).await.unwrap_or(Err(DriverError::Deadline { call, after: VERSION_DEADLINE }))?;
+        let version =
+            tokio::time::timeout(VERSION_DEADLINE, version).await.unwrap_or(Err(DriverError::Deadline { call, after: VERSION_DEADLINE }))?;
         let api = spoken(&version.api_version)
             .ok_or_else(|| DriverError::Garbled { call, message: format!("{:?} is not a version of the interface", version.api_version) })?;
         let prefix = format!("/v{api}");

@@ -110,12 +110,14 @@ fn environment(plan: &ContainerPlan) -> Vec<String> {
 
 /// The profile's directories, and one over each `VOLUME` of the image that is not one of them.
 fn tmpfs(plan: &ContainerPlan, profile: &HardenedProfile) -> HashMap<String, String> {
+    // The owner too: some versions of runc give the directory the mode that the image's one has below it.
+    let (uid, gid) = profile.user().split_once(':').unwrap_or((profile.user(), profile.user()));
     let options = |size: u64, exec: Exec| {
         let exec = match exec {
             Exec::Allowed => "exec",
             Exec::Forbidden => "noexec",
         };
-        format!("rw,nosuid,nodev,{exec},size={size},mode=1777")
+        format!("rw,nosuid,nodev,{exec},size={size},mode=1777,uid={uid},gid={gid}")
     };
     let covered = options(HardenedProfile::VOLUME_SIZE.min(profile.memory()).0, Exec::Forbidden);
     let volumes = plan.image.volumes.iter().filter_map(|path| clean_path(path)).map(|path| (path, covered.clone()));

@@ -28,10 +28,13 @@ use crate::security::HardenedProfile;
 const PING: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(10);
 const CREATE: Duration = Duration::from_secs(30);
-const START: Duration = Duration::from_mins(1);
-const REMOVE: Duration = Duration::from_mins(1);
+const START: Duration = Duration::from_secs(60);
+const REMOVE: Duration = Duration::from_secs(60);
 /// How much longer than its grace a stop may take.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// How often and at what distance a container is looked for whose name is taken.
+const APPEARANCE_LOOKS: u32 = 50;
+const APPEARANCE_STEP: Duration = Duration::from_millis(100);
 /// The events that can mean a change of what `list` tells.
 const EVENTS: [&str; 7] = ["create", "start", "die", "oom", "destroy", "pause", "unpause"];
 
@@ -60,15 +63,19 @@ impl DockerDriver {
         format!("{}={}", labels::INSTANCE, self.instance)
     }
 
-    /// The name is taken: by the same runner's container, whose create answered too late, or by somebody else's.
+    /// The name is taken: by the same runner's container, whose create answered too late, or by somebody else's. An engine takes the
+    /// name before it shows the container, so one that is not there yet is waited for.
     async fn adopt(&self, plan: &ContainerPlan, message: String) -> Result<String, DriverError> {
-        let same = |facts: &ContainerFacts| {
-            facts.owner.as_ref().is_some_and(|owner| owner.instance == self.instance && owner.runner == plan.owner.runner)
-        };
-        match self.inspect(&plan.name).await?.filter(same) {
-            Some(facts) => Ok(facts.id),
-            None => Err(DriverError::Conflict { call: "create", message }),
+        let ours =
+            |facts: &ContainerFacts| facts.owner.as_ref().is_some_and(|owner| owner.instance == self.instance && owner.runner == plan.owner.runner);
+        for _ in 0..APPEARANCE_LOOKS {
+            match self.inspect(&plan.name).await? {
+                Some(facts) if ours(&facts) => return Ok(facts.id),
+                Some(_) => break,
+                None => tokio::time::sleep(APPEARANCE_STEP).await,
+            }
         }
+        Err(DriverError::Conflict { call: "create", message })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::domain::{Arch, ImageRef};
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
 /// A pull may take hours; one that does not move for this long is stuck.
-const STALL: Duration = Duration::from_mins(5);
+const STALL: Duration = Duration::from_secs(5 * 60);
 /// What registries and engines say when another attempt would get the same answer.
 const FINAL_WORDS: [&str; 9] = [
     "not found",
@@ -135,7 +135,8 @@ mod tests {
     fn only_a_registry_that_said_no_is_final() {
         let image = ImageRef::from_trusted("team/app:1");
         let stream = |text: &str| failure(&image, Error::DockerStreamError { error: text.to_owned() }).disposition();
-        let status = |status_code, text: &str| failure(&image, Error::DockerResponseServerError { status_code, message: text.to_owned() }).disposition();
+        let status =
+            |status_code, text: &str| failure(&image, Error::DockerResponseServerError { status_code, message: text.to_owned() }).disposition();
         assert_eq!(stream("manifest for team/app:1 not found: manifest unknown"), Disposition::Final);
         assert_eq!(stream("no matching manifest for linux/arm64 in the manifest list entries"), Disposition::Final);
         assert_eq!(stream("unexpected EOF"), Disposition::Infrastructure);
@@ -148,9 +149,17 @@ mod tests {
     #[test]
     fn progress_is_told_in_words() {
         let detail = ProgressDetail { current: Some(12_300_000), total: Some(45_000_000) };
-        let step = CreateImageInfo { id: Some("ab12".into()), status: Some("Downloading".into()), progress_detail: Some(detail), ..CreateImageInfo::default() };
+        let step = CreateImageInfo {
+            id: Some("ab12".into()),
+            status: Some("Downloading".into()),
+            progress_detail: Some(detail),
+            ..CreateImageInfo::default()
+        };
         assert_eq!(describe(&step).as_deref(), Some("ab12: Downloading 12.3MB of 45.0MB"));
-        assert_eq!(describe(&CreateImageInfo { status: Some("Pull complete".into()), ..CreateImageInfo::default() }).as_deref(), Some("Pull complete"));
+        assert_eq!(
+            describe(&CreateImageInfo { status: Some("Pull complete".into()), ..CreateImageInfo::default() }).as_deref(),
+            Some("Pull complete")
+        );
     }
 
     #[test]

@@ -75,7 +75,8 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     async fn usage(&self, container: &str) -> Result<Option<Usage>, DriverError>;
 
     /// The container's output from the second `since_seconds` (Unix time) on, until it ends. Open it after the start: before, the
-    /// engine ends it at once. To resume, ask from the second of the last record and leave out what is not newer.
+    /// engine ends it at once. To resume, ask from the second of the last record and leave out what is not newer. Resume so once after the end was seen:
+    /// engine 20.10 sometimes ends the stream before it has sent the last piece.
     fn logs(&self, container: &str, since_seconds: i64) -> BoxStream<'static, Result<LogRecord, DriverError>>;
 
     /// What happens to our containers, as a wake-up: an engine that died sends nothing, and one that hangs stays silent.

@@ -79,9 +79,8 @@ impl OwnNetwork {
 
     /// A double that still has a container stays until the next time.
     async fn remove_double(&self, client: &Client, id: String) {
-        let removed = client.call(CALL, DEADLINE, |c| async move {
-            c.docker.remove_network(&id).await.map_err(|error| DriverError::from_engine(CALL, error))
-        });
+        let removed =
+            client.call(CALL, DEADLINE, |c| async move { c.docker.remove_network(&id).await.map_err(|error| DriverError::from_engine(CALL, error)) });
         if let Err(error) = removed.await {
             tracing::debug!(network.name = %self.name, %error, "a second network of our name stays for now");
         }

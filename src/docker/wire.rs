@@ -1,12 +1,12 @@
 //! What engines send, read leniently: the client crate's own types fail on a state, a driver or a kind of cgroup that they do not
 //! know, and then a single such container would hide all others. Fields that we do not use are not read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::create_body::must_be_forced;
 use super::facts::{ContainerFacts, ContainerState, EngineInfo, NetworkInfo, Usage};
@@ -35,7 +35,7 @@ pub(super) struct Info {
     #[serde(rename = "MemTotal", default)]
     memory: u64,
     #[serde(rename = "Runtimes")]
-    runtimes: Option<HashMap<String, IgnoredAny>>,
+    runtimes: Option<BTreeMap<String, Value>>,
     #[serde(rename = "CgroupVersion")]
     cgroup_version: Option<String>,
     #[serde(rename = "SecurityOptions")]
@@ -54,8 +54,6 @@ struct Device {
 
 impl Info {
     pub(super) fn into_info(self, api: String) -> EngineInfo {
-        let mut runtimes: Vec<String> = self.runtimes.unwrap_or_default().into_keys().collect();
-        runtimes.sort();
         let devices = self.devices.unwrap_or_default().into_iter();
         EngineInfo {
             id: self.id,
@@ -65,7 +63,7 @@ impl Info {
             machine: self.machine,
             cpus: self.cpus,
             memory: MemoryBytes(self.memory),
-            runtimes,
+            runtimes: self.runtimes.unwrap_or_default().into_keys().collect(),
             cgroup_version: self.cgroup_version,
             security_options: self.security_options.unwrap_or_default(),
             cdi_devices: devices.filter(|device| device.source == "cdi").map(|device| device.id).collect(),
@@ -193,14 +191,12 @@ pub(super) struct Image {
 struct ImageConfig {
     user: Option<String>,
     env: Option<Vec<String>>,
-    volumes: Option<HashMap<String, IgnoredAny>>,
+    volumes: Option<BTreeMap<String, Value>>,
 }
 
 impl Image {
     pub(super) fn into_resolved(self, reference: &ImageRef) -> ResolvedImage {
         let config = self.config.unwrap_or_default();
-        let mut volumes: Vec<String> = config.volumes.unwrap_or_default().into_keys().collect();
-        volumes.sort();
         let name = |entry: &String| entry.split_once('=').map_or(entry.as_str(), |(name, _)| name).to_owned();
         let mut forced_env: Vec<String> = config.env.unwrap_or_default().iter().map(name).filter(|name| must_be_forced(name)).collect();
         forced_env.sort();
@@ -210,7 +206,7 @@ impl Image {
             id: self.id,
             digest: self.repo_digests.and_then(|digests| digests.into_iter().next()),
             arch: (self.os == "linux").then(|| Arch::from_machine(&self.architecture)).flatten(),
-            volumes,
+            volumes: config.volumes.unwrap_or_default().into_keys().collect(),
             forced_env,
             user: config.user.filter(|user| !user.is_empty()),
         }
@@ -256,12 +252,12 @@ impl Network {
 /// `GET /containers/{id}/stats`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Stats {
-    #[serde(default)]
-    cpu_stats: CpuStats,
-    #[serde(default)]
-    memory_stats: MemoryStats,
-    #[serde(default)]
-    pids_stats: PidsStats,
+    #[serde(rename = "cpu_stats", default)]
+    cpu: CpuStats,
+    #[serde(rename = "memory_stats", default)]
+    memory: MemoryStats,
+    #[serde(rename = "pids_stats", default)]
+    processes: PidsStats,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -292,13 +288,9 @@ struct PidsStats {
 impl Stats {
     /// A container that does not run has no memory at all in the answer.
     pub(super) fn into_usage(self) -> Option<Usage> {
-        let used = self.memory_stats.usage?;
-        let cache = ["total_inactive_file", "inactive_file"].iter().find_map(|name| self.memory_stats.stats.get(*name)).copied().unwrap_or(0);
-        Some(Usage {
-            cpu_nanos: self.cpu_stats.cpu_usage.total_usage,
-            memory: MemoryBytes(used.saturating_sub(cache)),
-            pids: self.pids_stats.current,
-        })
+        let used = self.memory.usage?;
+        let cache = ["total_inactive_file", "inactive_file"].iter().find_map(|name| self.memory.stats.get(*name)).copied().unwrap_or(0);
+        Some(Usage { cpu_nanos: self.cpu.cpu_usage.total_usage, memory: MemoryBytes(used.saturating_sub(cache)), pids: self.processes.current })
     }
 }
 

@@ -23,7 +23,8 @@ fn a_state_we_do_not_know_hides_no_container() {
 #[test]
 fn times_that_have_not_come_are_none() {
     let facts = |state| read::<InspectedContainer>(json!({"Id": "a", "Name": "/x", "State": state})).into_facts();
-    let created = facts(json!({"Status": "created", "Pid": 0, "ExitCode": 0, "StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"}));
+    let created =
+        facts(json!({"Status": "created", "Pid": 0, "ExitCode": 0, "StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"}));
     assert_eq!((created.started_at, created.finished_at, created.exit_code), (None, None, None));
     let running = facts(json!({"Status": "running", "Pid": 42, "ExitCode": 0, "StartedAt": "2026-11-23T10:00:00.123456789Z"}));
     assert_eq!(running.state, ContainerState::Running { pid: Some(42) });
@@ -35,7 +36,11 @@ fn times_that_have_not_come_are_none() {
 #[test]
 fn labels_make_an_owner_only_in_full() {
     let label = |name: &str, value: &str| (format!("runner-coordinator.{name}"), value.to_owned());
-    let full: HashMap<String, String> = ["instance", "host", "runner", "class", "job", "nonce"].iter().map(|n| label(n, "x")).chain([label("attempt", "2"), label("devices", "GPU-1,GPU-2")]).collect();
+    let full: HashMap<String, String> = ["instance", "host", "runner", "class", "job", "nonce"]
+        .iter()
+        .map(|n| label(n, "x"))
+        .chain([label("attempt", "2"), label("devices", "GPU-1,GPU-2")])
+        .collect();
     assert_eq!(labels::owner(&full).and_then(|owner| owner.job).map(|(_, attempt)| attempt), Some(2));
     assert_eq!(labels::devices(&full).len(), 2);
     for missing in ["instance", "host", "runner", "class", "job", "nonce", "attempt"] {
@@ -70,7 +75,9 @@ fn memory_leaves_out_cache_and_ended_containers_have_none() {
 
 #[test]
 fn the_gateway_is_read_with_and_without_its_prefix() {
-    let gateway = |text: &str| read::<Network>(json!({"Name": "n", "Id": "1", "IPAM": {"Config": [{"Gateway": text}]}})).into_info().map(|n| n.gateway.to_string());
+    let gateway = |text: &str| {
+        read::<Network>(json!({"Name": "n", "Id": "1", "IPAM": {"Config": [{"Gateway": text}]}})).into_info().map(|n| n.gateway.to_string())
+    };
     assert_eq!(gateway("172.18.0.1"), Some("172.18.0.1".to_owned()));
     assert_eq!(gateway("172.18.0.1/16"), Some("172.18.0.1".to_owned()));
     assert_eq!(gateway(""), None);

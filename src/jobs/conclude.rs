@@ -31,7 +31,7 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, outcom
         let waited = deps.clock.now().duration_since(aggregate.runner.state_since);
         let patient = waited < jiff::SignedDuration::try_from(REPORT_PATIENCE).unwrap_or(jiff::SignedDuration::ZERO);
         match deps.broker.report_end(job, &outcome).await {
-            ReportResult::Told | ReportResult::AlreadyKnew => {}
+            ReportResult::Told | ReportResult::GitLabAlreadyKnew => {}
             ReportResult::NotReachable if patient => return Err(OpError::NotYet("GitLab could not be told of the job's end")),
             ReportResult::NotReachable => warn!(job.id = %job.id, "GitLab was not told of the job's end: it did not answer for too long"),
         }

@@ -61,6 +61,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
         return Err(OpError::NotYet("the engine still has the container"));
     }
     deps.store.apply(&aggregate.runner.id, Step::Removed, deps.clock.now()).await?;
+    deps.broker.forget_runner(&aggregate.runner.id);
     Ok(())
 }
 

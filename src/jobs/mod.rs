@@ -8,6 +8,7 @@
 //! ```
 
 pub mod broker;
+pub mod contacts;
 pub mod deps;
 pub mod handle;
 pub mod intake;

@@ -1,10 +1,11 @@
 //! Signs of life that are worth showing but not worth a commit: the last word at the broker and what a container uses.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use super::contacts::Contacts;
 use crate::domain::RunnerId;
 
 /// Signs of life of one runner; `None` where there were none yet.
@@ -25,19 +26,22 @@ pub struct Vital {
 /// Signs of life of all runners that are not gone.
 #[derive(Debug, Default)]
 pub struct Vitals {
+    contacts: Arc<Contacts>,
     by_runner: Mutex<HashMap<RunnerId, Vital>>,
 }
 
 impl Vitals {
+    /// Signs of life, with those that the broker keeps.
+    #[must_use]
+    pub fn new(contacts: Arc<Contacts>) -> Self {
+        Self { contacts, by_runner: Mutex::default() }
+    }
+
     /// What is known of a runner.
     #[must_use]
     pub fn of(&self, runner: &RunnerId) -> Vital {
-        self.lock().get(runner).copied().unwrap_or_default()
-    }
-
-    /// Notes a word at the broker.
-    pub fn heard(&self, runner: &RunnerId, at: Timestamp) {
-        self.lock().entry(runner.clone()).or_default().last_contact_at = Some(at);
+        let used = self.lock().get(runner).copied().unwrap_or_default();
+        Vital { last_contact_at: self.contacts.last(runner), ..used }
     }
 
     /// Notes what a container uses; the share of processor time comes out of two readings.

@@ -1,15 +1,143 @@
-//! What may be done: the one way to make a [`HardenedProfile`].
+//! Who may do what: webhooks, tokens, and what a job may bring into its container.
+//!
+//! Every comparison of a secret happens in this room, in constant time. Nothing here shows a secret in `Debug` or in an error.
 
+mod compare;
+mod env;
+mod key;
 pub mod profile;
+mod token;
+mod webhook;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ring::rand::SystemRandom;
+use secrecy::SecretString;
 
 pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
+pub use token::Principal;
+pub use webhook::{WebhookDenied, WebhookHeaders};
 
-use crate::domain::FieldFault;
+use crate::config::Config;
+use crate::domain::{FieldFault, RunnerId};
 
-/// Turns the administrator's decisions into a profile, which a container cannot be made without.
-///
-/// # Errors
-/// Names the field of the request that no container may have.
-pub fn harden(request: ProfileRequest) -> Result<HardenedProfile, FieldFault> {
-    HardenedProfile::new(request)
+/// Why the manager cannot be made, or a token cannot.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityError {
+    /// The master key's file cannot be read or written.
+    #[error("the key file {path} cannot be read or made", path = path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The master key's file must not be trusted.
+    #[error("the key file {path} {why}", path = path.display())]
+    KeyRefused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as a verb phrase.
+        why: String,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
 }
+
+/// Decides who may do what.
+pub struct SecurityManager {
+    comparer: compare::Comparer,
+    runner_tokens: token::RunnerTokens,
+    api_tokens: token::ApiTokens,
+    webhook: webhook::WebhookRule,
+    env_limits: env::EnvLimits,
+}
+
+impl std::fmt::Debug for SecurityManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecurityManager").field("env_limits", &self.env_limits).finish_non_exhaustive()
+    }
+}
+
+impl SecurityManager {
+    /// Reads `<data_dir>/secret.key`, or makes it at the first start, and takes over what the configuration says.
+    ///
+    /// # Errors
+    /// When the file cannot be read or made, or is open to others.
+    pub fn open(data_dir: &Path, config: &Config) -> Result<Self, SecurityError> {
+        let master = key::MasterKey::open(data_dir)?;
+        let comparer = compare::Comparer::new(&SystemRandom::new()).map_err(|_| SecurityError::Random)?;
+        let env_limits =
+            env::EnvLimits { variables: usize::try_from(config.limits.env_vars).unwrap_or(usize::MAX), bytes: config.limits.command_bytes.0 };
+        Ok(Self {
+            runner_tokens: token::RunnerTokens(master.derive("runner token, 1")),
+            api_tokens: token::ApiTokens::new(&comparer, &config.http.tokens),
+            webhook: webhook::WebhookRule::new(&comparer, config.gitlab.as_ref()),
+            comparer,
+            env_limits,
+        })
+    }
+
+    /// The token with which this one runner talks to the broker: always the same for the same runner and data directory.
+    #[must_use]
+    pub fn runner_token(&self, runner: &RunnerId) -> SecretString {
+        self.runner_tokens.issue(runner)
+    }
+
+    /// The runner whose token this is. Whether that runner still lives is the caller's question.
+    #[must_use]
+    pub fn verify_runner_token(&self, token: &str) -> Option<RunnerId> {
+        self.runner_tokens.verify(token)
+    }
+
+    /// Whether any token of the API is configured. Without one the daemon serves loopback only, and everybody there may do everything.
+    #[must_use]
+    pub fn has_api_tokens(&self) -> bool {
+        !self.api_tokens.is_empty()
+    }
+
+    /// Who holds this bearer token; `None` for an unknown one.
+    #[must_use]
+    pub fn authenticate(&self, bearer: &str) -> Option<Principal> {
+        self.api_tokens.find(&self.comparer, bearer)
+    }
+
+    /// A new token of the API, and its SHA-256 as the configuration takes it.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn generate_api_token() -> Result<(SecretString, String), SecurityError> {
+        token::generate_api_token()
+    }
+
+    /// Turns the administrator's decisions into a profile, which a container cannot be made without.
+    ///
+    /// # Errors
+    /// Names the field of the request that no container may have.
+    pub fn harden(&self, request: ProfileRequest) -> Result<HardenedProfile, FieldFault> {
+        HardenedProfile::new(request)
+    }
+
+    /// Whether a webhook comes from our GitLab.
+    ///
+    /// # Errors
+    /// Why it is refused; also when there is no secret to compare with, because then anybody could have sent it.
+    pub fn verify_webhook(&self, headers: WebhookHeaders<'_>, body: &[u8]) -> Result<(), WebhookDenied> {
+        self.webhook.verify(&self.comparer, headers, body)
+    }
+
+    /// Checks the environment that a job asks for. `field` is the name of the environment's field in the request.
+    ///
+    /// # Errors
+    /// Every variable that must not be set, as `field.NAME`, and limits that are passed.
+    pub fn sanitise_env(&self, field: &str, env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Vec<FieldFault>> {
+        env::sanitise(field, env, self.env_limits)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

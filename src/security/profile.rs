@@ -126,7 +126,7 @@ impl HardenedProfile {
     /// Most writable directories.
     const MAX_TMPFS: usize = 16;
     /// Longest time between TERM and KILL.
-    const MAX_STOP_GRACE: Duration = Duration::from_hours(1);
+    const MAX_STOP_GRACE: Duration = Duration::from_secs(60 * 60);
 
     /// Checks the request.
     ///

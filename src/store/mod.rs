@@ -3,6 +3,11 @@
 //! The database is the queue; everything else only wakes somebody to look at it. Every method that changes something answers
 //! after its commit is on disk. The rules of change are not here but in [`crate::domain::step`]: a store loads, applies, writes.
 
+pub mod log;
+pub mod sqlite;
+
+pub use self::sqlite::SqliteStore;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;

@@ -1,1 +1,8 @@
-//! The integration tests.
+//! The integration tests: one binary, run by `make test` inside an engine of its own.
+
+mod api_jobs;
+mod docker;
+#[path = "../gitlab/mod.rs"]
+mod gitlab;
+mod harness;
+mod restart;

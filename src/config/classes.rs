@@ -1,0 +1,127 @@
+//! Reads `[[classes]]`.
+
+use std::time::Duration;
+
+use super::section::Section;
+use super::values::{self, SECOND, duration};
+use super::{Class, Network, Pull};
+use crate::domain::{Arch, ClassName, CpuMillis, FieldFault, GpuRequest, GpuVendor, ImageRef, MemoryBytes};
+
+/// Least memory of a container that the engine accepts.
+const LEAST_MEMORY: MemoryBytes = MemoryBytes(6 << 20);
+/// Most runners of one class on one machine; a bound against nonsense.
+const MAX_RUNNERS: i64 = 10_000;
+/// What the class is called when none is configured.
+const DEFAULT_CLASS: &str = "default";
+
+/// What classes have to agree with.
+pub(super) struct Around {
+    /// `limits.max_timeout`.
+    pub(super) max_timeout: Duration,
+    /// Whether a GitLab is configured.
+    pub(super) has_gitlab: bool,
+}
+
+/// Every class; one `default` when none is given.
+pub(super) fn read(whole: &mut Section<'_>, around: &Around) -> Vec<Class> {
+    let mut names: Vec<ClassName> = Vec::new();
+    let mut classes = whole.each("classes", |section| {
+        let class = read_one(section, around);
+        if let Some(class) = &class {
+            if names.contains(&class.name) {
+                section.fault("name", "is the name of another class already");
+            }
+            names.push(class.name.clone());
+        }
+        class
+    });
+    if classes.is_empty() {
+        classes.push(Class::named(ClassName::from_trusted(DEFAULT_CLASS)));
+    }
+    classes
+}
+
+fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
+    let name = section.parsed("name", ClassName::parse);
+    if !section.has("name") {
+        section.fault("name", "must be given");
+    }
+    // The other keys are read even without a name, so that their faults are told too.
+    let base = Class::named(name.clone().unwrap_or_else(|| ClassName::from_trusted(DEFAULT_CLASS)));
+    let class = Class {
+        image: section.parsed("image", ImageRef::parse),
+        tags: tags(section),
+        arch: section.parsed("arch", Arch::parse),
+        gpus: gpus(section),
+        cpus: section.number("cpus", CpuMillis::parse).unwrap_or(base.cpus),
+        memory: section.parsed("memory", memory).unwrap_or(base.memory),
+        pids: section.whole_number("pids", 1..=4_194_304).unwrap_or(base.pids),
+        timeout: section.parsed("timeout", duration(SECOND..=around.max_timeout)).unwrap_or(base.timeout.min(around.max_timeout)),
+        network: section.parsed("network", values::choice(&Network::ALL, Network::as_str)).unwrap_or(base.network),
+        runtime: section.parsed("runtime", values::runtime).unwrap_or(base.runtime),
+        user: section.parsed("user", values::user).unwrap_or(base.user),
+        warm: section.whole_number("warm", 0..=MAX_RUNNERS).unwrap_or(base.warm),
+        max_runners: section.whole_number("max_runners", 1..=MAX_RUNNERS),
+        priority: section.whole_number("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).unwrap_or(base.priority),
+        gitlab_token: section.secret("gitlab_token"),
+        pull: section.parsed("pull", values::choice(&Pull::ALL, Pull::as_str)).unwrap_or(base.pull),
+        tmp_size: section.parsed("tmp_size", MemoryBytes::parse).unwrap_or(base.tmp_size),
+        name: base.name,
+    };
+    check(section, &class, around);
+    name.map(|_| class)
+}
+
+/// Checks what no key can tell by itself.
+fn check(section: &Section<'_>, class: &Class, around: &Around) {
+    let token_key = if section.has("gitlab_token_file") { "gitlab_token_file" } else { "gitlab_token" };
+    if section.has(token_key) {
+        if !section.has("image") {
+            section.fault("image", "must be given, because the class has a gitlab_token: the image that holds gitlab-runner");
+        }
+        if !around.has_gitlab {
+            section.fault(token_key, "needs gitlab.url");
+        }
+        if class.network == Network::None {
+            section.fault("network", "must not be none, because the runners of a class with a gitlab_token talk to the broker");
+        }
+    } else if class.warm > 0 {
+        section.fault("warm", "needs gitlab_token: without one there is no work to wait for");
+    }
+    if class.max_runners.is_some_and(|most| class.warm > most) {
+        section.fault("warm", "must not be more than max_runners");
+    }
+}
+
+fn memory(field: &str, text: &str) -> Result<MemoryBytes, FieldFault> {
+    let memory = MemoryBytes::parse(field, text)?;
+    if memory < LEAST_MEMORY {
+        return Err(FieldFault::new(field, format!("must be at least {LEAST_MEMORY}, the least that the engine accepts")));
+    }
+    Ok(memory)
+}
+
+fn tags(section: &mut Section<'_>) -> Vec<String> {
+    let tags = section.texts("tags");
+    if tags.len() > 50 || tags.iter().any(|tag| tag.trim().is_empty() || tag.len() > 255 || tag.chars().any(char::is_control)) {
+        section.fault("tags", "must be at most 50 texts, each 1 to 255 bytes without control characters");
+    }
+    tags
+}
+
+fn gpus(section: &mut Section<'_>) -> Option<GpuRequest> {
+    let given = section.has("gpus");
+    section.within("gpus", |gpus| {
+        let count = gpus.whole_number("count", 1..=i64::from(GpuRequest::MAX_COUNT));
+        let vendor = gpus.parsed("vendor", GpuVendor::parse);
+        let min_memory = gpus.parsed("min_memory", MemoryBytes::parse);
+        let mig_profile = gpus.parsed("mig_profile", values::mig_profile);
+        if given && !gpus.has("count") {
+            gpus.fault("count", "must be given");
+        }
+        if mig_profile.is_some() && vendor != Some(GpuVendor::Nvidia) {
+            gpus.fault("mig_profile", "needs vendor = \"nvidia\"");
+        }
+        count.map(|count| GpuRequest { count, vendor, min_memory, mig_profile })
+    })
+}

@@ -1,0 +1,206 @@
+//! Builds the [`Config`] from its sources.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Access, access};
+
+use super::fault::ConfigFaults;
+use super::layers::{DEFAULT_FILE, Layers};
+use super::section::{Reading, Section};
+use super::values::{self, DAY, HOUR, SECOND, duration};
+use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Host, Http, Limits, Registry, Role, StoreUrl, classes};
+use crate::domain::{CpuMillis, FieldFault, HostId, MemoryBytes};
+
+/// Where a packaged daemon keeps its data.
+const SYSTEM_DATA_DIR: &str = "/var/lib/runner-coordinator";
+/// The database's file in `data_dir`.
+const DATABASE_FILE: &str = "coordinator.db";
+
+impl Config {
+    /// Reads the configuration: defaults, then `file`, then `env`.
+    ///
+    /// Without `file`, the file that `RUNNER_COORDINATOR_CONFIG` names is read, else `/etc/runner-coordinator/config.toml` if it exists.
+    ///
+    /// # Errors
+    /// Every fault of the configuration; also that a named file cannot be read.
+    pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigFaults> {
+        from_layers(Layers::read(file, Path::new(DEFAULT_FILE), env)?).0
+    }
+
+    /// Reads the configuration with this process's environment. Variables that are not UTF-8 do not count, unless they are ours: then
+    /// what is not UTF-8 in them is replaced, and fails its key's check.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_process(file: Option<&Path>) -> Result<Self, ConfigFaults> {
+        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+        Self::load(file, std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+    }
+}
+
+/// The configuration, and what was asked for to build it.
+pub(super) fn from_layers(layers: Layers) -> (Result<Config, ConfigFaults>, Reading) {
+    let Layers { values, file, credentials } = layers;
+    let reading = Reading { file, credentials, faults: RefCell::default(), known: RefCell::default() };
+    let config = Section::whole(&reading, values).read(whole);
+    let faults = reading.faults.borrow().clone();
+    let result = if faults.is_empty() { Ok(config) } else { Err(ConfigFaults(faults)) };
+    (result, reading)
+}
+
+fn whole(section: &mut Section<'_>) -> Config {
+    let data_dir = section.parsed("data_dir", data_dir).unwrap_or_else(default_data_dir);
+    let limits = section.within("limits", limits);
+    let has_gitlab = section.has("gitlab");
+    let gitlab = has_gitlab.then(|| section.within("gitlab", gitlab)).flatten();
+    let around = classes::Around { max_timeout: limits.max_timeout, has_gitlab };
+    Config {
+        service_name: section.parsed("service_name", values::name).unwrap_or_else(|| "runner-coordinator".to_owned()),
+        http: section.within("http", http),
+        store: section.within("store", |store| {
+            let default = || StoreUrl::Sqlite(data_dir.join(DATABASE_FILE));
+            store.parsed("url", values::store_url(&data_dir)).unwrap_or_else(default)
+        }),
+        docker: section.within("docker", docker),
+        host: section.within("host", host),
+        broker: section.within("broker", broker),
+        classes: classes::read(section, &around),
+        gitlab,
+        data_dir,
+        limits,
+    }
+}
+
+fn data_dir(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
+    let path = std::path::absolute(text).ok().filter(|_| !text.contains('\0'));
+    path.ok_or_else(|| FieldFault::new(field, "must be a path"))
+}
+
+/// The system's place when we may write there, or may create it; else `./data`.
+fn default_data_dir() -> PathBuf {
+    let system = Path::new(SYSTEM_DATA_DIR);
+    let nearest = if system.exists() { Some(system) } else { system.parent() };
+    if nearest.is_some_and(|directory| access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok()) {
+        return system.to_path_buf();
+    }
+    std::path::absolute("data").unwrap_or_else(|_| PathBuf::from("data"))
+}
+
+fn http(section: &mut Section<'_>) -> Http {
+    let listen = section.parsed("listen", values::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
+    let mut seen: Vec<String> = Vec::new();
+    let mut given = 0_u32;
+    let tokens = section.each("tokens", |token| {
+        given += 1;
+        let name = required(token, "name", values::name);
+        let role = required(token, "role", values::choice(&Role::ALL, Role::as_str));
+        let sha256 = required(token, "sha256", values::sha256);
+        if let Some(name) = &name {
+            if seen.contains(name) {
+                token.fault("name", "is the name of another token already");
+            }
+            seen.push(name.clone());
+        }
+        Some(ApiToken { name: name?, role: role?, sha256: sha256? })
+    });
+    if !listen.ip().to_canonical().is_loopback() && given == 0 {
+        section.fault("listen", "must be a loopback address, because there is no [[http.tokens]]: everyone could run jobs");
+    }
+    Http { listen, tokens }
+}
+
+fn docker(section: &mut Section<'_>) -> Docker {
+    let host = section.parsed("host", values::docker_host).unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
+    let mut seen: Vec<String> = Vec::new();
+    let registries = section.each("registries", |registry| {
+        let server = required(registry, "server", values::registry);
+        let username = required(registry, "username", values::name);
+        let password = registry.secret("password");
+        if !registry.has("password") && !registry.has("password_file") {
+            registry.fault("password", "or password_file must be given");
+        }
+        if let Some(server) = &server {
+            if seen.contains(server) {
+                registry.fault("server", "is the server of another registry already");
+            }
+            seen.push(server.clone());
+        }
+        Some(Registry { server: server?, username: username?, password: password? })
+    });
+    Docker { host, registries }
+}
+
+fn host(section: &mut Section<'_>) -> Host {
+    let given = section.parsed("name", values::host_name);
+    let uname = rustix::system::uname();
+    let own = uname.nodename().to_string_lossy();
+    let name = given.unwrap_or_else(|| {
+        let own = values::host_name("host.name", &own);
+        if own.is_err() && !section.has("name") {
+            section.fault("name", "must be given, because the machine's host name cannot be used");
+        }
+        own.unwrap_or_else(|_| HostId::from_trusted("localhost"))
+    });
+    Host { name, cpus: section.number("cpus", CpuMillis::parse), memory: section.parsed("memory", MemoryBytes::parse) }
+}
+
+fn gitlab(section: &mut Section<'_>) -> Option<GitLab> {
+    let url = required(section, "url", values::base_url);
+    let webhook_secret_tokens = section.within("webhook", |webhook| webhook.secrets("secret_token"));
+    let poll_interval = section.parsed("poll_interval", duration(SECOND..=HOUR)).unwrap_or(Duration::from_secs(15));
+    Some(GitLab { url: url?, webhook_secret_tokens, poll_interval })
+}
+
+fn broker(section: &mut Section<'_>) -> Broker {
+    let default = BrokerListen::Gateway { port: BrokerListen::DEFAULT_PORT };
+    Broker { listen: section.parsed("listen", values::broker_listen).unwrap_or(default), advertise: section.parsed("advertise", values::base_url) }
+}
+
+fn limits(section: &mut Section<'_>) -> Limits {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    let base = Limits::default();
+    let limits = Limits {
+        body: section.parsed("body", size(KIB..=64 * MIB)).unwrap_or(base.body),
+        webhook_body: section.parsed("webhook_body", size(KIB..=256 * MIB)).unwrap_or(base.webhook_body),
+        queue_per_project: section.whole_number("queue_per_project", 1..=1_000_000).unwrap_or(base.queue_per_project),
+        log_size: section.parsed("log_size", size(KIB..=64 * KIB * MIB)).unwrap_or(base.log_size),
+        infrastructure_retries: section.whole_number("infrastructure_retries", 0..=100).unwrap_or(base.infrastructure_retries),
+        retry_backoff: section.parsed("retry_backoff", duration(SECOND / 10..=HOUR)).unwrap_or(base.retry_backoff),
+        retry_backoff_max: section.parsed("retry_backoff_max", duration(SECOND / 10..=DAY)).unwrap_or(base.retry_backoff_max),
+        stop_grace: section.parsed("stop_grace", duration(SECOND..=HOUR)).unwrap_or(base.stop_grace),
+        start_timeout: section.parsed("start_timeout", duration(SECOND..=HOUR)).unwrap_or(base.start_timeout),
+        runner_contact_timeout: section.parsed("runner_contact_timeout", duration(10 * SECOND..=DAY)).unwrap_or(base.runner_contact_timeout),
+        delivery_memory: section.parsed("delivery_memory", duration(HOUR..=365 * DAY)).unwrap_or(base.delivery_memory),
+        max_timeout: section.parsed("max_timeout", duration(SECOND..=365 * DAY)).unwrap_or(base.max_timeout),
+        env_vars: section.whole_number("env_vars", 0..=10_000).unwrap_or(base.env_vars),
+        command_bytes: section.parsed("command_bytes", size(KIB..=MIB)).unwrap_or(base.command_bytes),
+    };
+    if limits.retry_backoff > limits.retry_backoff_max {
+        section.fault("retry_backoff", "must not be longer than limits.retry_backoff_max");
+    }
+    if limits.stop_grace.subsec_nanos() != 0 {
+        section.fault("stop_grace", "must be whole seconds, as the engine counts it");
+    }
+    limits
+}
+
+/// An amount of bytes within `range`.
+fn size(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str, &str) -> Result<MemoryBytes, FieldFault> {
+    move |field, text| {
+        let (least, most) = (MemoryBytes(*range.start()), MemoryBytes(*range.end()));
+        let fault = || FieldFault::new(field, format!("must be an amount such as 64MiB, from {least} to {most}"));
+        MemoryBytes::parse(field, text).ok().filter(|size| range.contains(&size.0)).ok_or_else(fault)
+    }
+}
+
+/// A text that must be there.
+fn required<T>(section: &mut Section<'_>, key: &str, read: impl FnOnce(&str, &str) -> Result<T, FieldFault>) -> Option<T> {
+    let value = section.parsed(key, read);
+    if !section.has(key) {
+        section.fault(key, "must be given");
+    }
+    value
+}

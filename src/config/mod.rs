@@ -1,0 +1,337 @@
+//! The settings of the daemon: what an operator may say, checked once at the start, so that no other room reads a file or the environment.
+//!
+//! Defaults come first, then the TOML file, then the environment. Every fault is reported at once, with where it stands and its dotted
+//! key. `docs/configuration.md` is the reference for people; the field docs here name key, default and unit.
+
+mod classes;
+mod fault;
+mod layers;
+mod load;
+mod secret;
+mod section;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+pub use fault::{ConfigFault, ConfigFaults};
+
+use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostId, ImageRef, MemoryBytes};
+
+/// Everything that an operator decides.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `service_name`, default `runner-coordinator`, also `SERVICE_NAME`: names this service in logs, labels, metrics and `/status`.
+    pub service_name: String,
+    /// `data_dir`, default `/var/lib/runner-coordinator` or `./data` when that is not writable: database, logs of jobs, own keys. Absolute.
+    pub data_dir: PathBuf,
+    /// `http.*`: the API, the webhook and the page.
+    pub http: Http,
+    /// `store.url`, default a SQLite file in `data_dir`: the queue.
+    pub store: StoreUrl,
+    /// `docker.*`: the engine.
+    pub docker: Docker,
+    /// `host.*`: this machine.
+    pub host: Host,
+    /// `gitlab.*`: the GitLab to work for; `None` without that section.
+    pub gitlab: Option<GitLab>,
+    /// `broker.*`: where runners reach us.
+    pub broker: Broker,
+    /// `[[classes]]`: the kinds of runners; never empty. Without any, one class `default`.
+    pub classes: Vec<Class>,
+    /// `limits.*`: bounds on everything that others can make grow.
+    pub limits: Limits,
+}
+
+/// The API, the webhook and the page.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// `http.listen`, default `127.0.0.1:8080`. An address other machines reach needs at least one token.
+    pub listen: SocketAddr,
+    /// `[[http.tokens]]`, default none: bearer tokens of the API.
+    pub tokens: Vec<ApiToken>,
+}
+
+/// A bearer token of the API. Only its digest is configured, so the configuration cannot be used to call the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// `name`: who holds it, for logs. Unique.
+    pub name: String,
+    /// `role`.
+    pub role: Role,
+    /// `sha256`: SHA-256 of the token, 64 hexadecimal digits in the file.
+    pub sha256: [u8; 32],
+}
+
+/// What the holder of a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// `viewer`: look.
+    Viewer,
+    /// `operator`: look, submit, cancel, spawn, terminate, drain.
+    Operator,
+}
+
+impl Role {
+    /// Every role, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::Viewer, Self::Operator];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// Where the queue is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `sqlite:PATH`: a file of this machine. Absolute.
+    Sqlite(PathBuf),
+}
+
+/// The engine.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    /// `docker.host`, default `DOCKER_HOST`, else `unix:///var/run/docker.sock`: `unix://`, `tcp://` or `http://`.
+    pub host: String,
+    /// `[[docker.registries]]`, default none: credentials to pull images with.
+    pub registries: Vec<Registry>,
+}
+
+/// Credentials for one image registry.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// `server`: host and port as image references name it, `docker.io` for Docker's own. Unique.
+    pub server: String,
+    /// `username`.
+    pub username: String,
+    /// `password` or `password_file`.
+    pub password: SecretString,
+}
+
+/// This machine.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// `host.name`, default the machine's host name: its id in a fleet.
+    pub name: HostId,
+    /// `host.cpus`, default all: most processor time that jobs may use together.
+    pub cpus: Option<CpuMillis>,
+    /// `host.memory`, default all: most memory that jobs may use together.
+    pub memory: Option<MemoryBytes>,
+}
+
+/// The GitLab to work for.
+#[derive(Debug, Clone)]
+pub struct GitLab {
+    /// `gitlab.url`: its base URL, `http` or `https`, without a slash at the end.
+    pub url: String,
+    /// `gitlab.webhook.secret_token` (one or a list) or `gitlab.webhook.secret_token_file`: what `X-Gitlab-Token` may be.
+    /// More than one lets the secret be changed without a lost event. Empty: webhooks are refused.
+    pub webhook_secret_tokens: Vec<SecretString>,
+    /// `gitlab.poll_interval`, default `15s`: how often GitLab is asked for work without an event.
+    pub poll_interval: Duration,
+}
+
+/// Where runners reach us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// `broker.listen`, default `gateway:8093`.
+    pub listen: BrokerListen,
+    /// `broker.advertise`, default the address listened on: base URL that runners use, without a slash at the end.
+    pub advertise: Option<String>,
+}
+
+/// Which address the broker listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerListen {
+    /// `gateway` or `gateway:PORT`: this machine's address in the runners' network.
+    Gateway {
+        /// The port.
+        port: u16,
+    },
+    /// `ADDRESS:PORT`.
+    Address(SocketAddr),
+}
+
+impl BrokerListen {
+    /// The port when none is named.
+    pub const DEFAULT_PORT: u16 = 8093;
+}
+
+/// A kind of runner: what its containers look like and get.
+#[derive(Debug, Clone)]
+pub struct Class {
+    /// `name`, needed: unique.
+    pub name: ClassName,
+    /// `image`, default none: the runner's image for GitLab, or the image of jobs that name none.
+    pub image: Option<ImageRef>,
+    /// `tags`, default none: for people; GitLab matches jobs by the tags of its own runner.
+    pub tags: Vec<String>,
+    /// `arch`, default any.
+    pub arch: Option<Arch>,
+    /// `gpus = { count, vendor, min_memory, mig_profile }`, default none.
+    pub gpus: Option<GpuRequest>,
+    /// `cpus`, default 1.
+    pub cpus: CpuMillis,
+    /// `memory`, default `2GiB`.
+    pub memory: MemoryBytes,
+    /// `pids`, default 512: most processes and threads.
+    pub pids: u32,
+    /// `timeout`, default `1h`: longest run time of a job that names none; at most `limits.max_timeout`.
+    pub timeout: Duration,
+    /// `network`, default `isolated`.
+    pub network: Network,
+    /// `runtime`, default `runc`: the engine's runtime.
+    pub runtime: String,
+    /// `user`, default `65532:65532`: numeric user and group, neither of them root.
+    pub user: String,
+    /// `warm`, default 0: runners that are kept ready for GitLab's jobs. Needs `gitlab_token`.
+    pub warm: u32,
+    /// `max_runners`, default what the machine can hold.
+    pub max_runners: Option<u32>,
+    /// `priority`, default 0: of jobs that name none; higher goes first.
+    pub priority: i32,
+    /// `gitlab_token` or `gitlab_token_file`, default none: authentication token of a runner of GitLab. Needs `image` and `gitlab.url`.
+    pub gitlab_token: Option<SecretString>,
+    /// `pull`, default `if-missing`.
+    pub pull: Pull,
+    /// `tmp_size`, default `512MiB`: size of `/tmp`, which counts as memory.
+    pub tmp_size: MemoryBytes,
+}
+
+impl Class {
+    /// A class with nothing but defaults.
+    #[must_use]
+    pub fn named(name: ClassName) -> Self {
+        Self {
+            name,
+            image: None,
+            tags: Vec::new(),
+            arch: None,
+            gpus: None,
+            cpus: CpuMillis(1000),
+            memory: MemoryBytes(2 << 30),
+            pids: 512,
+            timeout: Duration::from_secs(60 * 60),
+            network: Network::Isolated,
+            runtime: "runc".to_owned(),
+            user: "65532:65532".to_owned(),
+            warm: 0,
+            max_runners: None,
+            priority: 0,
+            gitlab_token: None,
+            pull: Pull::IfMissing,
+            tmp_size: MemoryBytes(512 << 20),
+        }
+    }
+}
+
+/// What a container can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// `none`: nothing, not even the broker.
+    None,
+    /// `isolated`: the broker and the outside, but no other container.
+    Isolated,
+}
+
+impl Network {
+    /// Every choice, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::None, Self::Isolated];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Isolated => "isolated",
+        }
+    }
+}
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pull {
+    /// `if-missing`: when the engine does not have it.
+    IfMissing,
+    /// `always`: before every start.
+    Always,
+    /// `never`: a missing image fails the job.
+    Never,
+}
+
+impl Pull {
+    /// Every choice, in the order in which messages list them.
+    pub const ALL: [Self; 3] = [Self::IfMissing, Self::Always, Self::Never];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IfMissing => "if-missing",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// Bounds on everything that others can make grow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.body`, default `1MiB`: largest body of a request to the API.
+    pub body: MemoryBytes,
+    /// `limits.webhook_body`, default `25MiB`, which is GitLab's own limit: largest body of a webhook.
+    pub webhook_body: MemoryBytes,
+    /// `limits.queue_per_project`, default 10000: most jobs that may wait for one project.
+    pub queue_per_project: u32,
+    /// `limits.log_size`, default `64MiB`: most that is kept of one attempt's log.
+    pub log_size: MemoryBytes,
+    /// `limits.infrastructure_retries`, default 2: how often a job is tried again after failing through no doing of its own.
+    pub infrastructure_retries: u32,
+    /// `limits.retry_backoff`, default `5s`: wait before the first retry; doubled for each further one.
+    pub retry_backoff: Duration,
+    /// `limits.retry_backoff_max`, default `5m`: longest wait before a retry.
+    pub retry_backoff_max: Duration,
+    /// `limits.stop_grace`, default `10s`: time between SIGTERM and SIGKILL. Whole seconds, as the engine counts it.
+    pub stop_grace: Duration,
+    /// `limits.start_timeout`, default `120s`: longest time for a container to start, pulling its image not counted.
+    pub start_timeout: Duration,
+    /// `limits.runner_contact_timeout`, default `5m`: a runner of GitLab that is silent for longer is lost.
+    pub runner_contact_timeout: Duration,
+    /// `limits.delivery_memory`, default `7days`: how long webhook deliveries are remembered against doubles.
+    pub delivery_memory: Duration,
+    /// `limits.max_timeout`, default `24h`: longest timeout that a class or a job may have.
+    pub max_timeout: Duration,
+    /// `limits.env_vars`, default 256: most environment variables of one job.
+    pub env_vars: u32,
+    /// `limits.command_bytes`, default `128KiB`: most bytes of a job's command, and most of its environment.
+    pub command_bytes: MemoryBytes,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: MemoryBytes(1 << 20),
+            webhook_body: MemoryBytes(25 << 20),
+            queue_per_project: 10_000,
+            log_size: MemoryBytes(64 << 20),
+            infrastructure_retries: 2,
+            retry_backoff: Duration::from_secs(5),
+            retry_backoff_max: Duration::from_secs(5 * 60),
+            stop_grace: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(120),
+            runner_contact_timeout: Duration::from_secs(5 * 60),
+            delivery_memory: Duration::from_secs(7 * 24 * 60 * 60),
+            max_timeout: Duration::from_secs(24 * 60 * 60),
+            env_vars: 256,
+            command_bytes: MemoryBytes(128 << 10),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Secrets given as a value or in a file: read once, kept where nothing prints them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::section::{Reading, Section};
+
+/// Largest file that is taken for a secret, in bytes.
+const MAX_BYTES: u64 = 64 * 1024;
+
+impl Section<'_> {
+    /// The secret under `key` or in the file under `key_file`; both are a fault.
+    pub(super) fn secret(&mut self, key: &str) -> Option<SecretString> {
+        let (file_key, value, file) = self.secret_texts(key, Self::text_of_one);
+        let read = file.first().map(|name| (file_key.as_str(), self.reading().secret_file(name)));
+        let (from, secret) = read.or_else(|| value.into_iter().next().map(|value| (key, checked(value))))?;
+        secret.map_err(|message| self.fault(from, message)).ok()
+    }
+
+    /// One secret or several, from the values under `key` or the files under `key_file`; both are a fault.
+    pub(super) fn secrets(&mut self, key: &str) -> Vec<SecretString> {
+        let (file_key, values, files) = self.secret_texts(key, Self::texts);
+        let from_files = files.iter().map(|name| (file_key.as_str(), self.reading().secret_file(name)));
+        let from_values = values.into_iter().map(|value| (key, checked(value)));
+        from_files.chain(from_values).filter_map(|(from, secret)| secret.map_err(|message| self.fault(from, message)).ok()).collect()
+    }
+
+    fn text_of_one(&mut self, key: &str) -> Vec<String> {
+        self.text(key).into_iter().collect()
+    }
+
+    fn secret_texts(&mut self, key: &str, mut take: impl FnMut(&mut Self, &str) -> Vec<String>) -> (String, Vec<String>, Vec<String>) {
+        let file_key = format!("{key}_file");
+        let (values, files) = (take(self, key), take(self, &file_key));
+        if self.has(key) && self.has(&file_key) {
+            self.fault(&file_key, format!("must not be given together with {}", self.field(key)));
+            return (file_key, values, Vec::new());
+        }
+        (file_key, values, files)
+    }
+}
+
+impl Reading {
+    /// Reads a secret's file. A relative name is one of systemd's credentials, or else stands beside the configuration file.
+    fn secret_file(&self, name: &str) -> Result<SecretString, String> {
+        let beside = || self.file.as_ref().and_then(|file| file.parent()).map_or_else(PathBuf::new, Path::to_path_buf);
+        let path = self.credentials.clone().unwrap_or_else(beside).join(name);
+        let told = |what: String| format!("names {}, which {what}", path.display());
+        let about = fs::metadata(&path).map_err(|error| told(format!("cannot be read: {error}")))?;
+        if !about.is_file() || about.len() > MAX_BYTES {
+            return Err(told(format!("is not a file of at most {MAX_BYTES} bytes")));
+        }
+        // systemd lets the service read its credentials through an access list, whose mask shows as the group's bits.
+        let is_credential = self.credentials.as_ref().is_some_and(|directory| path.starts_with(directory));
+        let too_wide = if is_credential { 0o037 } else { 0o077 };
+        let mode = about.permissions().mode() & 0o777;
+        if mode & too_wide != 0 {
+            return Err(told(format!("others can read (mode {mode:04o}): make it 0600")));
+        }
+        let text = fs::read_to_string(&path).map_err(|error| told(format!("cannot be read: {error}")))?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        checked(line.strip_suffix('\r').unwrap_or(line).to_owned()).map_err(|message| told(format!("holds a secret that {message}")))
+    }
+}
+
+fn checked(text: String) -> Result<SecretString, String> {
+    if text.is_empty() || text.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+        return Err("must be one line of text, not empty".to_owned());
+    }
+    Ok(SecretString::from(text))
+}

@@ -1,0 +1,248 @@
+//! Jobs, attempts and events as they go over the wire: apart from the domain's types, so that neither ties the other.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Number, Value};
+
+use crate::domain::event::{Event, EventKind};
+use crate::domain::{Attempt, CpuMillis, GitLabRef, GpuRequest, GpuVendor, Job, JobSpec, JobState, Work};
+
+/// A job.
+#[derive(Debug, Serialize)]
+pub struct JobDto {
+    id: String,
+    source: &'static str,
+    state: &'static str,
+    reason: Option<&'static str>,
+    detail: Option<String>,
+    exit_code: Option<i64>,
+    class: String,
+    project: Option<String>,
+    priority: i32,
+    /// The number of the latest attempt; 0 before the first.
+    attempt: u32,
+    host: Option<String>,
+    runner_id: Option<String>,
+    devices: Vec<String>,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    /// While it waits to be tried again: not before this time.
+    not_before: Option<Timestamp>,
+    cancel_requested_at: Option<Timestamp>,
+    gitlab: Option<GitLabDto>,
+    request: RequestDto,
+}
+
+/// Which job of GitLab a job is.
+#[derive(Debug, Serialize)]
+struct GitLabDto {
+    url: String,
+    job_id: u64,
+    project_id: Option<u64>,
+    pipeline_id: Option<u64>,
+    name: Option<String>,
+    stage: Option<String>,
+    r#ref: Option<String>,
+    sha: Option<String>,
+}
+
+/// What was asked for, with the class's defaults filled in. The fields are those of `POST /jobs`.
+#[derive(Debug, Serialize)]
+struct RequestDto {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env: Option<BTreeMap<String, String>>,
+    class: String,
+    project: Option<String>,
+    arch: Option<&'static str>,
+    gpus: Option<GpusDto>,
+    cpus: Number,
+    memory: String,
+    timeout: String,
+    priority: i32,
+    retries: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct GpusDto {
+    count: u32,
+    vendor: Option<&'static str>,
+    min_memory: Option<String>,
+    mig_profile: Option<String>,
+}
+
+impl From<Job> for JobDto {
+    fn from(job: Job) -> Self {
+        let (finished_at, outcome) = match &job.state {
+            JobState::Ended { at, outcome } => (Some(*at), Some(outcome)),
+            JobState::Queued { .. } | JobState::Starting | JobState::Running => (None, None),
+        };
+        let not_before = match job.state {
+            JobState::Queued { not_before } => not_before,
+            JobState::Starting | JobState::Running | JobState::Ended { .. } => None,
+        };
+        let waits = matches!(job.state, JobState::Queued { .. });
+        // A job that waits to be tried again is nowhere: where its last attempt was is history.
+        let place = job.attempt.as_ref().filter(|_| !waits);
+        Self {
+            id: job.id.to_string(),
+            source: job.spec.source.as_str(),
+            state: job.state.name(),
+            reason: outcome.and_then(|outcome| outcome.reason()).map(crate::domain::EndReason::as_str),
+            detail: outcome.and_then(|outcome| outcome.detail()).map(str::to_owned),
+            exit_code: outcome.and_then(crate::domain::Outcome::exit_code),
+            class: job.spec.requirement.class.to_string(),
+            project: job.spec.project.as_ref().map(ToString::to_string),
+            priority: job.spec.priority,
+            attempt: job.attempt.as_ref().map_or(0, |attempt| attempt.number),
+            host: place.map(|attempt| attempt.host.to_string()),
+            runner_id: place.map(|attempt| attempt.runner.to_string()),
+            devices: place.map(devices).unwrap_or_default(),
+            created_at: job.created_at,
+            started_at: place.and_then(|attempt| attempt.started_at),
+            finished_at,
+            not_before,
+            cancel_requested_at: job.cancel.as_ref().map(|cancel| cancel.at),
+            gitlab: match &job.spec.work {
+                Work::GitLab(reference) => Some(reference.into()),
+                Work::Command(_) => None,
+            },
+            request: (&job.spec).into(),
+        }
+    }
+}
+
+fn devices(attempt: &Attempt) -> Vec<String> {
+    attempt.placement.devices.iter().map(ToString::to_string).collect()
+}
+
+impl From<&GitLabRef> for GitLabDto {
+    fn from(reference: &GitLabRef) -> Self {
+        let GitLabRef { url, job_id, project_id, pipeline_id, name, stage, ref_name, sha } = reference.clone();
+        Self { url, job_id, project_id, pipeline_id, name, stage, r#ref: ref_name, sha }
+    }
+}
+
+impl From<&JobSpec> for RequestDto {
+    fn from(spec: &JobSpec) -> Self {
+        let command = match &spec.work {
+            Work::Command(command) => Some(command.clone()),
+            Work::GitLab(_) => None,
+        };
+        let (image, command, env) = match command {
+            Some(work) => (Some(work.image.to_string()), Some(work.command), Some(work.env)),
+            None => (None, None, None),
+        };
+        Self {
+            image,
+            command,
+            env,
+            class: spec.requirement.class.to_string(),
+            project: spec.project.as_ref().map(ToString::to_string),
+            arch: spec.requirement.arch.map(crate::domain::Arch::as_str),
+            gpus: spec.requirement.gpus.as_ref().map(GpusDto::from),
+            cpus: cpus(spec.requirement.cpus),
+            memory: spec.requirement.memory.to_string(),
+            timeout: humantime::format_duration(spec.timeout).to_string(),
+            priority: spec.priority,
+            retries: spec.retries,
+        }
+    }
+}
+
+impl From<&GpuRequest> for GpusDto {
+    fn from(gpus: &GpuRequest) -> Self {
+        Self {
+            count: gpus.count,
+            vendor: gpus.vendor.map(GpuVendor::as_str),
+            min_memory: gpus.min_memory.map(|memory| memory.to_string()),
+            mig_profile: gpus.mig_profile.clone(),
+        }
+    }
+}
+
+/// A number of CPUs: whole where it is whole, as people write it.
+pub fn cpus(amount: CpuMillis) -> Number {
+    let whole = amount.0.is_multiple_of(1000).then(|| Number::from(amount.0 / 1000));
+    whole.or_else(|| Number::from_f64(amount.as_cpus())).unwrap_or_else(|| Number::from(0))
+}
+
+/// One entry of the history.
+#[derive(Debug, Serialize)]
+pub struct EventDto {
+    /// Its place in the order of all events.
+    pub seq: i64,
+    at: Timestamp,
+    kind: &'static str,
+    job_id: Option<String>,
+    runner_id: Option<String>,
+    attempt: Option<u32>,
+    /// What is peculiar to the kind.
+    #[serde(flatten)]
+    more: serde_json::Map<String, Value>,
+}
+
+impl From<Event> for EventDto {
+    fn from(event: Event) -> Self {
+        Self {
+            seq: event.seq,
+            at: event.at,
+            kind: event.kind.name(),
+            job_id: event.job.map(|id| id.to_string()),
+            runner_id: event.runner.map(|id| id.to_string()),
+            attempt: event.attempt,
+            more: particulars(event.kind),
+        }
+    }
+}
+
+fn particulars(kind: EventKind) -> serde_json::Map<String, Value> {
+    let mut more = serde_json::Map::new();
+    let mut put = |name: &str, value: Value| more.insert(name.to_owned(), value);
+    match kind {
+        EventKind::Submitted
+        | EventKind::Claimed
+        | EventKind::Assigned
+        | EventKind::ContainerStarted
+        | EventKind::RunnerIdle
+        | EventKind::HandedOver
+        | EventKind::Adopted
+        | EventKind::Ended
+        | EventKind::RunnerRemoved => {}
+        EventKind::ImagePull { progress } => {
+            put("progress", progress.into());
+        }
+        EventKind::ImageReady { digest } => {
+            put("digest", digest.into());
+        }
+        EventKind::ContainerCreated { container } => {
+            put("container", container.into());
+        }
+        EventKind::CancelRequested { reason } | EventKind::StopOrdered { reason } => {
+            put("reason", reason.as_str().into());
+        }
+        EventKind::Progress { message, percent } => {
+            put("message", message.into());
+            put("percent", percent.into());
+        }
+        EventKind::AttemptEnded { outcome } => {
+            put("reason", outcome.reason().map(crate::domain::EndReason::as_str).into());
+            put("exit_code", outcome.exit_code().into());
+            put("detail", outcome.detail().into());
+        }
+        EventKind::RetryScheduled { not_before } => {
+            put("not_before", not_before.to_string().into());
+        }
+    }
+    more
+}
+
+#[cfg(test)]
+#[path = "dto_tests.rs"]
+mod tests;

@@ -1,0 +1,115 @@
+//! The history: of one job as a list, of everything as server-sent events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{self, KeepAlive, Sse};
+use futures_util::Stream;
+use futures_util::stream;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::dto::EventDto;
+use super::extract::Viewer;
+use super::jobs::known;
+use super::params::Params;
+use super::problem::Problem;
+use super::state::{AppState, Permit};
+use crate::domain::{Event, FieldFault, JobId};
+use crate::store::{EventQuery, Store};
+
+/// Most events that a stream holds at once.
+const BATCH: u32 = 256;
+/// A sign of life on a quiet stream, so that proxies and clients keep it.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// After a broken connection a browser asks again this soon.
+const RECONNECT: Duration = Duration::from_secs(2);
+
+/// A part of a job's history.
+#[derive(Debug, Serialize)]
+pub struct EventList {
+    events: Vec<EventDto>,
+    /// What to give as `after` for the rest; `null` when this was all.
+    next_after: Option<i64>,
+}
+
+fn position(name: &str, text: &str) -> Result<i64, FieldFault> {
+    text.parse().ok().filter(|seq| *seq >= 0).ok_or_else(|| FieldFault::new(name, "must be the seq of an event, 0 or higher"))
+}
+
+/// `GET /jobs/{id}/events`: oldest first.
+pub async fn of_job(
+    _viewer: Viewer,
+    State(store): State<Arc<dyn Store>>,
+    Path(id): Path<String>,
+    mut params: Params,
+) -> Result<Json<EventList>, Problem> {
+    let after = params.read("after", position).unwrap_or(0);
+    let limit = params.limit();
+    params.finish()?;
+    known(&*store, &id).await?;
+    let mut events = store.events(EventQuery { job: Some(JobId::from_trusted(id)), after, limit: limit + 1 }).await?;
+    let page = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = events.len() > page;
+    events.truncate(page);
+    let next_after = events.last().filter(|_| more).map(|event| event.seq);
+    Ok(Json(EventList { events: events.into_iter().map(EventDto::from).collect(), next_after }))
+}
+
+/// `GET /events`: everything that happened after `Last-Event-ID` (or `?after=`, or ever) and everything that will, until the client goes.
+pub async fn stream_all(
+    _viewer: Viewer,
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let asked = params.read("after", position);
+    params.finish()?;
+    let after = match headers.get("last-event-id") {
+        Some(id) => position("Last-Event-ID", id.to_str().unwrap_or_default()).map_err(|fault| Problem::InvalidParameters(vec![fault]))?,
+        None => asked.unwrap_or(0),
+    };
+    let permit = state.rations.stream()?;
+    let feed = Feed { changes: state.store.changes(), store: state.store, after, batch: VecDeque::new(), _permit: permit };
+    let events = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|event| (Ok(wire(event)), feed)) });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn wire(event: Event) -> sse::Event {
+    let dto = EventDto::from(event);
+    let text = serde_json::to_string(&dto).unwrap_or_default();
+    sse::Event::default().id(dto.seq.to_string()).retry(RECONNECT).data(text)
+}
+
+/// Where one client stands in the history.
+struct Feed {
+    store: Arc<dyn Store>,
+    changes: watch::Receiver<u64>,
+    after: i64,
+    batch: VecDeque<Event>,
+    _permit: Permit,
+}
+
+impl Feed {
+    /// The next event, waited for if need be; `None` when the store fails or closes, and the client should come again.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.batch.pop_front() {
+                self.after = event.seq;
+                return Some(event);
+            }
+            // Seen before the store is read, so that a change between the reading and the waiting is not missed.
+            self.changes.borrow_and_update();
+            let query = EventQuery { job: None, after: self.after, limit: BATCH };
+            self.batch = self.store.events(query).await.inspect_err(|error| tracing::warn!(%error, "an event stream broke off: {error}")).ok()?.into();
+            if self.batch.is_empty() {
+                self.changes.changed().await.ok()?;
+            }
+        }
+    }
+}

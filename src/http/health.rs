@@ -1,0 +1,217 @@
+//! `/health` for machines that watch us, `/status` for people.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::extract::Viewer;
+use super::hosts::HostDto;
+use super::params::Params;
+use super::problem::Problem;
+use super::state::AppState;
+use crate::domain::{JobState, RunnerState};
+use crate::jobs::{EngineState, IntakeState, Status};
+
+/// Longest wait for the store's sign of life.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// The manager looks around far more often than this; a longer silence means that it hangs.
+const TICK_SILENCE: Duration = Duration::from_secs(60);
+
+/// The answer of `/health`.
+#[derive(Debug, Serialize)]
+struct Health {
+    status: Verdict,
+    checks: BTreeMap<&'static str, Check>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Failing,
+}
+
+/// One part that is needed.
+#[derive(Debug, Serialize)]
+struct Check {
+    status: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+}
+
+impl Check {
+    fn ok(detail: Option<String>) -> Self {
+        Self { status: Verdict::Ok, detail, since: None }
+    }
+
+    fn failing(detail: impl Into<String>, since: Option<Timestamp>) -> Self {
+        Self { status: Verdict::Failing, detail: Some(detail.into()), since }
+    }
+}
+
+/// `GET /health`: 200 when every needed part works, else 503. No token is needed.
+pub async fn health(State(state): State<AppState>) -> Response {
+    let status = state.manager.status();
+    let mut checks = BTreeMap::from([
+        ("store", store_check(&state).await),
+        ("engine", engine_check(&status.engine)),
+        ("manager", manager_check(status.last_tick_at, state.clock.now())),
+    ]);
+    if state.config.classes.iter().any(|class| class.gitlab_token.is_some()) {
+        checks.insert("broker", broker_check(status.broker.as_deref()));
+    }
+    let sound = checks.values().all(|check| check.status == Verdict::Ok);
+    let (code, verdict) = if sound { (StatusCode::OK, Verdict::Ok) } else { (StatusCode::SERVICE_UNAVAILABLE, Verdict::Failing) };
+    (code, Json(Health { status: verdict, checks })).into_response()
+}
+
+async fn store_check(state: &AppState) -> Check {
+    match tokio::time::timeout(PING_TIMEOUT, state.store.ping()).await {
+        Ok(Ok(())) => Check::ok(None),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the store gives no sign of life: {error}");
+            Check::failing("it does not answer; the log knows more", None)
+        }
+        Err(_) => Check::failing(format!("it did not answer within {} s", PING_TIMEOUT.as_secs()), None),
+    }
+}
+
+fn engine_check(engine: &EngineState) -> Check {
+    match engine {
+        EngineState::Unknown => Check::failing("it has not been asked yet", None),
+        EngineState::Up { version, .. } => Check::ok(Some(version.clone())),
+        EngineState::Down { error, since } => Check::failing(error.clone(), Some(*since)),
+    }
+}
+
+fn manager_check(last_tick_at: Timestamp, now: Timestamp) -> Check {
+    let silent = now.duration_since(last_tick_at).unsigned_abs();
+    if now <= last_tick_at || silent <= TICK_SILENCE { Check::ok(None) } else { Check::failing("it does not look for work", Some(last_tick_at)) }
+}
+
+fn broker_check(address: Option<&str>) -> Check {
+    address.map_or_else(|| Check::failing("runners cannot reach it", None), |address| Check::ok(Some(address.to_owned())))
+}
+
+/// The answer of `/status`.
+#[derive(Debug, Serialize)]
+pub struct StatusDto {
+    service: String,
+    version: &'static str,
+    started_at: Timestamp,
+    uptime_seconds: u64,
+    /// It takes no new work and is about to end.
+    stopping: bool,
+    engine: EngineDto,
+    broker: Option<String>,
+    jobs: BTreeMap<String, u64>,
+    runners: BTreeMap<String, u64>,
+    queue: QueueDto,
+    gitlab: Vec<IntakeDto>,
+    hosts: Vec<HostDto>,
+}
+
+#[derive(Debug, Serialize)]
+struct EngineDto {
+    state: &'static str,
+    since: Option<Timestamp>,
+    version: Option<String>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueDto {
+    depth: u64,
+    oldest_queued_at: Option<Timestamp>,
+    oldest_wait_seconds: Option<u64>,
+}
+
+/// How a class's work comes in from GitLab.
+#[derive(Debug, Serialize)]
+struct IntakeDto {
+    class: String,
+    state: &'static str,
+    last_answer_at: Option<Timestamp>,
+    error: Option<String>,
+}
+
+/// `GET /status`.
+pub async fn status(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<StatusDto>, Problem> {
+    params.finish()?;
+    let counts = state.store.counts().await?;
+    let status = state.manager.status();
+    let now = state.clock.now();
+    let jobs = by_state(&JobState::NAMES, counts.jobs);
+    let open_runners: Vec<&str> = RunnerState::NAMES.into_iter().filter(|name| *name != "gone").collect();
+    Ok(Json(StatusDto {
+        service: state.config.service_name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: state.started_at,
+        uptime_seconds: seconds_between(state.started_at, now),
+        stopping: status.stopping,
+        engine: EngineDto::from(&status.engine),
+        broker: status.broker.clone(),
+        queue: QueueDto {
+            depth: jobs.get("queued").copied().unwrap_or(0),
+            oldest_queued_at: counts.oldest_queued_at,
+            oldest_wait_seconds: counts.oldest_queued_at.map(|oldest| seconds_between(oldest, now)),
+        },
+        jobs,
+        runners: by_state(&open_runners, counts.runners),
+        gitlab: intake(&status),
+        hosts: vec![HostDto::from(&*status)],
+    }))
+}
+
+impl From<&EngineState> for EngineDto {
+    fn from(engine: &EngineState) -> Self {
+        match engine {
+            EngineState::Unknown => Self { state: "unknown", since: None, version: None, error: None },
+            EngineState::Up { version, since } => Self { state: "up", since: Some(*since), version: Some(version.clone()), error: None },
+            EngineState::Down { error, since } => Self { state: "down", since: Some(*since), version: None, error: Some(error.clone()) },
+        }
+    }
+}
+
+fn intake(status: &Status) -> Vec<IntakeDto> {
+    let shown = |one: &IntakeState| IntakeDto {
+        class: one.class.to_string(),
+        state: one.state,
+        last_answer_at: one.last_answer_at,
+        error: one.error.clone(),
+    };
+    status.intake.iter().map(shown).collect()
+}
+
+/// Every state with its count, those without any too.
+fn by_state(names: &[&str], counted: Vec<(String, u64)>) -> BTreeMap<String, u64> {
+    let mut all: BTreeMap<String, u64> = names.iter().map(|name| ((*name).to_owned(), 0)).collect();
+    all.extend(counted);
+    all
+}
+
+fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
+    u64::try_from(later.duration_since(earlier).as_secs()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_that_went_silent_is_failing() {
+        let now = Timestamp::from_second(1_795_000_000).expect("a time");
+        let ago = |seconds| now - jiff::SignedDuration::from_secs(seconds);
+        assert_eq!(manager_check(ago(60), now).status, Verdict::Ok);
+        assert_eq!(manager_check(ago(61), now).status, Verdict::Failing);
+        assert_eq!(manager_check(ago(-3600), now).status, Verdict::Ok, "a clock set back is no silence");
+    }
+}

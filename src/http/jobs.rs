@@ -1,0 +1,130 @@
+//! `/jobs`: submit, list, one, cancel.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::dto::JobDto;
+use super::extract::{JsonBody, Operator, Viewer};
+use super::params::{self, Params};
+use super::problem::{Problem, missing};
+use super::state::AppState;
+use super::submit::{self, IfUnsatisfiable, SubmitBody};
+use crate::domain::job::CancelEffect;
+use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName, Requirement};
+use crate::platform;
+use crate::security::sha256;
+use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
+
+/// A submitter's key against doubles.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Longest key.
+const MAX_KEY_BYTES: usize = 255;
+
+/// A page of jobs.
+#[derive(Debug, Serialize)]
+struct JobPage {
+    jobs: Vec<JobDto>,
+    next_cursor: Option<String>,
+}
+
+/// `POST /jobs`.
+pub async fn submit(
+    _operator: Operator,
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    body: JsonBody<SubmitBody>,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let checked = submit::check(body.value, &state.config, &state.security)?;
+    if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
+        refuse_impossible(&state, &checked.spec.requirement)?;
+    }
+    let new = NewJob {
+        job: checked.into_job(state.clock.now()),
+        gitlab: None,
+        idempotency: key.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) }),
+        queue_limit: state.config.limits.queue_per_project,
+    };
+    let job = match state.store.submit(new).await? {
+        Submission::Created(job) => {
+            tracing::info!(job.id = %job.id, "job {} was accepted", job.id);
+            state.manager.nudge();
+            job
+        }
+        Submission::Existing(job) => job,
+        Submission::KeyReused => return Err(Problem::KeyReused),
+        Submission::QueueFull { limit } => return Err(Problem::QueueFull { limit }),
+    };
+    let location = format!("/jobs/{}", job.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobDto::from(*job))).into_response())
+}
+
+/// A job that no host could ever run is refused at once; one that only does not fit now waits.
+fn refuse_impossible(state: &AppState, requirement: &Requirement) -> Result<(), Problem> {
+    let class = state.config.classes.iter().find(|class| class.name == requirement.class);
+    let most = class.and_then(|class| class.max_runners);
+    platform::fits_ever(&state.manager.status().facts, requirement, most).map_err(|unfit| Problem::Unsatisfiable(missing(unfit)))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let text = key.to_str().ok().filter(|text| (1..=MAX_KEY_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()));
+    match (text, keys.next()) {
+        (Some(text), None) => Ok(Some(text.to_owned())),
+        (None | Some(_), _) => Err(Problem::parameter("Idempotency-Key", format!("must be given once, as 1 to {MAX_KEY_BYTES} visible ASCII characters"))),
+    }
+}
+
+/// `GET /jobs`: newest first.
+pub async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, mut params: Params) -> Result<Response, Problem> {
+    let states = params.names("state", &JobState::NAMES);
+    let project = params.read("project", ProjectName::parse);
+    let class = params.read("class", ClassName::parse);
+    let limit = params.limit();
+    let before = params.cursor().map(JobId::from_trusted);
+    params.finish()?;
+    let found = store.jobs(JobFilter { states, project, class, before, limit: limit + 1 }).await?;
+    let (jobs, next_cursor) = params::page(found, limit, |job| job.id.as_str());
+    Ok(Json(JobPage { jobs: jobs.into_iter().map(JobDto::from).collect(), next_cursor }).into_response())
+}
+
+/// `GET /jobs/{id}`.
+pub async fn one(_viewer: Viewer, State(store): State<Arc<dyn Store>>, Path(id): Path<String>, params: Params) -> Result<Json<JobDto>, Problem> {
+    params.finish()?;
+    Ok(Json(known(&*store, &id).await?.into()))
+}
+
+/// The job with this id.
+///
+/// # Errors
+/// When there is none.
+pub async fn known(store: &dyn Store, id: &str) -> Result<Job, Problem> {
+    store.job(&JobId::from_trusted(id)).await?.ok_or_else(|| Problem::unknown_job(id))
+}
+
+/// `DELETE /jobs/{id}`: cancels. Repeating it is fine, also when the first one has ended the job meanwhile.
+pub async fn cancel(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
+    params.finish()?;
+    let cancelled = state.store.cancel_job(&JobId::from_trusted(&*id), EndReason::CanceledByUser, state.clock.now()).await?;
+    let (job, effect) = cancelled.ok_or_else(|| Problem::unknown_job(&id))?;
+    match effect {
+        CancelEffect::Ended | CancelEffect::Requested => {
+            tracing::info!(job.id = %job.id, "job {} was cancelled through the API", job.id);
+            state.manager.nudge();
+        }
+        CancelEffect::AlreadyRequested => {}
+        CancelEffect::AlreadyEnded if ended_by_user(&job) => {}
+        CancelEffect::AlreadyEnded => return Err(Problem::JobEnded { state: job.state.name() }),
+    }
+    Ok((StatusCode::ACCEPTED, Json(JobDto::from(job))).into_response())
+}
+
+fn ended_by_user(job: &Job) -> bool {
+    matches!(job.state, JobState::Ended { outcome: Outcome::Canceled { reason: EndReason::CanceledByUser, .. }, .. })
+}

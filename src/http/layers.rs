@@ -1,0 +1,112 @@
+//! What surrounds every handler: request ids, spans, limits, and answers that are problems even where the framework answers itself.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Response as HttpResponse, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+use tracing::{Span, field};
+
+use super::problem::{PROBLEM_JSON, Problem};
+use crate::domain::MemoryBytes;
+
+/// Longest time from a request's head to its answer's head. An answer that streams may take as long as it likes after that.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Longest request id that we take over from a client.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+/// Identifies a request in logs, ours and theirs.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// GitLab's shared secret.
+const GITLAB_TOKEN: HeaderName = HeaderName::from_static("x-gitlab-token");
+
+/// Bounds the bodies of a group of routes, by what a client announces and by what it sends.
+pub fn limited<S: Clone + Send + Sync + 'static>(routes: Router<S>, body: MemoryBytes) -> Router<S> {
+    let bytes = usize::try_from(body.0).unwrap_or(usize::MAX);
+    routes.layer(DefaultBodyLimit::disable()).layer(RequestBodyLimitLayer::new(bytes))
+}
+
+/// Surrounds all routes.
+pub fn surround(routes: Router) -> Router {
+    let trace = TraceLayer::new_for_http().make_span_with(span).on_request(()).on_response(answered).on_failure(());
+    // Inside out: each wraps those above it.
+    routes
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_WITHIN))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::map_response(finish))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(trace)
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(middleware::map_request(drop_odd_request_id))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, GITLAB_TOKEN]))
+}
+
+/// An id that could not stand in a log line is replaced by one of ours.
+async fn drop_odd_request_id(mut request: Request) -> Request {
+    let fit = |id: &HeaderValue| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    if !request.headers().get(REQUEST_ID).is_none_or(fit) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
+/// Named by the route, not by the path that was asked for: that one is anybody's text.
+fn span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    tracing::info_span!("request", http.method = %request.method(), http.route = route, request.id = id, http.status = field::Empty)
+}
+
+fn answered<B>(response: &HttpResponse<B>, latency: Duration, span: &Span) {
+    let status = response.status();
+    span.record("http.status", status.as_u16());
+    let duration_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+    if status.is_server_error() {
+        tracing::warn!(duration_ms, "answered with {status} after {duration_ms} ms");
+    } else {
+        tracing::debug!(duration_ms, "answered with {status} after {duration_ms} ms");
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer asks for this signature")]
+fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let words = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    tracing::error!(panic = words.unwrap_or("without words"), "a handler panicked: {}", words.unwrap_or("without words"));
+    Problem::Internal.into_response()
+}
+
+/// Makes a problem of every error that has no body of ours, and adds what every answer says to browsers.
+async fn finish(response: Response) -> Response {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let ours = content_type.is_some_and(|kind| kind == PROBLEM_JSON || kind == "application/json");
+    let mut response = if is_error && !ours { as_problem(&response) } else { response };
+    let fixed = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    for (name, value) in fixed {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn as_problem(response: &Response) -> Response {
+    let mut problem = Problem::from_status(response.status()).into_response();
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        problem.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    problem
+}

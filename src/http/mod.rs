@@ -1,0 +1,71 @@
+//! What the outside meets: the REST API, GitLab's webhook, and their limits. A handler takes a request apart, makes one call, and maps the
+//! answer; nothing is decided here that another room could decide.
+//!
+//! ```text
+//! layers ─▶ extract (token, JSON, parameters) ─▶ handler ─▶ store | manager ─▶ dto
+//!   └────────────── problem ◀──────────────────────┘ every error, in one place
+//! ```
+
+pub mod broker;
+pub mod dto;
+pub mod events;
+pub mod extract;
+pub mod health;
+pub mod hosts;
+pub mod jobs;
+pub mod layers;
+pub mod logs;
+pub mod params;
+pub mod problem;
+pub mod runners;
+pub mod state;
+pub mod submit;
+pub mod webhook;
+
+pub use broker::broker_router;
+pub use state::AppState;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use problem::Problem;
+
+/// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
+pub fn router(state: AppState) -> Router {
+    let limits = &state.config.limits;
+    let api = Router::new()
+        .route("/health", get(health::health))
+        .route("/status", get(health::status))
+        .route("/hosts", get(hosts::list))
+        .route("/runners", get(runners::list).post(runners::spawn))
+        .route("/runners/{id}", get(runners::one).delete(runners::terminate))
+        .route("/jobs", get(jobs::list).post(jobs::submit))
+        .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/jobs/{id}/logs", get(logs::of_job))
+        .route("/jobs/{id}/events", get(events::of_job))
+        .route("/events", get(events::stream_all));
+    let bell = Router::new().route("/webhook/job", post(webhook::receive));
+    let routes = layers::limited(api, limits.body)
+        .merge(layers::limited(bell, limits.webhook_body))
+        .fallback(async || Problem::NoSuchPath)
+        .method_not_allowed_fallback(async || Problem::NoSuchMethod)
+        .with_state(state);
+    layers::surround(routes)
+}
+
+#[cfg(test)]
+#[path = "harness_tests.rs"]
+mod harness;
+#[cfg(test)]
+mod tests {
+    //! The router as clients meet it, a file per kind of question.
+
+    #[path = "../auth_tests.rs"]
+    mod auth;
+    #[path = "../jobs_tests.rs"]
+    mod jobs;
+    #[path = "../router_tests.rs"]
+    mod router;
+    #[path = "../webhook_tests.rs"]
+    mod webhook;
+}

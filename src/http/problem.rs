@@ -1,0 +1,320 @@
+//! What a request is answered when it cannot be served: RFC 9457 problems, made in this one place so that every cause has one status and
+//! one stable `type`, and nothing of our inside gets out.
+
+use std::error::Error as _;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::config::Role;
+use crate::domain::FieldFault;
+use crate::platform::Unfit;
+use crate::store::StoreError;
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+/// Seconds after which a request may be repeated that met a passing difficulty of ours.
+const RETRY_UNAVAILABLE: u32 = 5;
+/// Seconds after which a submission may be repeated that met a full queue.
+const RETRY_QUEUE_FULL: u32 = 30;
+/// Longest text that is taken over from a parser into an answer, in characters: it may quote what the client sent.
+const QUOTE_CHARS: usize = 300;
+
+/// Why a request cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// The body is not JSON.
+    NotJson {
+        /// The parser's words.
+        detail: String,
+    },
+    /// The body's content type is not JSON's.
+    WrongContentType,
+    /// The body is JSON, but its fields are not what is needed.
+    InvalidFields(Vec<FieldFault>),
+    /// Query parameters or headers are not what is needed.
+    InvalidParameters(Vec<FieldFault>),
+    /// The body is larger than allowed.
+    BodyTooLarge,
+    /// The request was not complete, or not answered, in time.
+    TooSlow,
+    /// There is no token, or not one of ours.
+    Unauthorized,
+    /// The webhook's secret is missing or wrong.
+    WebhookUnverified,
+    /// The token is good, but not for this.
+    Forbidden {
+        /// The role that is needed.
+        needs: Role,
+    },
+    /// Without tokens only this machine's own names are served.
+    ForeignHost,
+    /// There is no such path.
+    NoSuchPath,
+    /// The path has no such method.
+    NoSuchMethod,
+    /// There is no such job, runner or log.
+    Unknown {
+        /// What was looked for, with its id: `job 0190…`.
+        what: String,
+    },
+    /// The job has ended, so it cannot be cancelled.
+    JobEnded {
+        /// Its state.
+        state: &'static str,
+    },
+    /// No machine can ever run the job, or the runner.
+    Unsatisfiable(Vec<FieldFault>),
+    /// The machine has no room for the runner at present.
+    NoRoom(Vec<FieldFault>),
+    /// The daemon is about to end.
+    Stopping,
+    /// The idempotency key was used with another body.
+    KeyReused,
+    /// As many jobs wait for the project as may.
+    QueueFull {
+        /// The limit.
+        limit: u32,
+    },
+    /// As many streams are open as may.
+    TooManyStreams,
+    /// What was asked contradicts the state of things.
+    Conflict,
+    /// The store does not answer.
+    StoreUnavailable,
+    /// A fault of ours; the log knows more.
+    Internal,
+    /// The framework refused the request before it reached us.
+    Refused(StatusCode),
+}
+
+/// The fixed part of a problem.
+struct Face {
+    slug: &'static str,
+    status: StatusCode,
+    title: &'static str,
+}
+
+/// A problem as it is sent.
+#[derive(Debug, Serialize)]
+struct Wire {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<WireFault>,
+}
+
+#[derive(Debug, Serialize)]
+struct WireFault {
+    field: String,
+    message: String,
+}
+
+impl Problem {
+    /// One faulty field of the body.
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::InvalidFields(vec![FieldFault::new(field, message)])
+    }
+
+    /// One faulty query parameter or header.
+    pub fn parameter(name: &str, message: impl Into<String>) -> Self {
+        Self::InvalidParameters(vec![FieldFault::new(name, message)])
+    }
+
+    /// A body that the parser could not read.
+    pub fn not_json(error: &impl std::fmt::Display) -> Self {
+        Self::NotJson { detail: quoted(&error.to_string()) }
+    }
+
+    /// There is no job with this id.
+    pub fn unknown_job(id: &str) -> Self {
+        Self::Unknown { what: quoted(&format!("job {id}")) }
+    }
+
+    /// There is no runner with this id.
+    pub fn unknown_runner(id: &str) -> Self {
+        Self::Unknown { what: quoted(&format!("runner {id}")) }
+    }
+
+    fn face(&self) -> Face {
+        let (slug, status, title) = match self {
+            Self::NotJson { .. } => ("not-json", StatusCode::BAD_REQUEST, "The body is not JSON"),
+            Self::WrongContentType => ("wrong-content-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json"),
+            Self::InvalidFields(_) => ("invalid-field", StatusCode::UNPROCESSABLE_ENTITY, "A field of the body is not what is needed"),
+            Self::InvalidParameters(_) => ("invalid-parameter", StatusCode::BAD_REQUEST, "A query parameter or header is not what is needed"),
+            Self::BodyTooLarge => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than allowed"),
+            Self::TooSlow => ("too-slow", StatusCode::REQUEST_TIMEOUT, "The request was not complete or not answered in time"),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid bearer token is needed"),
+            Self::WebhookUnverified => ("webhook-unverified", StatusCode::UNAUTHORIZED, "The webhook's secret token is missing or wrong"),
+            Self::Forbidden { .. } => ("forbidden", StatusCode::FORBIDDEN, "The token's role does not allow this"),
+            Self::ForeignHost => ("foreign-host", StatusCode::FORBIDDEN, "Without configured tokens only local host names are served"),
+            Self::NoSuchPath => ("no-such-path", StatusCode::NOT_FOUND, "There is no such path"),
+            Self::NoSuchMethod => ("no-such-method", StatusCode::METHOD_NOT_ALLOWED, "The path does not have this method"),
+            Self::Unknown { .. } => ("not-found", StatusCode::NOT_FOUND, "There is no such thing"),
+            Self::JobEnded { .. } => ("job-ended", StatusCode::CONFLICT, "The job has already ended"),
+            Self::Unsatisfiable(_) => ("unsatisfiable", StatusCode::UNPROCESSABLE_ENTITY, "No host can ever run this"),
+            Self::NoRoom(_) => ("no-room", StatusCode::CONFLICT, "The host has no room for this now"),
+            Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, "The daemon is about to end"),
+            Self::KeyReused => ("idempotency-key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The Idempotency-Key was used with another body"),
+            Self::QueueFull { .. } => ("queue-full", StatusCode::TOO_MANY_REQUESTS, "As many jobs wait for the project as may"),
+            Self::TooManyStreams => ("too-many-streams", StatusCode::SERVICE_UNAVAILABLE, "As many streams are open as may"),
+            Self::Conflict => ("conflict", StatusCode::CONFLICT, "This contradicts the present state"),
+            Self::StoreUnavailable => ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here; the log knows more"),
+            Self::Refused(status) => ("refused", *status, "The request cannot be served"),
+        };
+        Face { slug, status, title }
+    }
+
+    /// Seconds after which repeating the request may help.
+    fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::QueueFull { .. } => Some(RETRY_QUEUE_FULL),
+            Self::TooManyStreams | Self::StoreUnavailable | Self::Stopping => Some(RETRY_UNAVAILABLE),
+            Self::NotJson { .. }
+            | Self::WrongContentType
+            | Self::InvalidFields(_)
+            | Self::InvalidParameters(_)
+            | Self::BodyTooLarge
+            | Self::TooSlow
+            | Self::Unauthorized
+            | Self::WebhookUnverified
+            | Self::Forbidden { .. }
+            | Self::ForeignHost
+            | Self::NoSuchPath
+            | Self::NoSuchMethod
+            | Self::Unknown { .. }
+            | Self::JobEnded { .. }
+            | Self::Unsatisfiable(_)
+            | Self::NoRoom(_)
+            | Self::KeyReused
+            | Self::Conflict
+            | Self::Internal
+            | Self::Refused(_) => None,
+        }
+    }
+
+    fn wire(self, face: &Face) -> Wire {
+        let mut wire = Wire {
+            r#type: format!("/problems/{}", face.slug),
+            title: face.title,
+            status: face.status.as_u16(),
+            detail: None,
+            errors: Vec::new(),
+        };
+        match self {
+            Self::NotJson { detail } => wire.detail = Some(detail),
+            Self::InvalidFields(faults) | Self::InvalidParameters(faults) | Self::Unsatisfiable(faults) | Self::NoRoom(faults) => {
+                let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                wire.detail = Some(quoted(&sentences.join("; ")));
+                wire.errors = faults.into_iter().map(|fault| WireFault { field: fault.field, message: fault.message }).collect();
+            }
+            Self::Forbidden { needs } => wire.detail = Some(format!("the role {} is needed", needs.as_str())),
+            Self::ForeignHost => wire.detail = Some("configure http.tokens to be reached under other names, or through a proxy".to_owned()),
+            Self::Unknown { what } => wire.detail = Some(format!("there is no {what}")),
+            Self::JobEnded { state } => wire.detail = Some(format!("it is {state}")),
+            Self::QueueFull { limit } => wire.detail = Some(format!("limits.queue_per_project is {limit}")),
+            Self::WrongContentType
+            | Self::BodyTooLarge
+            | Self::TooSlow
+            | Self::Unauthorized
+            | Self::WebhookUnverified
+            | Self::NoSuchPath
+            | Self::NoSuchMethod
+            | Self::Stopping
+            | Self::KeyReused
+            | Self::TooManyStreams
+            | Self::Conflict
+            | Self::StoreUnavailable
+            | Self::Internal
+            | Self::Refused(_) => {}
+        }
+        wire
+    }
+
+    /// The problem for an answer of the framework that has only a status.
+    #[must_use]
+    pub fn from_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NoSuchPath,
+            StatusCode::METHOD_NOT_ALLOWED => Self::NoSuchMethod,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
+            StatusCode::REQUEST_TIMEOUT => Self::TooSlow,
+            StatusCode::INTERNAL_SERVER_ERROR => Self::Internal,
+            other => Self::Refused(other),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let face = self.face();
+        let retry_after = self.retry_after();
+        let asks_for_token = self == Self::Unauthorized;
+        let body = serde_json::to_string(&self.wire(&face)).unwrap_or_default();
+        let mut response = (face.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if asks_for_token {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"runner-coordinator\""));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(_) => Self::Conflict,
+            StoreError::UnknownRunner(id) => Self::unknown_runner(id.as_str()),
+            StoreError::Unavailable { .. } => {
+                tracing::error!(error = %chain(&error), "a request could not be served: {}", chain(&error));
+                Self::StoreUnavailable
+            }
+            StoreError::Corrupt(_) => {
+                tracing::error!(error = %error, "a request could not be served: {error}");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl From<FieldFault> for Problem {
+    fn from(fault: FieldFault) -> Self {
+        Self::InvalidFields(vec![fault])
+    }
+}
+
+/// The error with all its causes, for the log.
+fn chain(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// What a machine lacks, by the field that asks for it.
+pub(super) fn missing(unfit: Vec<Unfit>) -> Vec<FieldFault> {
+    unfit.into_iter().map(|one| FieldFault::new(one.field(), one.to_string())).collect()
+}
+
+/// At most [`QUOTE_CHARS`] of a text that may quote the client.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTE_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "problem_tests.rs"]
+mod tests;

@@ -1,0 +1,244 @@
+//! From the body of `POST /jobs` to a job that may be stored: every fault of every field at once, the class's defaults filled in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::problem::Problem;
+use crate::config::{Class, Config};
+use crate::domain::{
+    Arch, ClassName, CommandWork, CpuMillis, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec, MemoryBytes, ProjectName, Requirement,
+    Source, Work,
+};
+use crate::security::SecurityManager;
+
+/// The class of a job that names none.
+const DEFAULT_CLASS: &str = "default";
+/// The engine's runtime that a requirement does not name.
+const DEFAULT_RUNTIME: &str = "runc";
+/// Bounds of a priority.
+const PRIORITIES: std::ops::RangeInclusive<i64> = -1000..=1000;
+/// Most times that a job may ask to be tried again.
+const MAX_RETRIES: i64 = 10;
+/// Most arguments of a command.
+const MAX_ARGUMENTS: usize = 4096;
+
+/// The body of `POST /jobs`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitBody {
+    image: Option<String>,
+    command: Option<Vec<String>>,
+    env: Option<BTreeMap<String, String>>,
+    class: Option<String>,
+    project: Option<String>,
+    arch: Option<String>,
+    gpus: Option<GpusBody>,
+    cpus: Option<f64>,
+    memory: Option<String>,
+    timeout: Option<String>,
+    priority: Option<i64>,
+    retries: Option<i64>,
+    if_unsatisfiable: Option<IfUnsatisfiable>,
+}
+
+/// The GPUs that a job asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpusBody {
+    count: Option<i64>,
+    vendor: Option<String>,
+    min_memory: Option<String>,
+    mig_profile: Option<String>,
+}
+
+/// What to do with a job that no host could ever run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IfUnsatisfiable {
+    /// Refuse it at once.
+    #[default]
+    Refuse,
+    /// Keep it: a host may come that can.
+    Wait,
+}
+
+/// A body that makes sense.
+#[derive(Debug)]
+pub struct Checked {
+    /// What was asked for.
+    pub spec: JobSpec,
+    /// What to do if no host could ever run it.
+    pub if_unsatisfiable: IfUnsatisfiable,
+}
+
+impl Checked {
+    /// The job, waiting from `now` on.
+    pub fn into_job(self, now: Timestamp) -> Job {
+        Job::new(JobId::generate(), self.spec, now)
+    }
+}
+
+/// Collects faults, so that all of them can be told at once.
+#[derive(Debug, Default)]
+struct Faults(Vec<FieldFault>);
+
+impl Faults {
+    fn keep<T>(&mut self, result: Result<T, FieldFault>) -> Option<T> {
+        result.map_err(|fault| self.0.push(fault)).ok()
+    }
+
+    fn add(&mut self, field: &str, message: impl Into<String>) {
+        self.0.push(FieldFault::new(field, message));
+    }
+
+    fn into_problem(self) -> Problem {
+        Problem::InvalidFields(self.0)
+    }
+}
+
+/// Checks a body.
+///
+/// # Errors
+/// Names every faulty field.
+pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> Result<Checked, Problem> {
+    let mut faults = Faults::default();
+    let class = faults.keep(class_of(body.class.as_deref(), config));
+    let image = image_of(body.image.as_deref(), class, &mut faults);
+    let command = command_of(body.command, config.limits.command_bytes, &mut faults);
+    let env = env_of(body.env.unwrap_or_default(), config, security, &mut faults);
+    let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
+    let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
+    let gpus = body.gpus.and_then(|gpus| gpus_of(gpus, &mut faults));
+    let cpus = body.cpus.and_then(|cpus| faults.keep(CpuMillis::parse("cpus", cpus)));
+    let memory = body.memory.and_then(|text| faults.keep(MemoryBytes::parse("memory", &text)));
+    let timeout = body.timeout.and_then(|text| faults.keep(timeout_of(&text, config.limits.max_timeout)));
+    let priority = body.priority.and_then(|value| faults.keep(priority_of(value)));
+    let retries = body.retries.and_then(|value| faults.keep(retries_of(value)));
+    let (Some(class), Some(image), true) = (class, image, faults.0.is_empty()) else { return Err(faults.into_problem()) };
+    let requirement = Requirement {
+        class: class.name.clone(),
+        arch: arch.or(class.arch),
+        cpus: cpus.unwrap_or(class.cpus),
+        memory: memory.unwrap_or(class.memory),
+        gpus: gpus.or_else(|| class.gpus.clone()),
+        runtime: Some(class.runtime.clone()).filter(|runtime| runtime != DEFAULT_RUNTIME),
+    };
+    let spec = JobSpec {
+        source: Source::Api,
+        project,
+        requirement,
+        timeout: timeout.unwrap_or(class.timeout),
+        priority: priority.unwrap_or(class.priority),
+        retries: retries.unwrap_or(0),
+        work: Work::Command(CommandWork { image, command, env }),
+    };
+    Ok(Checked { spec, if_unsatisfiable: body.if_unsatisfiable.unwrap_or_default() })
+}
+
+/// The named class; without a name `default`, or the only one there is.
+fn class_of<'a>(name: Option<&str>, config: &'a Config) -> Result<&'a Class, FieldFault> {
+    let wanted = match name {
+        Some(name) => ClassName::parse("class", name)?,
+        None => match config.classes.as_slice() {
+            [only] => return Ok(only),
+            _ => ClassName::from_trusted(DEFAULT_CLASS),
+        },
+    };
+    config.classes.iter().find(|class| class.name == wanted).ok_or_else(|| {
+        let names: Vec<&str> = config.classes.iter().map(|class| class.name.as_str()).collect();
+        FieldFault::new("class", format!("must be one of {}", names.join(", ")))
+    })
+}
+
+fn image_of(given: Option<&str>, class: Option<&Class>, faults: &mut Faults) -> Option<ImageRef> {
+    if let Some(text) = given {
+        return faults.keep(ImageRef::parse("image", text));
+    }
+    let class = class?;
+    if class.image.is_none() {
+        faults.add("image", format!("is needed, because the class {} has none", class.name));
+    }
+    class.image.clone()
+}
+
+fn command_of(given: Option<Vec<String>>, limit: MemoryBytes, faults: &mut Faults) -> Vec<String> {
+    let command = given.unwrap_or_default();
+    let bytes = command.iter().map(|argument| argument.len() + 1).sum::<usize>();
+    if command.first().is_none_or(String::is_empty) {
+        faults.add("command", "must be a list that begins with the program to run, for example [\"sh\", \"-c\", \"make\"]");
+    } else if command.len() > MAX_ARGUMENTS {
+        faults.add("command", format!("must have at most {MAX_ARGUMENTS} elements"));
+    } else if exceeds(bytes, limit) {
+        faults.add("command", format!("must be at most {limit} long"));
+    } else if command.iter().any(|argument| argument.contains('\0')) {
+        faults.add("command", "must not hold a NUL character");
+    }
+    command
+}
+
+fn env_of(given: BTreeMap<String, String>, config: &Config, security: &SecurityManager, faults: &mut Faults) -> BTreeMap<String, String> {
+    let bytes = given.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+    if exceeds(given.len(), MemoryBytes(u64::from(config.limits.env_vars))) {
+        faults.add("env", format!("must have at most {} variables", config.limits.env_vars));
+    } else if exceeds(bytes, config.limits.command_bytes) {
+        faults.add("env", format!("must be at most {} long", config.limits.command_bytes));
+    } else {
+        match security.sanitize_env(given) {
+            Ok(env) => return env,
+            Err(found) => faults.0.extend(found),
+        }
+    }
+    BTreeMap::new()
+}
+
+fn exceeds(count: usize, limit: MemoryBytes) -> bool {
+    u64::try_from(count).is_ok_and(|count| count > limit.0)
+}
+
+fn arch_of(text: &str, class: Option<&Class>) -> Result<Arch, FieldFault> {
+    let arch = Arch::parse("arch", text)?;
+    match class.and_then(|class| class.arch.map(|of_class| (class, of_class))) {
+        Some((class, of_class)) if of_class != arch => Err(FieldFault::new("arch", format!("must be {of_class}, as the class {} is", class.name))),
+        Some(_) | None => Ok(arch),
+    }
+}
+
+fn gpus_of(body: GpusBody, faults: &mut Faults) -> Option<GpuRequest> {
+    let count = body.count.ok_or_else(|| FieldFault::new("gpus.count", format!("is needed: 1 to {}", GpuRequest::MAX_COUNT)));
+    let count = faults.keep(count.and_then(|count| GpuRequest::checked_count("gpus.count", count)));
+    let vendor = body.vendor.and_then(|name| faults.keep(GpuVendor::parse("gpus.vendor", &name)));
+    let min_memory = body.min_memory.and_then(|text| faults.keep(MemoryBytes::parse("gpus.min_memory", &text)));
+    let mig_profile = body.mig_profile.and_then(|text| faults.keep(mig_profile_of(text)));
+    Some(GpuRequest { count: count?, vendor, min_memory, mig_profile })
+}
+
+/// NVIDIA's names, for example `1g.10gb` or `1g.10gb+me`.
+fn mig_profile_of(text: String) -> Result<String, FieldFault> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '+' | '-');
+    let good = (1..=32).contains(&text.len()) && text.chars().all(legal) && text.starts_with(|c: char| c.is_ascii_digit());
+    if good { Ok(text) } else { Err(FieldFault::new("gpus.mig_profile", "must be a MIG profile such as 1g.10gb")) }
+}
+
+fn timeout_of(text: &str, longest: Duration) -> Result<Duration, FieldFault> {
+    let read = humantime::parse_duration(text).ok().filter(|timeout| (Duration::from_secs(1)..=longest).contains(timeout));
+    read.ok_or_else(|| {
+        FieldFault::new("timeout", format!("must be a duration such as 90s, 30m or 1h, from 1s to {}", humantime::format_duration(longest)))
+    })
+}
+
+fn priority_of(value: i64) -> Result<i32, FieldFault> {
+    let in_range = i32::try_from(value).ok().filter(|_| PRIORITIES.contains(&value));
+    in_range.ok_or_else(|| FieldFault::new("priority", format!("must be {} to {}", PRIORITIES.start(), PRIORITIES.end())))
+}
+
+fn retries_of(value: i64) -> Result<u32, FieldFault> {
+    let in_range = u32::try_from(value).ok().filter(|_| value <= MAX_RETRIES);
+    in_range.ok_or_else(|| FieldFault::new("retries", format!("must be 0 to {MAX_RETRIES}")))
+}
+
+#[cfg(test)]
+#[path = "submit_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! `POST /webhook/job`: GitLab's bell. What it says is not believed about the queue, only taken as a reason to ask GitLab now.
+//!
+//! GitLab disables a hook that is answered with errors again and again, so everything that is genuine is answered 200, whether it is ours or not.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use serde::Serialize;
+
+use super::extract::body_bytes;
+use super::problem::{Problem, quoted};
+use super::state::AppState;
+use crate::gitlab::webhook::{self, BuildStatus, Event};
+use crate::security::sha256;
+use crate::store::{Delivery, Recorded};
+
+/// Headers that name a delivery, the newer first. Both stay the same when GitLab sends it again.
+const DELIVERY_IDS: [&str; 2] = ["webhook-id", "idempotency-key"];
+/// Longest name of a delivery that is taken over from a header.
+const MAX_DELIVERY_ID_BYTES: usize = 255;
+
+/// What was done with an event.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Answer {
+    fn accepted() -> Self {
+        Self { status: "accepted", reason: None }
+    }
+
+    fn ignored(reason: impl Into<String>) -> Self {
+        Self { status: "ignored", reason: Some(reason.into()) }
+    }
+}
+
+/// What an event asks of us.
+enum Meaning {
+    /// GitLab may have work.
+    Ring,
+    /// A job of ours may have been cancelled: look again.
+    LookAgain(String),
+    /// Nothing.
+    Nothing(String),
+}
+
+/// `POST /webhook/job`.
+pub async fn receive(State(state): State<AppState>, request: Request) -> Result<Json<Answer>, Problem> {
+    let headers = request.headers().clone();
+    let _room = state.rations.body(&headers).await;
+    let body = body_bytes(request, &()).await?;
+    state.security.verify_webhook(&headers, &body).map_err(|_| Problem::WebhookUnverified)?;
+    let event = webhook::read_event(&body).map_err(|error| Problem::not_json(&error))?;
+    let meaning = meaning_of(&event);
+    let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning) };
+    if state.store.record_delivery(delivery, state.clock.now()).await? == Recorded::Duplicate {
+        return Ok(Json(Answer::ignored("duplicate")));
+    }
+    Ok(Json(match meaning {
+        Meaning::Ring => {
+            state.manager.ring();
+            Answer::accepted()
+        }
+        Meaning::LookAgain(reason) => {
+            state.manager.nudge();
+            Answer::ignored(reason)
+        }
+        Meaning::Nothing(reason) => Answer::ignored(reason),
+    }))
+}
+
+fn meaning_of(event: &Event) -> Meaning {
+    let Event::Job(job) = event else { return Meaning::Nothing("not a job event".to_owned()) };
+    match job.status {
+        BuildStatus::Pending => Meaning::Ring,
+        BuildStatus::Canceled => Meaning::LookAgain("the job was canceled".to_owned()),
+        BuildStatus::Other => Meaning::Nothing("nothing to do for this status".to_owned()),
+    }
+}
+
+fn outcome_of(meaning: &Meaning) -> String {
+    match meaning {
+        Meaning::Ring => "accepted".to_owned(),
+        Meaning::LookAgain(reason) | Meaning::Nothing(reason) => quoted(reason),
+    }
+}
+
+/// The name under which a delivery is remembered: GitLab's own, else a digest of the body.
+fn delivery_key(headers: &HeaderMap, body: &[u8]) -> String {
+    let named = DELIVERY_IDS.iter().find_map(|name| {
+        let id = headers.get(*name)?.to_str().ok()?;
+        (1..=MAX_DELIVERY_ID_BYTES).contains(&id.len()).then(|| format!("id:{id}"))
+    });
+    named.unwrap_or_else(|| {
+        let digest: String = sha256(body).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{digest}")
+    })
+}
+
+fn event_name(headers: &HeaderMap) -> String {
+    let name = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok()).unwrap_or("unnamed");
+    quoted(name)
+}

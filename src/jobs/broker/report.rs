@@ -1,0 +1,166 @@
+//! What the `JobManager` has to tell GitLab by itself: that a job still waits here, and that one ended without its runner's word.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::domain::{GitLabJob, Job, Outcome};
+use crate::gitlab::{GitLab, GitLabError, Relay};
+use crate::store::log::LogStream;
+
+use super::session::Session;
+use super::trace::held_by_gitlab;
+use super::verdict::{failure_reason, words};
+use super::{Broker, warn_store};
+
+/// How often a line is offered to GitLab when the trace's end is not where we thought.
+const TRACE_TRIES: u32 = 3;
+
+/// Whether GitLab knows of a job's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportResult {
+    /// We told it.
+    Told,
+    /// The job had ended in GitLab, or GitLab has nothing to do with it.
+    GitLabAlreadyKnew,
+    /// GitLab did not answer, or the store could not tell what GitLab needs to hear; try again later.
+    NotReachable,
+}
+
+/// How a job that waits here stands in GitLab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// It is still wanted.
+    Wanted,
+    /// It was cancelled or has otherwise ended; GitLab needs no further word.
+    Ended,
+    /// GitLab did not answer; the next call may get one.
+    NotReachable,
+}
+
+impl Broker {
+    /// Tells GitLab that a job has ended without its runner's verdict: why, in a line of the trace, and that it failed.
+    ///
+    /// Call it before the end is stored, because the store then forgets the token for GitLab. May be repeated until it is not
+    /// [`ReportResult::NotReachable`]; the line is written once.
+    pub async fn report_end(&self, job: &Job, outcome: &Outcome) -> ReportResult {
+        let attempt = job.attempt.as_ref().map(|attempt| (&attempt.runner, attempt.number));
+        if let Some(session) = attempt.and_then(|(runner, number)| self.sessions.session_of(runner, &job.id, number)) {
+            return self.report(&session, outcome).await;
+        }
+        match self.parts.store.gitlab_job(&job.id).await {
+            Ok(None) => ReportResult::GitLabAlreadyKnew,
+            Ok(Some(gitlab)) => match attempt {
+                Some((runner, number)) => {
+                    let opened = self.sessions.open(&self.parts, runner, &job.id, number).await;
+                    let session = opened.unwrap_or_else(|_| Arc::new(Session::new(gitlab, job.id.clone(), number)));
+                    self.report(&session, outcome).await
+                }
+                None => self.report_unstarted(job, gitlab, outcome).await,
+            },
+            Err(error) => {
+                warn_store(&error, "look up what GitLab must be told");
+                ReportResult::NotReachable
+            }
+        }
+    }
+
+    /// The same for a job that waits and whose end is about to be stored, or was: with the token that the store has forgotten since.
+    pub async fn report_unstarted(&self, job: &Job, gitlab: GitLabJob, outcome: &Outcome) -> ReportResult {
+        let session = Session::new(gitlab, job.id.clone(), 0);
+        session.end_told.store(true, Ordering::Relaxed);
+        let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew };
+        self.write_line(client, &session, 0, &words(outcome)).await;
+        tell_failed(client, &session, outcome).await
+    }
+
+    /// Tells GitLab that a job which waits here is alive, and hears whether it is still wanted.
+    ///
+    /// A job that is being cancelled in GitLab is reported as failed at once, which completes the cancel there: no runner will.
+    pub async fn keep_alive(&self, job: &Job) -> KeepAlive {
+        let Some(client) = self.parts.gitlab.as_deref() else { return KeepAlive::NotReachable };
+        let gitlab = match self.parts.store.gitlab_job(&job.id).await {
+            Ok(Some(gitlab)) => gitlab,
+            Ok(None) => return KeepAlive::Ended,
+            Err(error) => {
+                warn_store(&error, "look up a job of GitLab");
+                return KeepAlive::NotReachable;
+            }
+        };
+        let answer = client.update_job(gitlab.reference.job_id, &gitlab.token, json!({ "state": "running" })).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return not_reachable(&error),
+        };
+        match (answer.status, answer.job_status()) {
+            (500.. | 429, _) => KeepAlive::NotReachable,
+            (200..=299, Some("canceling")) => {
+                let failed = json!({ "state": "failed", "failure_reason": "runner_system_failure" });
+                match client.update_job(gitlab.reference.job_id, &gitlab.token, failed).await {
+                    Ok(answer) if answer.status < 500 && answer.status != 429 => KeepAlive::Ended,
+                    Ok(_) => KeepAlive::NotReachable,
+                    Err(error) => not_reachable(&error),
+                }
+            }
+            (200..=299, Some("canceled" | "failed" | "success")) | (403 | 404, _) => KeepAlive::Ended,
+            _ => KeepAlive::Wanted,
+        }
+    }
+
+    async fn report(&self, session: &Session, outcome: &Outcome) -> ReportResult {
+        let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew };
+        if !session.end_told.swap(true, Ordering::Relaxed) {
+            let line = words(outcome);
+            let start = {
+                let mut trace = session.trace.lock().await;
+                let start = self.trace_len(session, &mut trace).await.unwrap_or(0);
+                self.append(session, &mut trace, LogStream::Note, line.as_bytes()).await;
+                start
+            };
+            session.close_log().await;
+            self.write_line(client, session, start, &line).await;
+        }
+        tell_failed(client, session, outcome).await
+    }
+
+    /// Appends a line to the trace in GitLab, wherever that ends. Without success the end is told without it.
+    async fn write_line(&self, client: &dyn GitLab, session: &Session, mut start: u64, line: &str) {
+        let body = Bytes::copy_from_slice(line.as_bytes());
+        for _ in 0..TRACE_TRIES {
+            let range = format!("{start}-{}", start + body.len() as u64 - 1);
+            let sent = client.patch_trace(session.gitlab.reference.job_id, &session.gitlab.token, &range, "", body.clone()).await;
+            match sent {
+                Ok(answer) if answer.status == 416 => match held_by_gitlab(&answer) {
+                    Some(held) => start = held,
+                    None => return,
+                },
+                Ok(_) => return,
+                Err(error) => {
+                    not_reachable(&error);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn tell_failed(client: &dyn GitLab, session: &Session, outcome: &Outcome) -> ReportResult {
+    let body = json!({ "state": "failed", "failure_reason": failure_reason(outcome) });
+    match client.update_job(session.gitlab.reference.job_id, &session.gitlab.token, body).await {
+        Ok(Relay { status: 200, .. }) => ReportResult::Told,
+        // 202: GitLab still writes the trace down and wants to be asked again.
+        Ok(Relay { status: 202 | 429 | 500.., .. }) => ReportResult::NotReachable,
+        Ok(_) => ReportResult::GitLabAlreadyKnew,
+        Err(error) => {
+            not_reachable(&error);
+            ReportResult::NotReachable
+        }
+    }
+}
+
+fn not_reachable(error: &GitLabError) -> KeepAlive {
+    tracing::warn!(error = error as &dyn std::error::Error, "GitLab could not be told how a job stands");
+    KeepAlive::NotReachable
+}

@@ -1,0 +1,158 @@
+//! The logs of jobs as files: one per attempt, framed so that a reader and a restarted coordinator know exactly where they are.
+//!
+//! ```text
+//!  root/<last two characters of the job>/<job>/<attempt>.log  =  record*         (`log/frame.rs`)
+//!  LogWriter ──buffer──▶ one thread for all logs ──▶ file ──tick──▶ readers that follow
+//! ```
+//!
+//! The thread takes whatever has gathered since its last turn, so a quiet log is on disk at once and a loud one in large writes.
+//! What was written survives the coordinator's death; a record that was not written whole is cut away when the log is opened again.
+
+mod frame;
+mod open;
+mod read;
+mod write;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::mpsc;
+
+pub use self::frame::LogStream;
+pub use self::write::LogWriter;
+
+use self::open::OpenLog;
+use crate::domain::JobId;
+
+/// Logs that may wait for the thread at once; a log waits at most once.
+const WAITING: usize = 1024;
+
+/// What a reader does at the end of what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// It ends.
+    No,
+    /// While a writer is open it waits for more; without one it ends.
+    UntilClosed,
+}
+
+/// All logs of this machine.
+#[derive(Debug, Clone)]
+pub struct LogStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    max_bytes: u64,
+    /// Held while a log is opened, which may take a while; `open` is only ever held for a moment.
+    opening: Mutex<()>,
+    open: Mutex<HashMap<(JobId, u32), Weak<OpenLog>>>,
+    thread: mpsc::Sender<Arc<OpenLog>>,
+}
+
+impl LogStore {
+    /// Logs under `root`, each cut at `max_bytes_per_log` bytes of file. Starts the thread that writes; it ends with the last handle.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn new(root: PathBuf, max_bytes_per_log: u64) -> io::Result<Self> {
+        let (thread, mut waiting) = mpsc::channel::<Arc<OpenLog>>(WAITING);
+        std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
+            while let Some(log) = waiting.blocking_recv() {
+                log.drain();
+            }
+        })?;
+        Ok(Self { inner: Arc::new(Inner { root, max_bytes: max_bytes_per_log, opening: Mutex::default(), open: Mutex::default(), thread }) })
+    }
+
+    /// Opens the log of an attempt for writing, after what it already holds.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::ResourceBusy`] while another writer of the same log is open; else what the file system says.
+    pub async fn writer(&self, job: &JobId, attempt: u32) -> io::Result<LogWriter> {
+        let (inner, key) = (Arc::clone(&self.inner), (job.clone(), attempt));
+        off_the_runtime(move || {
+            let directory = inner.directory(&key.0)?;
+            let _opening = inner.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = || inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open().retain(|_, log| log.upgrade().is_some_and(|log| !log.is_closed()));
+            if open().contains_key(&key) {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("the log of job {} attempt {attempt} is being written", key.0)));
+            }
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            let (log, position) = OpenLog::open(&directory.join(format!("{attempt}.log")), inner.max_bytes)?;
+            let log = Arc::new(log);
+            open().insert(key, Arc::downgrade(&log));
+            Ok(LogWriter::new(log, position, inner.thread.clone()))
+        })
+        .await
+    }
+
+    /// What the log of an attempt holds for people, in chunks of at most 64 KiB. The stream is empty when there is no such log.
+    pub fn read(&self, job: &JobId, attempt: u32, follow: Follow) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
+        let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).get(&(job.clone(), attempt)).and_then(Weak::upgrade);
+        let path = self.inner.directory(job).map(|directory| directory.join(format!("{attempt}.log")));
+        read::stream(path, open.map(|log| log.progress()), follow)
+    }
+
+    /// The attempts of a job that have a log, first to latest.
+    ///
+    /// # Errors
+    /// What the file system says; a job without logs is no error.
+    pub async fn attempts(&self, job: &JobId) -> io::Result<Vec<u32>> {
+        let Ok(directory) = self.inner.directory(job) else { return Ok(Vec::new()) };
+        off_the_runtime(move || {
+            let entries = match std::fs::read_dir(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            let names: Vec<_> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>()?;
+            let number = |name: &std::ffi::OsString| name.to_str()?.strip_suffix(".log")?.parse().ok();
+            let mut attempts: Vec<u32> = names.iter().filter_map(number).collect();
+            attempts.sort_unstable();
+            Ok(attempts)
+        })
+        .await
+    }
+
+    /// Removes every log of a job.
+    ///
+    /// # Errors
+    /// What the file system says; a job without logs is no error.
+    pub async fn remove(&self, job: &JobId) -> io::Result<()> {
+        let Ok(directory) = self.inner.directory(job) else { return Ok(()) };
+        off_the_runtime(move || match std::fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        })
+        .await
+    }
+}
+
+impl Inner {
+    /// Where a job's logs are. The id may come from a request's path, so it must not be able to leave `root`.
+    fn directory(&self, job: &JobId) -> io::Result<PathBuf> {
+        let id = job.as_str();
+        let legal = (2..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !legal {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such job"));
+        }
+        // Ids begin with the time, so only their end spreads over the directories.
+        Ok(self.root.join(&id[id.len() - 2..]).join(id))
+    }
+}
+
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+//! The history, the keys against doubles, and the counts.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::fault::{Fault, Outcome};
+use super::rows;
+use crate::domain::{Event, EventKind, Job, Runner};
+use crate::store::{Counts, Delivery, EventQuery, Recorded};
+
+/// Most keys that are forgotten in one operation, so that others are not kept waiting.
+pub(super) const FORGET_AT_ONCE: u32 = 5_000;
+
+/// What an entry of the history is about.
+#[derive(Debug)]
+pub(super) enum About<'a> {
+    /// A job, whichever runner it has.
+    Job(&'a Job),
+    /// A runner and the attempt that it runs or ran.
+    Runner(&'a Runner),
+}
+
+/// Adds an entry.
+pub(super) fn add(connection: &Connection, about: &About<'_>, kind: &EventKind, at: Timestamp) -> Outcome<()> {
+    let (job, runner, attempt) = match about {
+        About::Job(job) => (Some(&job.id), None, job.attempt.as_ref().map(|attempt| attempt.number)),
+        About::Runner(runner) => (runner.job.as_ref().map(|(job, _)| job), Some(&runner.id), runner.job.as_ref().map(|(_, attempt)| *attempt)),
+    };
+    let mut statement = connection.prepare_cached("INSERT INTO events (at, job_id, runner_id, attempt, body) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    statement.execute(params![
+        rows::millis(at),
+        job.map(crate::domain::ids::JobId::as_str),
+        runner.map(crate::domain::ids::RunnerId::as_str),
+        attempt,
+        rows::json(kind)?
+    ])?;
+    Ok(())
+}
+
+/// Reads entries, oldest first.
+pub(super) fn events(connection: &Connection, query: &EventQuery) -> Outcome<Vec<Event>> {
+    let found: Vec<Event> = if let Some(job) = &query.job {
+        let mut statement = connection.prepare_cached(&format!("{} WHERE job_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3", rows::EVENT))?;
+        statement.query_and_then(params![job.as_str(), query.after, query.limit], rows::event)?.collect::<Outcome<_>>()?
+    } else {
+        let mut statement = connection.prepare_cached(&format!("{} WHERE seq > ?1 ORDER BY seq LIMIT ?2", rows::EVENT))?;
+        statement.query_and_then(params![query.after, query.limit], rows::event)?.collect::<Outcome<_>>()?
+    };
+    Ok(found)
+}
+
+/// Remembers a delivery.
+pub(super) fn record_delivery(connection: &Connection, delivery: &Delivery, at: Timestamp) -> Outcome<Recorded> {
+    let mut statement =
+        connection.prepare_cached("INSERT INTO deliveries (key, event, outcome, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO NOTHING")?;
+    let added = statement.execute(params![delivery.key, delivery.event, delivery.outcome, rows::millis(at)])?;
+    Ok(if added == 1 { Recorded::First } else { Recorded::Duplicate })
+}
+
+/// Forgets some of the keys that are older than `before`; tells how many.
+pub(super) fn forget_keys(connection: &Connection, before: Timestamp) -> Outcome<u64> {
+    let mut forgotten = 0;
+    for table in ["deliveries", "idempotency"] {
+        let sql = format!("DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE at < ?1 LIMIT ?2)");
+        forgotten += connection.prepare_cached(&sql)?.execute(params![rows::millis(before), FORGET_AT_ONCE])?;
+    }
+    Ok(forgotten as u64)
+}
+
+/// How much of what there is: counters for jobs, an index over the few open runners.
+pub(super) fn counts(connection: &Connection) -> Outcome<Counts> {
+    let count = |sql: &str| -> Outcome<Vec<(String, u64)>> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let read = |row: &rusqlite::Row<'_>| Ok::<_, Fault>((row.get(0)?, rows::number("a count", row.get(1)?)?));
+        statement.query_and_then([], read)?.collect()
+    };
+    let mut oldest = connection.prepare_cached("SELECT min(created_at) FROM jobs WHERE state = 'queued'")?;
+    Ok(Counts {
+        jobs: count("SELECT state, jobs FROM job_counts WHERE jobs > 0 ORDER BY state")?,
+        runners: count(
+            "SELECT state, count(*) FROM runners WHERE state IN ('starting', 'idle', 'busy', 'stopping', 'lost') GROUP BY state ORDER BY state",
+        )?,
+        oldest_queued_at: oldest.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(rows::time).transpose()?,
+    })
+}
+
+/// Writes, so that a full disk or a lost mount is noticed.
+pub(super) fn ping(connection: &Connection) -> Outcome<()> {
+    let written = connection.prepare_cached("UPDATE meta SET value = value + 1 WHERE key = 'ping'")?.execute([])?;
+    if written == 1 { Ok(()) } else { Err(Fault::corrupt("the row for pings is not there")) }
+}

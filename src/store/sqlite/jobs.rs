@@ -1,0 +1,202 @@
+//! Reading and writing jobs and their attempts.
+
+use std::fmt::Write as _;
+
+use rusqlite::{Connection, OptionalExtension as _, ToSql, named_params, params};
+
+use super::fault::{Fault, Outcome};
+use super::rows;
+use crate::domain::{Attempt, GitLabJob, Job, JobId, JobState, RequirementId};
+use crate::store::JobFilter;
+
+/// One job.
+pub(super) fn find(connection: &Connection, id: &str) -> Outcome<Option<Job>> {
+    let mut statement = connection.prepare_cached(&format!("{} WHERE j.id = ?1", rows::JOB))?;
+    let found = statement.query_and_then([id], rows::job)?.next();
+    found.transpose()
+}
+
+/// One job that another row says is there.
+pub(super) fn expect(connection: &Connection, id: &str) -> Outcome<Job> {
+    find(connection, id)?.ok_or_else(|| Fault::corrupt(format!("job {id} is not there")))
+}
+
+/// Stores a new job.
+pub(super) fn insert(connection: &Connection, job: &Job, requirement: RequirementId) -> Outcome<()> {
+    let not_before = match &job.state {
+        JobState::Queued { not_before } => not_before.map(rows::millis),
+        JobState::Starting | JobState::Running | JobState::Ended { .. } => return Err(Fault::corrupt("a new job that does not wait")),
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO jobs (id, requirement_id, source, project, class, priority, spec, state, not_before, created_at) \
+             VALUES (:id, :requirement, :source, :project, :class, :priority, :spec, 'queued', :not_before, :created_at)",
+        )?
+        .execute(named_params! {
+            ":id": job.id.as_str(),
+            ":requirement": requirement.0,
+            ":source": job.spec.source.as_str(),
+            ":project": job.spec.project.as_ref().map(crate::domain::ids::ProjectName::as_str),
+            ":class": job.spec.requirement.class.as_str(),
+            ":priority": job.spec.priority,
+            ":spec": rows::json(&job.spec)?,
+            ":not_before": not_before,
+            ":created_at": rows::millis(job.created_at),
+        })?;
+    Ok(())
+}
+
+/// Writes what can change of a job, its latest attempt included; one that has ended is forgotten as far as only the broker needs it.
+pub(super) fn update(connection: &Connection, job: &Job) -> Outcome<()> {
+    let (not_before, ended) = match &job.state {
+        JobState::Queued { not_before } => (not_before.map(rows::millis), None),
+        JobState::Starting | JobState::Running => (None, None),
+        JobState::Ended { at, outcome } => (None, Some((rows::millis(*at), rows::json(outcome)?))),
+    };
+    let (ended_at, outcome) = ended.unzip();
+    connection
+        .prepare_cached(
+            "UPDATE jobs SET state = :state, not_before = :not_before, ended_at = :ended_at, outcome = :outcome, attempt = :attempt, \
+             infrastructure_failures = :infrastructure, own_failures = :own, cancel_reason = :reason, cancel_at = :cancel_at WHERE id = :id",
+        )?
+        .execute(named_params! {
+            ":id": job.id.as_str(),
+            ":state": job.state.name(),
+            ":not_before": not_before,
+            ":ended_at": ended_at,
+            ":outcome": outcome,
+            ":attempt": job.attempt.as_ref().map_or(0, |attempt| attempt.number),
+            ":infrastructure": job.infrastructure_failures,
+            ":own": job.own_failures,
+            ":reason": job.cancel.as_ref().map(|cancel| cancel.reason.as_str()),
+            ":cancel_at": job.cancel.as_ref().map(|cancel| rows::millis(cancel.at)),
+        })?;
+    if let Some(attempt) = &job.attempt {
+        save_attempt(connection, &job.id, attempt)?;
+    }
+    if job.has_ended() {
+        connection
+            .prepare_cached("UPDATE gitlab_jobs SET reference = NULL, token = NULL, payload = NULL WHERE job_id = ?1 AND token IS NOT NULL")?
+            .execute([job.id.as_str()])?;
+    }
+    Ok(())
+}
+
+fn save_attempt(connection: &Connection, job: &JobId, attempt: &Attempt) -> Outcome<()> {
+    let (ended_at, outcome) = match &attempt.ended {
+        Some((at, outcome)) => (Some(rows::millis(*at)), Some(rows::json(outcome)?)),
+        None => (None, None),
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO attempts (job_id, number, runner_id, host, placement, started_at, ended_at, outcome) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (job_id, number) DO UPDATE SET \
+             started_at = excluded.started_at, ended_at = excluded.ended_at, outcome = excluded.outcome",
+        )?
+        .execute(params![
+            job.as_str(),
+            attempt.number,
+            attempt.runner.as_str(),
+            attempt.host.as_str(),
+            rows::json(&attempt.placement)?,
+            attempt.started_at.map(rows::millis),
+            ended_at,
+            outcome,
+        ])?;
+    Ok(())
+}
+
+/// All attempts, first to latest.
+pub(super) fn attempts(connection: &Connection, job: &JobId) -> Outcome<Vec<Attempt>> {
+    let mut statement = connection.prepare_cached(&format!("{} WHERE job_id = ?1 ORDER BY number", rows::ATTEMPT))?;
+    let found = statement.query_and_then([job.as_str()], rows::attempt)?;
+    found.collect()
+}
+
+/// Jobs, newest first. With any filter each state is asked by itself, because then an index answers in the order wanted.
+pub(super) fn list(connection: &Connection, filter: &JobFilter) -> Outcome<Vec<Job>> {
+    let filtered = filter.project.is_some() || filter.class.is_some();
+    let mut found = Vec::new();
+    if filter.states.is_empty() && !filtered {
+        found = page(connection, filter, None)?;
+    } else if filter.states.is_empty() {
+        for state in JobState::NAMES {
+            found.append(&mut page(connection, filter, Some(state))?);
+        }
+    } else {
+        for (index, state) in filter.states.iter().enumerate() {
+            if !filter.states[..index].contains(state) {
+                found.append(&mut page(connection, filter, Some(state))?);
+            }
+        }
+    }
+    found.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+    found.truncate(filter.limit as usize);
+    Ok(found)
+}
+
+fn page(connection: &Connection, filter: &JobFilter, state: Option<&str>) -> Outcome<Vec<Job>> {
+    let project = filter.project.as_ref().map(crate::domain::ids::ProjectName::as_str);
+    let class = filter.class.as_ref().map(crate::domain::ids::ClassName::as_str);
+    let before = filter.before.as_ref().map(crate::domain::ids::JobId::as_str);
+    let parts = [("j.project = ", project), ("j.class = ", class), ("j.state = ", state), ("j.id < ", before)];
+    query_page(connection, rows::JOB, &parts, "j.id", filter.limit, rows::job)
+}
+
+/// One page of a list: only the conditions that are given are in the text, so that the planner finds their index.
+pub(super) fn query_page<T>(
+    connection: &Connection,
+    select: &str,
+    conditions: &[(&str, Option<&str>)],
+    order: &str,
+    limit: u32,
+    read: fn(&rusqlite::Row<'_>) -> Outcome<T>,
+) -> Outcome<Vec<T>> {
+    let mut sql = select.to_owned();
+    let mut values: Vec<&dyn ToSql> = Vec::new();
+    for (condition, value) in conditions {
+        if let Some(value) = value {
+            sql.push_str(if values.is_empty() { " WHERE " } else { " AND " });
+            sql.push_str(condition);
+            sql.push('?');
+            values.push(value);
+        }
+    }
+    let _ = write!(sql, " ORDER BY {order} DESC LIMIT ?");
+    values.push(&limit);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_and_then(values.as_slice(), read)?;
+    found.collect()
+}
+
+/// Stores what the broker needs of a job.
+pub(super) fn insert_gitlab(connection: &Connection, job: &JobId, gitlab: &GitLabJob) -> Outcome<()> {
+    connection
+        .prepare_cached("INSERT INTO gitlab_jobs (job_id, url, gitlab_id, reference, token, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![job.as_str(), gitlab.reference.url, gitlab_id(gitlab)?, rows::json(&gitlab.reference)?, gitlab.token, gitlab.payload])?;
+    Ok(())
+}
+
+/// The job of ours that was made of a job of GitLab.
+pub(super) fn of_gitlab(connection: &Connection, gitlab: &GitLabJob) -> Outcome<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT job_id FROM gitlab_jobs WHERE url = ?1 AND gitlab_id = ?2")?;
+    Ok(statement.query_row(params![gitlab.reference.url, gitlab_id(gitlab)?], |row| row.get(0)).optional()?)
+}
+
+fn gitlab_id(gitlab: &GitLabJob) -> Outcome<i64> {
+    i64::try_from(gitlab.reference.job_id).map_err(|_| Fault::corrupt(format!("{} is no id of a job of GitLab", gitlab.reference.job_id)))
+}
+
+/// What the broker needs, until the job ends.
+pub(super) fn gitlab(connection: &Connection, job: &JobId) -> Outcome<Option<GitLabJob>> {
+    let mut statement = connection.prepare_cached("SELECT reference, token, payload FROM gitlab_jobs WHERE job_id = ?1")?;
+    let row = statement.query_row([job.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let (reference, token, payload): (Option<String>, Option<String>, Option<String>) = row.unwrap_or_default();
+    match (reference, token, payload) {
+        (Some(reference), Some(token), Some(payload)) => {
+            Ok(Some(GitLabJob { reference: rows::from_json("a job's origin", &reference)?, token, payload }))
+        }
+        (None, None, None) => Ok(None),
+        _ => Err(Fault::corrupt(format!("half of what the broker needs of job {job}"))),
+    }
+}

@@ -1,0 +1,201 @@
+//! The queue in one `SQLite` file: one thread writes in groups, two read, and no thread of the runtime ever waits for the disk.
+//!
+//! ```text
+//!  Store methods ──▶ writer.rs (one thread, one transaction for all that wait) ──▶ queue.rs, steps.rs, history.rs ──▶ jobs.rs, runners.rs
+//!               └──▶ reader.rs (two threads, read-only)                       ──▶        the same                 ──▶ rows.rs
+//! ```
+//!
+//! How many jobs wait, and how many there are, is kept in counters by triggers (`migrations/0001.sql`), so no answer depends on the
+//! queue's length.
+
+mod fault;
+mod history;
+mod jobs;
+mod migrations;
+mod open;
+mod queue;
+mod reader;
+mod rows;
+mod runners;
+mod steps;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use self::reader::Readers;
+use self::writer::{Notice, Writer};
+use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
+use crate::domain::clock::truncate_to_millis;
+use crate::domain::job::CancelEffect;
+use crate::domain::step::{Aggregate, Step};
+use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, Runner, RunnerId};
+
+/// The durable queue in one `SQLite` file.
+///
+/// Dropping it waits until what was asked for is written, and frees the file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // In the order in which they are dropped: the lock last.
+    readers: Readers,
+    writer: Writer,
+    instance: String,
+    _lock: File,
+}
+
+/// How well writes were grouped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupTally {
+    /// Transactions committed since the store was opened.
+    pub commits: u64,
+    /// Operations in them.
+    pub operations: u64,
+}
+
+impl SqliteStore {
+    /// Opens the database, or makes it when there is none. Reads and checks the file: call it before the service serves.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] naming the file when another process has it, when it is damaged, not ours or written by a newer
+    /// program, or when the file system refuses. Never replaces what is there.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        const DOING: &str = "open the database";
+        let failed = |source: open::OpenError| StoreError::Unavailable { doing: DOING, source: Box::new(source) };
+        let opened = open::open(path).map_err(failed)?;
+        let readers = Readers::start(path).map_err(failed)?;
+        let writer = Writer::start(opened.writer).map_err(|source| StoreError::Unavailable { doing: DOING, source: Box::new(source) })?;
+        Ok(Self { readers, writer, instance: opened.instance, _lock: opened.lock })
+    }
+
+    /// How well writes were grouped, for metrics and tests.
+    pub fn tally(&self) -> GroupTally {
+        let tally = self.writer.tally();
+        GroupTally { commits: tally.commits.load(Ordering::Relaxed), operations: tally.operations.load(Ordering::Relaxed) }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.writer.changes()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.call("show that it can write", Notice::Quiet, history::ping).await?;
+        self.readers.ask("show that it can read", |connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+
+    async fn submit(&self, new: NewJob) -> Result<Submission, StoreError> {
+        self.writer.call("store a job", Notice::Changes, move |connection| queue::submit(connection, &new)).await
+    }
+
+    async fn record_delivery(&self, delivery: Delivery, at: Timestamp) -> Result<Recorded, StoreError> {
+        let work = move |connection: &_| history::record_delivery(connection, &delivery, at);
+        self.writer.call("remember a delivery", Notice::Changes, work).await
+    }
+
+    async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError> {
+        let (job, at) = (job.clone(), truncate_to_millis(at));
+        self.writer.call("cancel a job", Notice::Changes, move |connection| steps::cancel(connection, &job, reason, at)).await
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
+        self.readers.ask("look at the queue", queue::waiting).await
+    }
+
+    async fn promote_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.writer.call("end back-offs", Notice::Changes, move |connection| queue::promote_due(connection, at)).await
+    }
+
+    async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
+        let (candidates, at) = (candidates.to_vec(), truncate_to_millis(at));
+        self.writer.call("claim a job", Notice::Changes, move |connection| queue::claim(connection, &candidates, at)).await
+    }
+
+    async fn assign(&self, runner: &RunnerId, at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
+        let (runner, at) = (runner.clone(), truncate_to_millis(at));
+        self.writer.call("assign a job", Notice::Changes, move |connection| queue::assign(connection, &runner, at)).await
+    }
+
+    async fn plan_runner(&self, runner: &Runner) -> Result<(), StoreError> {
+        let runner = runner.clone();
+        self.writer.call("store a runner", Notice::Changes, move |connection| runners::insert(connection, &runner)).await
+    }
+
+    async fn apply(&self, runner: &RunnerId, step: Step, at: Timestamp) -> Result<Aggregate, StoreError> {
+        let (runner, at) = (runner.clone(), truncate_to_millis(at));
+        self.writer.call("take a step", Notice::Changes, move |connection| steps::apply(connection, &runner, &step, at)).await
+    }
+
+    async fn note(&self, runner: &RunnerId, kind: EventKind, at: Timestamp) -> Result<(), StoreError> {
+        let runner = runner.clone();
+        self.writer.call("add to the history", Notice::Changes, move |connection| steps::note(connection, &runner, &kind, at)).await
+    }
+
+    async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
+        let id = id.clone();
+        self.readers.ask("read a job", move |connection| jobs::find(connection, id.as_str())).await
+    }
+
+    async fn jobs(&self, filter: JobFilter) -> Result<Vec<Job>, StoreError> {
+        self.readers.ask("list jobs", move |connection| jobs::list(connection, &filter)).await
+    }
+
+    async fn attempts(&self, job: &JobId) -> Result<Vec<Attempt>, StoreError> {
+        let job = job.clone();
+        self.readers.ask("list attempts", move |connection| jobs::attempts(connection, &job)).await
+    }
+
+    async fn gitlab_job(&self, job: &JobId) -> Result<Option<GitLabJob>, StoreError> {
+        let job = job.clone();
+        self.readers.ask("read a job of GitLab", move |connection| jobs::gitlab(connection, &job)).await
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError> {
+        self.readers.ask("read the history", move |connection| history::events(connection, &query)).await
+    }
+
+    async fn runner(&self, id: &RunnerId) -> Result<Option<Aggregate>, StoreError> {
+        let id = id.clone();
+        let work = move |connection: &_| runners::find(connection, &id)?.map(|runner| runners::with_job(connection, runner)).transpose();
+        self.readers.ask("read a runner", work).await
+    }
+
+    async fn runners(&self, filter: RunnerFilter) -> Result<Vec<Runner>, StoreError> {
+        self.readers.ask("list runners", move |connection| runners::list(connection, &filter)).await
+    }
+
+    async fn open_runners(&self, host: &HostId) -> Result<Vec<Aggregate>, StoreError> {
+        let host = host.clone();
+        self.readers.ask("list open runners", move |connection| runners::open(connection, &host)).await
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        self.readers.ask("count", history::counts).await
+    }
+
+    async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        loop {
+            let work = move |connection: &_| history::forget_keys(connection, before);
+            let some = self.writer.call("forget old keys", Notice::Quiet, work).await?;
+            forgotten += some;
+            if some == 0 {
+                return Ok(forgotten);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

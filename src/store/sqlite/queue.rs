@@ -1,0 +1,166 @@
+//! The queue: what comes in, what waits, and who gets it. Nothing here reads more of the queue than its heads.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::fault::{Fault, Outcome};
+use super::{history, jobs, rows, runners};
+use crate::domain::{Aggregate, EventKind, Job, Requirement, RequirementId, Runner, RunnerId};
+use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
+
+/// Takes a job in, or tells why not.
+pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submission> {
+    if let Some(earlier) = earlier(connection, new)? {
+        return Ok(earlier);
+    }
+    let project = new.job.spec.project.as_ref().map_or("", |project| project.as_str());
+    let mut statement = connection.prepare_cached("SELECT jobs FROM queue_lengths WHERE project = ?1")?;
+    let waiting: i64 = statement.query_row([project], |row| row.get(0)).optional()?.unwrap_or(0);
+    if waiting >= i64::from(new.queue_limit) {
+        return Ok(Submission::QueueFull { limit: new.queue_limit });
+    }
+    let requirement = requirement_id(connection, &new.job.spec.requirement)?;
+    jobs::insert(connection, &new.job, requirement)?;
+    if let Some(gitlab) = &new.gitlab {
+        jobs::insert_gitlab(connection, &new.job.id, gitlab)?;
+    }
+    if let Some(IdempotencyKey { key, body_sha256 }) = &new.idempotency {
+        connection.prepare_cached("INSERT INTO idempotency (key, body_sha256, job_id, at) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            key,
+            body_sha256,
+            new.job.id.as_str(),
+            rows::millis(new.job.created_at)
+        ])?;
+    }
+    history::add(connection, &history::About::Job(&new.job), &EventKind::Submitted, new.job.created_at)?;
+    Ok(Submission::Created(Box::new(jobs::expect(connection, new.job.id.as_str())?)))
+}
+
+/// What became of the same submission when it came before.
+fn earlier(connection: &Connection, new: &NewJob) -> Outcome<Option<Submission>> {
+    if let Some(IdempotencyKey { key, body_sha256 }) = &new.idempotency {
+        let mut statement = connection.prepare_cached("SELECT body_sha256, job_id FROM idempotency WHERE key = ?1")?;
+        let known: Option<(Vec<u8>, String)> = statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if let Some((body, job)) = known {
+            if body != body_sha256 {
+                return Ok(Some(Submission::KeyReused));
+            }
+            return Ok(Some(Submission::Existing(Box::new(jobs::expect(connection, &job)?))));
+        }
+    }
+    let Some(gitlab) = &new.gitlab else { return Ok(None) };
+    let Some(job) = jobs::of_gitlab(connection, gitlab)? else { return Ok(None) };
+    Ok(Some(Submission::Existing(Box::new(jobs::expect(connection, &job)?))))
+}
+
+fn requirement_id(connection: &Connection, requirement: &Requirement) -> Outcome<RequirementId> {
+    let key = requirement.key();
+    let mut known = connection.prepare_cached("SELECT id FROM requirements WHERE key = ?1")?;
+    if let Some(id) = known.query_row([&key], |row| row.get(0)).optional()? {
+        return Ok(RequirementId(id));
+    }
+    connection.prepare_cached("INSERT INTO requirements (key, class, spec) VALUES (?1, ?2, ?3)")?.execute(params![
+        key,
+        requirement.class.as_str(),
+        rows::json(requirement)?
+    ])?;
+    Ok(RequirementId(connection.last_insert_rowid()))
+}
+
+/// The first waiting job of a requirement. Ordered so that the best of several is the smallest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    priority: std::cmp::Reverse<i64>,
+    order_key: i64,
+    job: String,
+}
+
+/// Which jobs of a requirement to look at.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Anywhere,
+    GitLab,
+}
+
+const HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, order_key LIMIT 1";
+const GITLAB_HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, order_key LIMIT 1";
+
+fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outcome<Option<Head>> {
+    let mut statement = connection.prepare_cached(match from {
+        From::Anywhere => HEAD,
+        From::GitLab => GITLAB_HEAD,
+    })?;
+    let read = |row: &rusqlite::Row<'_>| Ok(Head { priority: std::cmp::Reverse(row.get(0)?), order_key: row.get(1)?, job: row.get(2)? });
+    Ok(statement.query_row([requirement.0], read).optional()?)
+}
+
+/// The requirements for which jobs wait, best head first. How many is a counter that the database keeps, so the queue is not read.
+pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
+    let mut statement = connection.prepare_cached("SELECT id, spec, ready FROM requirements WHERE ready > 0")?;
+    let mut found = Vec::new();
+    for row in statement.query_and_then([], |row| Ok::<_, Fault>((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))? {
+        let (id, spec, ready) = row?;
+        let id = RequirementId(id);
+        let head = head(connection, id, From::Anywhere)?.ok_or_else(|| Fault::corrupt(format!("requirement {} has no first job", id.0)))?;
+        let requirement = rows::from_json("a requirement", &spec)?;
+        found.push((head, Waiting { id, requirement, jobs: rows::number("a count", ready)? }));
+    }
+    found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found.into_iter().map(|(_, waiting)| waiting).collect())
+}
+
+/// Makes jobs startable whose back-off is over; tells when the next one is due.
+pub(super) fn promote_due(connection: &Connection, at: Timestamp) -> Outcome<Option<Timestamp>> {
+    connection
+        .prepare_cached("UPDATE jobs SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= ?1")?
+        .execute([rows::millis(at)])?;
+    let mut next = connection.prepare_cached("SELECT min(not_before) FROM jobs WHERE state = 'queued' AND not_before IS NOT NULL")?;
+    next.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(rows::time).transpose()
+}
+
+/// Claims the best waiting job of all candidates for its candidate's runner.
+pub(super) fn claim(connection: &Connection, candidates: &[Candidate], at: Timestamp) -> Outcome<Option<Aggregate>> {
+    let mut best: Option<(Head, &Candidate)> = None;
+    for candidate in candidates {
+        if let Some(head) = head(connection, candidate.requirement, From::Anywhere)?
+            && best.as_ref().is_none_or(|(other, _)| head < *other)
+        {
+            best = Some((head, candidate));
+        }
+    }
+    let Some((head, candidate)) = best else { return Ok(None) };
+    let job = jobs::expect(connection, &head.job)?;
+    let (bound, event) = Aggregate::bind(candidate.runner.clone(), job, at)?;
+    save_bound(connection, &bound, &event, at, runners::insert)?;
+    Ok(Some(bound))
+}
+
+/// Gives the best waiting job of GitLab of the runner's class to the runner.
+pub(super) fn assign(connection: &Connection, runner: &RunnerId, at: Timestamp) -> Outcome<Option<Aggregate>> {
+    let runner = runners::expect(connection, runner)?;
+    let mut statement = connection.prepare_cached("SELECT id FROM requirements WHERE class = ?1 AND ready > 0")?;
+    let mut best: Option<Head> = None;
+    for id in statement.query_and_then([runner.class.as_str()], |row| row.get::<_, i64>(0).map_err(Fault::from))? {
+        let head = head(connection, RequirementId(id?), From::GitLab)?;
+        best = [best, head].into_iter().flatten().min();
+    }
+    let Some(head) = best else { return Ok(None) };
+    let (bound, event) = Aggregate::bind(runner, jobs::expect(connection, &head.job)?, at)?;
+    save_bound(connection, &bound, &event, at, runners::update)?;
+    Ok(Some(bound))
+}
+
+fn save_bound(
+    connection: &Connection,
+    bound: &Aggregate,
+    event: &EventKind,
+    at: Timestamp,
+    save_runner: fn(&Connection, &Runner) -> Outcome<()>,
+) -> Outcome<()> {
+    let update = |job: &Job| jobs::update(connection, job);
+    bound.job.as_ref().map(update).transpose()?;
+    save_runner(connection, &bound.runner)?;
+    history::add(connection, &history::About::Runner(&bound.runner), event, at)
+}

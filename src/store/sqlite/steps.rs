@@ -1,0 +1,50 @@
+//! What happens to a runner and its job: load, let the domain decide, write what came out.
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::fault::Outcome;
+use super::{history, jobs, runners};
+use crate::domain::job::CancelEffect;
+use crate::domain::{Aggregate, EndReason, EventKind, Job, JobId, RunnerId, Step};
+
+/// Takes a step.
+pub(super) fn apply(connection: &Connection, runner: &RunnerId, step: &Step, at: Timestamp) -> Outcome<Aggregate> {
+    let before = runners::with_job(connection, runners::expect(connection, runner)?)?;
+    let mut after = before.clone();
+    let events = after.apply(step, at)?;
+    if after.runner != before.runner {
+        runners::update(connection, &after.runner)?;
+    }
+    if let Some(job) = after.job.as_ref().filter(|job| before.job.as_ref() != Some(job)) {
+        jobs::update(connection, job)?;
+    }
+    for event in &events {
+        history::add(connection, &history::About::Runner(&after.runner), event, at)?;
+    }
+    Ok(after)
+}
+
+/// Adds to a runner's history.
+pub(super) fn note(connection: &Connection, runner: &RunnerId, kind: &EventKind, at: Timestamp) -> Outcome<()> {
+    let runner = runners::expect(connection, runner)?;
+    history::add(connection, &history::About::Runner(&runner), kind, at)
+}
+
+/// Notes that a job should end.
+pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at: Timestamp) -> Outcome<Option<(Job, CancelEffect)>> {
+    let Some(mut job) = jobs::find(connection, id.as_str())? else { return Ok(None) };
+    let effect = job.cancel(reason, at);
+    let events: &[EventKind] = match effect {
+        CancelEffect::Ended => &[EventKind::CancelRequested { reason }, EventKind::Ended],
+        CancelEffect::Requested => &[EventKind::CancelRequested { reason }],
+        CancelEffect::AlreadyRequested | CancelEffect::AlreadyEnded => &[],
+    };
+    if !events.is_empty() {
+        jobs::update(connection, &job)?;
+    }
+    for event in events {
+        history::add(connection, &history::About::Job(&job), event, at)?;
+    }
+    Ok(Some((job, effect)))
+}

@@ -1,0 +1,50 @@
+//! The tests' own engine, looked at with the `docker` command: a second opinion that shares no code with the daemon.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Where it is. `make test` starts it and says so in the environment.
+pub(crate) fn host() -> String {
+    let host = std::env::vars().find(|(name, _)| name == "DOCKER_HOST").map(|(_, value)| value);
+    let marked = std::env::vars().any(|(name, _)| name == "RC_TEST_ENGINE");
+    match host {
+        Some(host) if marked => host,
+        _ => panic!("these tests need their own engine: run them with `make test`"),
+    }
+}
+
+/// The `docker` command's output; fails with its words when it fails.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).env("DOCKER_HOST", host()).output().expect("the docker command");
+    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Names of all containers, in any state, of the daemon whose machine is called `name`.
+pub(crate) fn containers(name: &str) -> Vec<String> {
+    let filter = format!("label=runner-coordinator.host={name}");
+    docker(&["ps", "--all", "--no-trunc", "--filter", &filter, "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
+}
+
+/// Takes a daemon's network away: it outlives the daemon on purpose.
+pub(crate) fn remove_networks(_name: &str, data: &Path) {
+    let Some(instance) = instance(data) else { return };
+    let filter = format!("label=runner-coordinator.instance={instance}");
+    for network in docker(&["network", "ls", "--quiet", "--filter", &filter]).lines() {
+        docker(&["network", "rm", network]);
+    }
+}
+
+/// Takes everything of a daemon away, after a test that failed.
+pub(crate) fn remove_everything(name: &str, data: &Path) {
+    for container in containers(name) {
+        docker(&["rm", "--force", "--volumes", &container]);
+    }
+    remove_networks(name, data);
+}
+
+fn instance(data: &Path) -> Option<String> {
+    let database = std::fs::read_dir(data).ok()?.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "db"))?;
+    let connection = rusqlite::Connection::open(database).ok()?;
+    connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0)).ok()
+}
