@@ -54,7 +54,7 @@ to_gitlab() {
 write_config() {
     mkdir -p "$state/data"
     cat >"$state/config.toml" <<TOML
-# Written by make run; the annotated example is config/example.toml.
+# Written by make run; the annotated example is config/runner-coordinator.toml.
 data_dir = "$state/data"
 
 [http]
