@@ -2,7 +2,10 @@
 //!
 //! The rooms, bottom to top; each uses only those above it in this list. `docs/architecture.md` is the map.
 
-pub mod docker;
 pub mod domain;
-pub mod security;
+
 pub mod store;
+
+pub mod security;
+
+pub mod docker;
