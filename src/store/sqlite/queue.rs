@@ -82,9 +82,9 @@ enum From {
     GitLab,
 }
 
-const HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready \
+pub(super) const HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready \
      WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, order_key LIMIT 1";
-const GITLAB_HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
+pub(super) const GITLAB_HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
      WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, order_key LIMIT 1";
 
 fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outcome<Option<Head>> {
