@@ -114,9 +114,12 @@ pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
 /// Makes jobs startable whose back-off is over; tells when the next one is due.
 pub(super) fn promote_due(connection: &Connection, at: Timestamp) -> Outcome<Option<Timestamp>> {
     connection
-        .prepare_cached("UPDATE jobs SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= ?1")?
+        .prepare_cached(
+            "UPDATE jobs INDEXED BY jobs_due SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= ?1",
+        )?
         .execute([rows::millis(at)])?;
-    let mut next = connection.prepare_cached("SELECT min(not_before) FROM jobs WHERE state = 'queued' AND not_before IS NOT NULL")?;
+    let mut next =
+        connection.prepare_cached("SELECT min(not_before) FROM jobs INDEXED BY jobs_due WHERE state = 'queued' AND not_before IS NOT NULL")?;
     next.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(rows::time).transpose()
 }
 

@@ -189,8 +189,11 @@ async fn no_question_scans_the_queue() {
         (job("j.project = 'p' AND j.state = 'queued' AND j.id < 'x'"), "jobs_by_project "),
         (job("j.class = 'p' AND j.state = 'queued' AND j.id < 'x'"), "jobs_by_class "),
         ("SELECT min(created_at) FROM jobs INDEXED BY jobs_oldest WHERE state = 'queued'".to_owned(), "jobs_oldest"),
-        ("SELECT min(not_before) FROM jobs WHERE state = 'queued' AND not_before IS NOT NULL".to_owned(), "jobs_due"),
-        ("UPDATE jobs SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= 5".to_owned(), "jobs_due"),
+        ("SELECT min(not_before) FROM jobs INDEXED BY jobs_due WHERE state = 'queued' AND not_before IS NOT NULL".to_owned(), "jobs_due"),
+        (
+            "UPDATE jobs INDEXED BY jobs_due SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= 5".to_owned(),
+            "jobs_due",
+        ),
         ("SELECT id, spec, ready FROM requirements WHERE ready > 0".to_owned(), "requirements_ready"),
         (format!("{} WHERE job_id = 'x' AND seq > 5 ORDER BY seq LIMIT 5", rows::EVENT), "events_by_job "),
         (format!("{} WHERE host = 'x' AND state <> 'gone' ORDER BY id", rows::RUNNER), "runners_open "),

@@ -32,7 +32,8 @@ async fn hold(writer: &Writer, until: std::sync::mpsc::Receiver<()>) {
         let _ = until.recv();
         Ok(())
     };
-    writer.call("hold", Notice::Quiet, wait).await.expect("held");
+    // It may share the fate of its group.
+    let _ = writer.call("hold", Notice::Quiet, wait).await;
 }
 
 #[tokio::test]
