@@ -1,6 +1,7 @@
 //! Every step in every state, and long random lives: what must never happen does not.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -123,7 +124,7 @@ fn every_step_in_every_state() {
     for source in [Source::Api, Source::GitLab] {
         for (runner, state) in runner_states() {
             for (job, held) in jobs(source) {
-                table.push_str(&format!("{} job {job}, runner {runner}:\n", source.as_str()));
+                let _ = writeln!(table, "{} job {job}, runner {runner}:", source.as_str());
                 for (name, step) in steps() {
                     let before = aggregate(state, held.clone());
                     let mut after = before.clone();
@@ -140,7 +141,7 @@ fn every_step_in_every_state() {
                             format!("runner {}{reason}, job {job}, events [{}]", after.runner.state.name(), events.join(" "))
                         }
                     };
-                    table.push_str(&format!("  {name:<12} {line}\n"));
+                    let _ = writeln!(table, "  {name:<12} {line}");
                 }
             }
         }
