@@ -5,6 +5,7 @@
 mod compare;
 mod env;
 mod key;
+pub mod profile;
 mod token;
 mod webhook;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::SystemRandom;
 use secrecy::SecretString;
 
+pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
 pub use token::Principal;
 pub use webhook::{WebhookDenied, WebhookHeaders};
 
@@ -111,6 +113,14 @@ impl SecurityManager {
         token::generate_api_token()
     }
 
+    /// Turns the administrator's decisions into a profile, which a container cannot be made without.
+    ///
+    /// # Errors
+    /// Names the field of the request that no container may have.
+    pub fn harden(&self, request: ProfileRequest) -> Result<HardenedProfile, FieldFault> {
+        HardenedProfile::new(request)
+    }
+
     /// Whether a webhook comes from our GitLab.
     ///
     /// # Errors
@@ -126,6 +136,14 @@ impl SecurityManager {
     pub fn sanitise_env(&self, field: &str, env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Vec<FieldFault>> {
         env::sanitise(field, env, self.env_limits)
     }
+}
+
+/// The SHA-256 of what is public: bodies that must be told apart. Secrets are compared by the manager.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    digest
 }
 
 #[cfg(test)]
