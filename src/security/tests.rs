@@ -95,7 +95,7 @@ fn api_tokens_are_known_by_their_digest_alone() {
     assert_ne!(token.expose_secret(), other.expose_secret());
     assert!(token.expose_secret().starts_with("rca-") && digest.len() == 64);
     let sha256 = super::sha256(token.expose_secret().as_bytes());
-    assert_eq!(digest, sha256.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    assert_eq!(digest, sha256.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")));
     let mut config = config();
     config.http.tokens.push(ApiToken { name: "first".into(), role: Role::Viewer, sha256: [7; 32] });
     config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, sha256 });
