@@ -108,10 +108,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
     let class = faults.keep(class_of(body.class.as_deref(), config));
     let image = image_of(body.image.as_deref(), class, &mut faults);
     let command = command_of(body.command, config.limits.command_bytes, &mut faults);
-    let env = security.sanitise_env("env", body.env.unwrap_or_default()).unwrap_or_else(|found| {
-        faults.0.extend(found);
-        BTreeMap::new()
-    });
+    let env = env_of(body.env.unwrap_or_default(), security, &mut faults);
     let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
     let gpus = body.gpus.and_then(|gpus| gpus_of(gpus, &mut faults));
@@ -180,6 +177,13 @@ fn command_of(given: Option<Vec<String>>, limit: MemoryBytes, faults: &mut Fault
         faults.add("command", "must not hold a NUL character");
     }
     command
+}
+
+fn env_of(given: BTreeMap<String, String>, security: &SecurityManager, faults: &mut Faults) -> BTreeMap<String, String> {
+    security.sanitise_env("env", given).unwrap_or_else(|found| {
+        faults.0.extend(found);
+        BTreeMap::new()
+    })
 }
 
 fn exceeds(count: usize, limit: MemoryBytes) -> bool {

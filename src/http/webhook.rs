@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::extract::body_bytes;
 use super::problem::{Problem, quoted};
 use super::state::AppState;
-use crate::gitlab::webhook::{BuildStatus, Reading, read_event};
+use crate::gitlab::webhook::{self, BuildStatus, Reading};
 use crate::security::{WebhookHeaders, sha256};
 use crate::store::{Delivery, Recorded};
 
@@ -52,15 +52,11 @@ pub async fn receive(State(state): State<AppState>, request: Request) -> Result<
     let headers = request.headers().clone();
     let _room = state.rations.body(&headers).await;
     let body = body_bytes(request, &()).await?;
-    let token = headers.get("x-gitlab-token").map(HeaderValue::as_bytes);
-    state.security.verify_webhook(WebhookHeaders { token }, &body).map_err(|denied| {
-        tracing::warn!(%denied, "a webhook was refused: {denied}");
-        Problem::WebhookUnverified
-    })?;
+    let shown = WebhookHeaders { token: headers.get("x-gitlab-token").map(HeaderValue::as_bytes) };
+    state.security.verify_webhook(shown, &body).map_err(|_| Problem::WebhookUnverified)?;
     let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
-    let meaning = meaning_of(read_event(event, &body).map_err(|error| Problem::not_json(&error))?);
-    let event = quoted(event.unwrap_or("unnamed"));
-    let delivery = Delivery { key: delivery_key(&headers, &body), event, outcome: outcome_of(&meaning) };
+    let meaning = meaning_of(webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?);
+    let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning) };
     if state.store.record_delivery(delivery, state.clock.now()).await? == Recorded::Duplicate {
         return Ok(Json(Answer::ignored("duplicate")));
     }
@@ -82,11 +78,12 @@ fn meaning_of(reading: Reading) -> Meaning {
         Reading::Job(job) => job,
         Reading::Ignored(reason) => return Meaning::Nothing(reason),
     };
-    let reason = format!("nothing is to be done for a job that is {}", quoted(job.status.as_str()));
     match job.status {
         BuildStatus::Pending => Meaning::Ring,
-        BuildStatus::Canceled => Meaning::LookAgain(reason),
-        BuildStatus::Created | BuildStatus::Running | BuildStatus::Success | BuildStatus::Failed | BuildStatus::Other(_) => Meaning::Nothing(reason),
+        BuildStatus::Canceled => Meaning::LookAgain("the job was canceled".to_owned()),
+        BuildStatus::Created | BuildStatus::Running | BuildStatus::Success | BuildStatus::Failed | BuildStatus::Other(_) => {
+            Meaning::Nothing(format!("nothing to do for status {}", quoted(job.status.as_str())))
+        }
     }
 }
 
@@ -107,4 +104,9 @@ fn delivery_key(headers: &HeaderMap, body: &[u8]) -> String {
         let digest: String = sha256(body).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("sha256:{digest}")
     })
+}
+
+fn event_name(headers: &HeaderMap) -> String {
+    let name = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok()).unwrap_or("unnamed");
+    quoted(name)
 }

@@ -73,6 +73,8 @@ begin() {
     setsid "$@" >>"$state/$name.log" 2>&1 </dev/null &
     printf '%s %s\n' "$!" "$(basename -- "$1")" >"$state/$name.pid"
     disown
+    # Until then the process is still this shell, and later looks would not know it.
+    until_true 2 pid_of "$name" >/dev/null || died "$name" "$1 ended at once"
 }
 
 # finish NAME SECONDS: ends a program that `begin` started, by its process id.
