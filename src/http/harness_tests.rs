@@ -164,7 +164,7 @@ image = "debian:bookworm"
     }
 
     pub(super) async fn post(&self, path: &str, body: &str) -> Answer {
-        self.send(request("POST", path, &[("content-type", "application/json")], body)).await
+        self.send(request("POST", path, &[("content-type", "application/json")], body.to_owned())).await
     }
 
     /// Submits a job and answers with its id.
