@@ -146,14 +146,6 @@ impl SecurityManager {
     }
 }
 
-/// The SHA-256 of what is public: bodies that must be told apart. Secrets are compared by the manager.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    digest
-}
-
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
