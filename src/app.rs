@@ -40,6 +40,9 @@ pub enum StartError {
     /// Own keys could not be read or made.
     #[error("the daemon's own keys cannot be used")]
     Security(#[from] SecurityError),
+    /// The logs of jobs have no place.
+    #[error("the logs of jobs cannot be kept in data_dir")]
+    Logs(#[source] std::io::Error),
     /// The engine's address makes no sense.
     #[error("docker.host cannot be used")]
     Docker(#[from] DriverError),
@@ -94,7 +97,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let StoreUrl::Sqlite(path) = &config.store;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path)?);
     let security = Arc::new(SecurityManager::open(&config.data_dir, &config)?);
-    let logs = Arc::new(LogStore::new(config.data_dir.join("logs"), config.limits.log_size.0));
+    let logs = Arc::new(LogStore::new(config.data_dir.join("logs"), config.limits.log_size.0).map_err(StartError::Logs)?);
     let driver = match outside.driver {
         Some(driver) => driver,
         None => Arc::new(DockerDriver::new(&config.docker.host, store.instance().to_owned(), logins(&config))?),

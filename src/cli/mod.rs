@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use crate::app::{self, Outside};
 use crate::config::Config;
 use crate::lifecycle::{Ended, Lifecycle, Signals};
-use crate::security::generate_api_token;
+use crate::security::SecurityManager;
 use crate::telemetry::{self, LogFormat};
 
 /// Takes CI jobs from GitLab and a REST API and runs each in one hardened, throw-away container.
@@ -95,7 +95,7 @@ async fn serve(config: Config) -> ExitCode {
 }
 
 fn new_token(name: &str) -> ExitCode {
-    match generate_api_token() {
+    match SecurityManager::generate_api_token() {
         Ok((token, digest)) => {
             say(&format!(
                 "token: {}\n\n[[http.tokens]]\nname = {name:?}\nrole = \"operator\"\nsha256 = \"{digest}\"",

@@ -38,7 +38,7 @@ fn plan() -> ContainerPlan {
 
 fn isolated() -> HardenedProfile {
     let base = HardenedProfile::for_tests();
-    crate::security::harden(ProfileRequest {
+    crate::security::SecurityManager::harden(ProfileRequest {
         user: base.user().to_owned(),
         cpus: base.cpus(),
         memory: base.memory(),

@@ -165,7 +165,7 @@ impl Tail {
         }
     }
 
-    async fn look(&self) -> Option<Look> {
+    async fn look(&mut self) -> Option<Look> {
         let job = self.store.job(&self.job).await.inspect_err(|error| tracing::warn!(%error, "a log that was followed broke off: {error}")).ok()??;
         let latest = latest_attempt(&job);
         let latest_ended = job.has_ended() || job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_some());

@@ -108,7 +108,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
     let class = faults.keep(class_of(body.class.as_deref(), config));
     let image = image_of(body.image.as_deref(), class, &mut faults);
     let command = command_of(body.command, config.limits.command_bytes, &mut faults);
-    let env = env_of(body.env.unwrap_or_default(), config, security, &mut faults);
+    let env = env_of(body.env.unwrap_or_default(), security, &mut faults);
     let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
     let gpus = body.gpus.and_then(|gpus| gpus_of(gpus, &mut faults));
@@ -179,19 +179,11 @@ fn command_of(given: Option<Vec<String>>, limit: MemoryBytes, faults: &mut Fault
     command
 }
 
-fn env_of(given: BTreeMap<String, String>, config: &Config, security: &SecurityManager, faults: &mut Faults) -> BTreeMap<String, String> {
-    let bytes = given.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
-    if exceeds(given.len(), MemoryBytes(u64::from(config.limits.env_vars))) {
-        faults.add("env", format!("must have at most {} variables", config.limits.env_vars));
-    } else if exceeds(bytes, config.limits.command_bytes) {
-        faults.add("env", format!("must be at most {} long", config.limits.command_bytes));
-    } else {
-        match security.sanitize_env(given) {
-            Ok(env) => return env,
-            Err(found) => faults.0.extend(found),
-        }
-    }
-    BTreeMap::new()
+fn env_of(given: BTreeMap<String, String>, security: &SecurityManager, faults: &mut Faults) -> BTreeMap<String, String> {
+    security.sanitise_env("env", given).unwrap_or_else(|found| {
+        faults.0.extend(found);
+        BTreeMap::new()
+    })
 }
 
 fn exceeds(count: usize, limit: MemoryBytes) -> bool {

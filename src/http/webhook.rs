@@ -4,14 +4,14 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
 use super::extract::body_bytes;
 use super::problem::{Problem, quoted};
 use super::state::AppState;
-use crate::gitlab::webhook::{self, BuildStatus, Event};
-use crate::security::sha256;
+use crate::gitlab::webhook::{self, BuildStatus, Reading};
+use crate::security::{WebhookHeaders, sha256};
 use crate::store::{Delivery, Recorded};
 
 /// Headers that name a delivery, the newer first. Both stay the same when GitLab sends it again.
@@ -52,9 +52,10 @@ pub async fn receive(State(state): State<AppState>, request: Request) -> Result<
     let headers = request.headers().clone();
     let _room = state.rations.body(&headers).await;
     let body = body_bytes(request, &()).await?;
-    state.security.verify_webhook(&headers, &body).map_err(|_| Problem::WebhookUnverified)?;
-    let event = webhook::read_event(&body).map_err(|error| Problem::not_json(&error))?;
-    let meaning = meaning_of(&event);
+    let shown = WebhookHeaders { token: headers.get("x-gitlab-token").map(HeaderValue::as_bytes) };
+    state.security.verify_webhook(shown, &body).map_err(|_| Problem::WebhookUnverified)?;
+    let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
+    let meaning = meaning_of(webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?);
     let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning) };
     if state.store.record_delivery(delivery, state.clock.now()).await? == Recorded::Duplicate {
         return Ok(Json(Answer::ignored("duplicate")));
@@ -72,12 +73,17 @@ pub async fn receive(State(state): State<AppState>, request: Request) -> Result<
     }))
 }
 
-fn meaning_of(event: &Event) -> Meaning {
-    let Event::Job(job) = event else { return Meaning::Nothing("not a job event".to_owned()) };
+fn meaning_of(reading: Reading) -> Meaning {
+    let job = match reading {
+        Reading::Job(job) => job,
+        Reading::Ignored(reason) => return Meaning::Nothing(reason),
+    };
     match job.status {
         BuildStatus::Pending => Meaning::Ring,
         BuildStatus::Canceled => Meaning::LookAgain("the job was canceled".to_owned()),
-        BuildStatus::Other => Meaning::Nothing("nothing to do for this status".to_owned()),
+        BuildStatus::Created | BuildStatus::Running | BuildStatus::Success | BuildStatus::Failed | BuildStatus::Other(_) => {
+            Meaning::Nothing(format!("nothing to do for status {}", quoted(job.status.as_str())))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::observer::chain;
 use crate::config::{Class, Network, Pull};
 use crate::docker::{DriverError, ResolvedImage};
 use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, JobState, Outcome, RunnerState, Step, Work};
+use crate::security::SecurityManager;
 use crate::store::StoreError;
 
 /// Least time between two notes about a pull in a job's history.
@@ -44,7 +45,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
     if broker_url.is_none() && needs_broker(&aggregate) {
         return Err(OpError::NotYet("the broker does not listen yet"));
     }
-    let profile = match shared.deps.security.harden(profile_request(&aggregate, class, shared.deps.config.limits.stop_grace)) {
+    let profile = match SecurityManager::harden(profile_request(&aggregate, class, shared.deps.config.limits.stop_grace)) {
         Ok(profile) => profile,
         Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,
     };

@@ -47,6 +47,14 @@ pub enum SecurityError {
     Random,
 }
 
+/// SHA-256 of some bytes, for telling a repetition from something new.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    digest
+}
+
 /// Decides who may do what.
 pub struct SecurityManager {
     comparer: compare::Comparer,
@@ -117,7 +125,7 @@ impl SecurityManager {
     ///
     /// # Errors
     /// Names the field of the request that no container may have.
-    pub fn harden(&self, request: ProfileRequest) -> Result<HardenedProfile, FieldFault> {
+    pub fn harden(request: ProfileRequest) -> Result<HardenedProfile, FieldFault> {
         HardenedProfile::new(request)
     }
 
@@ -136,6 +144,14 @@ impl SecurityManager {
     pub fn sanitise_env(&self, field: &str, env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Vec<FieldFault>> {
         env::sanitise(field, env, self.env_limits)
     }
+}
+
+/// The SHA-256 of what is public: bodies that must be told apart. Secrets are compared by the manager.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    digest
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ async fn a_cut_log_says_so_once_and_still_knows_where_its_writer_stands() {
         assert_eq!(writer.last(), Some((round * 10_000 + 4_999, 1)));
         writer.close().await.expect("closed");
         let shown = String::from_utf8(text(&store).await).expect("text");
-        assert_eq!(shown, "01234567890123456789abc01234567890123456789[log cut: limit of 100 bytes reached]\n", "in round {round}");
+        assert_eq!(shown, "01234567890123456789abc01234567890123456789abc[log cut: limit of 100 bytes reached]\n", "in round {round}");
         let size = std::fs::metadata(path(dir.path())).expect("a file").len();
         assert!(size < 40_000, "a log of at most 100 bytes takes {size}");
     }
@@ -142,7 +142,7 @@ proptest! {
     #[test]
     fn a_file_cut_anywhere_is_a_prefix(
         records in proptest::collection::vec((0_u64..6, 0_u8..5, proptest::collection::vec(any::<u8>(), 1..40)), 0..20),
-        cut in any::<prop::sample::Index>(), zeros in 0_usize..40, max in prop_oneof![Just(1_u64 << 20), 50_u64..300],
+        cut in any::<prop::sample::Index>(), zeros in prop_oneof![Just(0_usize), 1_usize..40], max in prop_oneof![Just(1_u64 << 20), 50_u64..300],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
@@ -163,7 +163,8 @@ proptest! {
             }
             drop(writer);
             let whole = std::fs::read(path(dir.path())).expect("a file");
-            let mut rest = whole[..cut.index(whole.len() + 1)].to_vec();
+            // Killed while writing; or, in the other half of the cases, a power cut that left zeros behind the last record.
+            let mut rest = if zeros == 0 { whole[..cut.index(whole.len() + 1)].to_vec() } else { whole };
             rest.resize(rest.len() + zeros, 0);
             std::fs::write(path(dir.path()), rest).expect("cut");
 

@@ -22,18 +22,25 @@ pub(super) async fn upload(
 ) -> Response {
     let token = header_token(&headers).unwrap_or_default();
     if let Err(refusal) = shared.write(|inner| held_job(inner, id, &token).map(|_| ())) {
-        return refusal;
+        return *refusal;
     }
     let Some(artifact) = file_of(form).await else {
-        return (StatusCode::BAD_REQUEST, Json(json!({ "message": "400 Bad request" })))
+        return (
+            StatusCode::BAD_REQUEST,
+            Json(json!({ "message": "400 Bad request" })),
+        )
             .into_response();
     };
     shared.write(|inner| match held_job(inner, id, &token) {
         Ok(job) => {
             job.artifacts.push(artifact);
-            (StatusCode::CREATED, Json(json!({ "message": "201 Created" }))).into_response()
+            (
+                StatusCode::CREATED,
+                Json(json!({ "message": "201 Created" })),
+            )
+                .into_response()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     })
 }
 
@@ -51,7 +58,10 @@ pub(super) async fn download(
         let Some(artifact) = job.artifacts.first() else {
             return StatusCode::NOT_FOUND.into_response();
         };
-        ([(header::CONTENT_TYPE, "application/octet-stream")], artifact.bytes.clone())
+        (
+            [(header::CONTENT_TYPE, "application/octet-stream")],
+            artifact.bytes.clone(),
+        )
             .into_response()
     })
 }
@@ -64,7 +74,11 @@ async fn file_of(mut form: Multipart) -> Option<ArtifactView> {
         let name = field.file_name().unwrap_or("artifacts.zip").to_owned();
         let bytes = field.bytes().await.ok()?.to_vec();
         if is_file {
-            found = Some(ArtifactView { name, size: bytes.len(), bytes });
+            found = Some(ArtifactView {
+                name,
+                size: bytes.len(),
+                bytes,
+            });
         }
     }
     found

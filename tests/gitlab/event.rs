@@ -97,7 +97,6 @@ fn commit_part(job: &Job, url: &str) -> Value {
     })
 }
 
-
 /// The old-style repository part.
 fn repository_part(job: &Job, url: &str) -> Value {
     let (path, name) = (&job.spec.project, project_name(&job.spec.project));
@@ -148,6 +147,10 @@ fn full_name(path: &str) -> String {
 
 /// The address for a checkout by SSH.
 fn ssh_url(path: &str, url: &str) -> String {
-    let host = url.split("://").last().and_then(|rest| rest.split(':').next()).unwrap_or("gitlab");
+    let host = url
+        .split("://")
+        .last()
+        .and_then(|rest| rest.split(':').next())
+        .unwrap_or("gitlab");
     format!("git@{host}:{path}.git")
 }

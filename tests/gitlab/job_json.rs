@@ -140,7 +140,11 @@ fn artifacts(job: &Job) -> Vec<Value> {
 
 /// Earlier jobs, with the token that opens their artifacts.
 fn dependencies(inner: &Inner, job: &Job) -> Vec<Value> {
-    let earlier = job.spec.dependencies.iter().filter_map(|id| inner.jobs.get(id));
+    let earlier = job
+        .spec
+        .dependencies
+        .iter()
+        .filter_map(|id| inner.jobs.get(id));
     earlier
         .map(|other| {
             let file = other.artifacts.first().map(|artifact| {

@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ring::digest::{SHA256, digest};
 
-use super::state::Shared;
+use super::state::{Shared, hex};
 
 /// Largest JSON body whose token is looked at.
 const MAX_JSON_BYTES: usize = 4 << 20;
@@ -43,7 +43,7 @@ pub(super) struct Fault {
 /// A short name for a token, so that a log or a failed assertion never shows the token itself.
 pub(crate) fn fingerprint(token: &str) -> String {
     let hash = digest(&SHA256, token.as_bytes());
-    hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.as_ref()[..6])
 }
 
 /// Middleware: injects failures, and writes down what was asked and answered.
@@ -56,7 +56,7 @@ pub(super) async fn record(
     let path = request.uri().path().to_owned();
     let (request, token) = match with_token(request).await {
         Ok(found) => found,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let fault = shared.write(|inner| {
         let hit = |fault: &&mut Fault| {
@@ -90,7 +90,7 @@ pub(super) fn header_token(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Finds the token in the headers or in a JSON body, and gives the request back whole.
-async fn with_token(request: Request) -> Result<(Request, Option<String>), Response> {
+async fn with_token(request: Request) -> Result<(Request, Option<String>), Box<Response>> {
     let json = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -102,7 +102,7 @@ async fn with_token(request: Request) -> Result<(Request, Option<String>), Respo
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, MAX_JSON_BYTES)
         .await
-        .map_err(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response())?;
+        .map_err(|_| Box::new(StatusCode::PAYLOAD_TOO_LARGE.into_response()))?;
     let token = serde_json::from_slice::<serde_json::Value>(&bytes)
         .ok()
         .and_then(|value| value.get("token")?.as_str().map(str::to_owned));

@@ -15,13 +15,15 @@ use super::state::{Inner, Job, Shared};
 pub(crate) const PRIVATE_TOKEN: &str = "glpat-stand-in";
 
 /// Refuses requests without [`PRIVATE_TOKEN`].
-fn authorised(headers: &HeaderMap) -> Result<(), Response> {
-    let token = headers.get("private-token").map(axum::http::HeaderValue::as_bytes);
+fn authorised(headers: &HeaderMap) -> Result<(), Box<Response>> {
+    let token = headers
+        .get("private-token")
+        .map(axum::http::HeaderValue::as_bytes);
     if token == Some(PRIVATE_TOKEN.as_bytes()) {
         return Ok(());
     }
     let body = Json(json!({ "message": "401 Unauthorized" }));
-    Err((StatusCode::UNAUTHORIZED, body).into_response())
+    Err(Box::new((StatusCode::UNAUTHORIZED, body).into_response()))
 }
 
 /// `GET /projects/:id/jobs`, with `scope[]=` as its one filter.
@@ -32,18 +34,24 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Response {
     if let Err(refusal) = authorised(&headers) {
-        return refusal;
+        return *refusal;
     }
     let query = query.unwrap_or_default().replace("%5B%5D", "[]");
-    let scopes: Vec<&str> =
-        query.split('&').filter_map(|pair| pair.strip_prefix("scope[]=")).collect();
+    let scopes: Vec<&str> = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("scope[]="))
+        .collect();
     shared.read(|inner| {
         let wanted = |job: &&Job| {
             job.spec.project_id == project
                 && (scopes.is_empty() || scopes.contains(&job.status.as_str()))
         };
-        let jobs: Vec<Value> =
-            inner.jobs.values().filter(wanted).map(|job| job_record(job, &shared.url)).collect();
+        let jobs: Vec<Value> = inner
+            .jobs
+            .values()
+            .filter(wanted)
+            .map(|job| job_record(job, &shared.url))
+            .collect();
         Json(jobs).into_response()
     })
 }
@@ -56,7 +64,7 @@ pub(super) async fn show(
 ) -> Response {
     match authorised(&headers) {
         Ok(()) => shared.read(|inner| found(inner, ids, &shared.url)),
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -67,7 +75,7 @@ pub(super) async fn cancel(
     headers: HeaderMap,
 ) -> Response {
     if let Err(refusal) = authorised(&headers) {
-        return refusal;
+        return *refusal;
     }
     shared.write(|inner| {
         inner.cancel(ids.1, &shared.url);
@@ -77,11 +85,17 @@ pub(super) async fn cancel(
 
 /// The record of one job of one project, or 404.
 fn found(inner: &Inner, (project, id): (i64, i64), url: &str) -> Response {
-    match inner.jobs.get(&id).filter(|job| job.spec.project_id == project) {
+    match inner
+        .jobs
+        .get(&id)
+        .filter(|job| job.spec.project_id == project)
+    {
         Some(job) => Json(job_record(job, url)).into_response(),
-        None => {
-            (StatusCode::NOT_FOUND, Json(json!({ "message": "404 Not found" }))).into_response()
-        }
+        None => (
+            StatusCode::NOT_FOUND,
+            Json(json!({ "message": "404 Not found" })),
+        )
+            .into_response(),
     }
 }
 

@@ -47,7 +47,11 @@ impl Asking {
 
 /// GitLab's answer to a token it does not know.
 fn forbidden() -> Response {
-    (StatusCode::FORBIDDEN, Json(json!({ "message": "403 Forbidden" }))).into_response()
+    (
+        StatusCode::FORBIDDEN,
+        Json(json!({ "message": "403 Forbidden" })),
+    )
+        .into_response()
 }
 
 /// `POST /runners/verify`.
@@ -81,7 +85,11 @@ pub(super) async fn request_job(
         inner.release_lapsed(std::time::Instant::now());
         let version = inner.queue_version.to_string();
         let unchanged = asking.last_update.as_deref() == Some(version.as_str());
-        let given = if unchanged { None } else { inner.assign(runner_id, features, &shared.url) };
+        let given = if unchanged {
+            None
+        } else {
+            inner.assign(runner_id, features, &shared.url)
+        };
         match given.and_then(|id| inner.jobs.get(&id)) {
             Some(job) => {
                 let answer = job_json(inner, job, &shared.url);
@@ -127,21 +135,30 @@ pub(super) async fn update_job(
     headers: HeaderMap,
     Json(update): Json<Update>,
 ) -> Response {
-    let token = header_token(&headers).or_else(|| update.token.clone()).unwrap_or_default();
+    let token = header_token(&headers)
+        .or_else(|| update.token.clone())
+        .unwrap_or_default();
     shared.write(|inner| {
         if let Err(refusal) = held_job(inner, id, &token) {
-            return refusal;
+            return *refusal;
         }
         let answer = apply(inner, id, &update, &shared.url);
         let interval = inner.trace_interval_seconds;
-        let Some(job) = inner.jobs.get_mut(&id) else { return forbidden() };
+        let Some(job) = inner.jobs.get_mut(&id) else {
+            return forbidden();
+        };
         job.updates.push(UpdateView {
             state: update.state.clone(),
             failure_reason: update.failure_reason.clone(),
             exit_code: update.exit_code,
             answer: answer.as_u16(),
         });
-        (answer, job_headers(job.status, interval), answer.as_u16().to_string()).into_response()
+        (
+            answer,
+            job_headers(job.status, interval),
+            answer.as_u16().to_string(),
+        )
+            .into_response()
     })
 }
 
@@ -150,7 +167,11 @@ fn apply(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode {
     match update.state.as_str() {
         "pending" => inner.keep_alive(id),
         "running" => {
-            if inner.jobs.get(&id).is_some_and(|job| job.status == Status::Pending) {
+            if inner
+                .jobs
+                .get(&id)
+                .is_some_and(|job| job.status == Status::Pending)
+            {
                 inner.advance(id, Status::Running, url);
             }
         }
@@ -167,7 +188,9 @@ fn finish(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode 
         return StatusCode::ACCEPTED;
     }
     let checksums = inner.checksums;
-    let Some(job) = inner.jobs.get_mut(&id) else { return StatusCode::FORBIDDEN };
+    let Some(job) = inner.jobs.get_mut(&id) else {
+        return StatusCode::FORBIDDEN;
+    };
     if checksums == Checksums::Verify
         && let Some(output) = &update.output
         && output.checksum != format!("crc32:{:08x}", crc32fast::hash(&job.trace))
@@ -179,7 +202,10 @@ fn finish(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode 
         (Status::Canceling, _) => Status::Canceled,
         (_, "success") => Status::Success,
         (_, _) => {
-            let reason = update.failure_reason.clone().unwrap_or_else(|| "unknown_failure".into());
+            let reason = update
+                .failure_reason
+                .clone()
+                .unwrap_or_else(|| "unknown_failure".into());
             job.failure_reason = Some(reason);
             Status::Failed
         }
@@ -189,24 +215,36 @@ fn finish(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode 
 }
 
 /// The job, if the token is its own and a runner still holds it; else GitLab's refusal, which names the state.
-pub(super) fn held_job<'a>(inner: &'a mut Inner, id: i64, token: &str) -> Result<&'a mut Job, Response> {
+pub(super) fn held_job<'a>(
+    inner: &'a mut Inner,
+    id: i64,
+    token: &str,
+) -> Result<&'a mut Job, Box<Response>> {
     let interval = inner.trace_interval_seconds;
-    let job = inner.jobs.get_mut(&id).filter(|job| job.token == token).ok_or_else(forbidden)?;
+    let job = inner
+        .jobs
+        .get_mut(&id)
+        .filter(|job| job.token == token)
+        .ok_or_else(|| Box::new(forbidden()))?;
     if job.is_held() {
         return Ok(job);
     }
-    Err((
+    let refusal = (
         StatusCode::FORBIDDEN,
         job_headers(job.status, interval),
         Json(json!({ "message": "403 Forbidden - Job is not processing on runner" })),
     )
-        .into_response())
+        .into_response();
+    Err(Box::new(refusal))
 }
 
 /// The headers that tell a runner what became of its job, and how often it should send trace.
 pub(super) fn job_headers(status: Status, interval_seconds: u64) -> [(&'static str, String); 2] {
     [
         ("Job-Status", status.as_str().to_owned()),
-        ("X-GitLab-Trace-Update-Interval", interval_seconds.to_string()),
+        (
+            "X-GitLab-Trace-Update-Interval",
+            interval_seconds.to_string(),
+        ),
     ]
 }

@@ -25,7 +25,7 @@ pub(super) async fn append(
         let interval = inner.trace_interval_seconds;
         let job = match held_job(inner, id, &token) {
             Ok(job) => job,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let Some(start) = range_start(&headers) else {
             return (StatusCode::BAD_REQUEST, "400 Missing header Content-Range").into_response();
@@ -35,9 +35,19 @@ pub(super) async fn append(
         }
         let size = job.trace.len();
         let joined = size == start.saturating_add(body.len());
-        let status = if joined { StatusCode::ACCEPTED } else { StatusCode::RANGE_NOT_SATISFIABLE };
+        let status = if joined {
+            StatusCode::ACCEPTED
+        } else {
+            StatusCode::RANGE_NOT_SATISFIABLE
+        };
         let range = [(header::RANGE, format!("0-{size}"))];
-        (status, job_headers(job.status, interval), range, format!("0-{size}")).into_response()
+        (
+            status,
+            job_headers(job.status, interval),
+            range,
+            format!("0-{size}"),
+        )
+            .into_response()
     })
 }
 

@@ -43,7 +43,12 @@ pub(crate) struct Delivery {
 }
 
 /// Sends one event to the hook that is set, and records the outcome.
-pub(super) async fn deliver(shared: &Shared, client: &reqwest::Client, event: &Value, key: Uuid) -> Delivery {
+pub(super) async fn deliver(
+    shared: &Shared,
+    client: &reqwest::Client,
+    event: &Value,
+    key: Uuid,
+) -> Delivery {
     let hook = shared.read(|inner| inner.hook.clone());
     let (status, body) = match hook {
         Some(hook) => post(client, &hook, &shared.url, event, key).await,
@@ -51,7 +56,10 @@ pub(super) async fn deliver(shared: &Shared, client: &reqwest::Client, event: &V
     };
     let delivery = Delivery {
         job: event["build_id"].as_i64().unwrap_or_default(),
-        build_status: event["build_status"].as_str().unwrap_or_default().to_owned(),
+        build_status: event["build_status"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
         idempotency_key: key.to_string(),
         status,
         body,
@@ -117,12 +125,19 @@ fn headers(hook: &Hook, instance: &str, body: &str, key: Uuid) -> HeaderMap {
     if let Some(secret) = &hook.secret_token {
         all.push(("x-gitlab-token", secret.clone()));
     }
-    if let Some(signature) = hook.signing_token.as_deref().and_then(|token| sign(token, &key, &timestamp, body)) {
+    if let Some(signature) = hook
+        .signing_token
+        .as_deref()
+        .and_then(|token| sign(token, &key, &timestamp, body))
+    {
         all.push(("webhook-signature", signature));
     }
     all.into_iter()
         .filter_map(|(name, value)| {
-            Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))
+            Some((
+                HeaderName::from_static(name),
+                HeaderValue::try_from(value).ok()?,
+            ))
         })
         .collect()
 }

@@ -9,7 +9,7 @@ use runner_coordinator::docker::{
     ContainerFacts, ContainerPlan, ContainerState, Continuity, DockerDriver, Driver, DriverError, LogRecord, LogStream, judge,
 };
 use runner_coordinator::domain::{Disposition, EndReason, GpuId, ImageRef, Outcome, RunnerId};
-use runner_coordinator::security::{NetworkAccess, ProfileRequest, harden};
+use runner_coordinator::security::{NetworkAccess, ProfileRequest, SecurityManager};
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -85,7 +85,7 @@ async fn ends_are_told_apart() {
 #[tokio::test]
 async fn what_the_engine_cannot_make_is_final() {
     let bench = Bench::new().await;
-    let runtime = harden(ProfileRequest { runtime: "no-such-runtime".to_owned(), ..request() }).expect("a profile");
+    let runtime = SecurityManager::harden(ProfileRequest { runtime: "no-such-runtime".to_owned(), ..request() }).expect("a profile");
     let refused = bench.driver.create(&bench.plan("true"), &runtime).await.expect_err("refused");
     assert_eq!(refused.disposition(), Disposition::Final, "{refused}");
     let mut plan = bench.plan("true");
@@ -182,7 +182,7 @@ async fn the_network_is_one_and_keeps_containers_apart() {
     assert_eq!(again.ensure_network().await.expect("the same"), network);
     let seen = bench.raw.inspect_network(&network.id, None::<InspectNetworkOptions>).await.expect("inspected");
     assert_eq!(seen.options.unwrap_or_default().get("com.docker.network.bridge.enable_icc").map(String::as_str), Some("false"));
-    let isolated = harden(ProfileRequest { network: NetworkAccess::Isolated, ..request() }).expect("a profile");
+    let isolated = SecurityManager::harden(ProfileRequest { network: NetworkAccess::Isolated, ..request() }).expect("a profile");
     let on = |script: &str| ContainerPlan { network: Some(network.id.clone()), ..bench.plan(script) };
     let server = bench
         .start(

@@ -1,10 +1,12 @@
 //! A local proxy between the `gitlab-runner` crate and the server, which speaks the words that the crate lacks.
 //!
 //! The crate sends neither exit codes nor reasons, knows `canceled` but not `canceling`, and keeps the job's timeout
-//! to itself. The bridge adds the former to the calls that pass through and takes the latter from the answers.
+//! to itself. The bridge adds the former to the calls that pass through, takes the latter from the answers, and keeps
+//! in touch with the server while a job is silent.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -51,7 +53,11 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// A bridge to `server`.
     pub(crate) fn new(server: Url, record: Arc<Record>) -> Self {
-        Self { server, client: reqwest::Client::new(), record }
+        Self {
+            server,
+            client: reqwest::Client::new(),
+            record,
+        }
     }
 
     /// Serves on a free local port as one of `tasks`, and gives the address for the crate.
@@ -61,36 +67,56 @@ impl Bridge {
         let app = Router::new().fallback(forward).with_state(self.clone());
         tasks.spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
-                say("error", "The bridge stopped", json!({ "error": error.to_string() }));
+                say(
+                    "error",
+                    "The bridge stopped",
+                    json!({ "error": error.to_string() }),
+                );
             }
         });
         Ok(format!("http://{address}/"))
     }
 
-    /// Tells the server about a state that the crate does not report.
-    pub(crate) async fn report(&self, state: &str) {
+    /// Tells the server that the job runs, and hears whether it still should.
+    ///
+    /// The crate does so after half a minute of silence only, which would be the time that a cancel takes.
+    pub(crate) async fn beat(&self) {
         let facts = self.record.facts().clone();
         let Some(id) = facts.job else { return };
         let url = self.target(&format!("/api/v4/jobs/{id}"));
-        let mut body = json!({ "token": facts.token, "state": state });
-        if state == "failed" {
-            body["failure_reason"] = facts.failure_reason.into();
-            body["exit_code"] = facts.exit_code.into();
-        }
-        let answer = self.client.put(url).header("JOB-TOKEN", facts.token).json(&body).send().await;
-        if let Err(error) = answer {
-            say("warning", "Updating job... failed", json!({ "job": id, "error": error.to_string() }));
+        let body = json!({ "token": facts.token, "state": "running" });
+        match self
+            .client
+            .put(url)
+            .header("JOB-TOKEN", facts.token)
+            .json(&body)
+            .send()
+            .await
+        {
+            Ok(answer) => self.note(answer.headers()),
+            Err(error) => {
+                say(
+                    "warning",
+                    "Updating job... failed",
+                    json!({ "job": id, "error": error.to_string() }),
+                );
+            }
         }
     }
 
     /// The server's address for a path, below whatever path the server's own URL has.
     fn target(&self, path_and_query: &str) -> String {
-        format!("{}{path_and_query}", self.server.as_str().trim_end_matches('/'))
+        format!(
+            "{}{path_and_query}",
+            self.server.as_str().trim_end_matches('/')
+        )
     }
 
     /// Adds what the crate leaves out.
     fn enrich(&self, method: &Method, path: &str, body: Bytes) -> Bytes {
-        let Ok(mut json) = serde_json::from_slice::<Value>(&body) else { return body };
+        let Ok(mut json) = serde_json::from_slice::<Value>(&body) else {
+            return body;
+        };
         if path.ends_with("/jobs/request") {
             json["info"]["name"] = "gitlab-runner".into();
             json["info"]["executor"] = "shell".into();
@@ -100,7 +126,8 @@ impl Bridge {
         } else if *method == Method::PUT && json["state"] == "failed" {
             let mut facts = self.record.facts();
             // A failure without a reason is the crate's own, such as an artifact that could not be uploaded.
-            json["failure_reason"] = (*facts.failure_reason.get_or_insert("runner_system_failure")).into();
+            json["failure_reason"] =
+                (*facts.failure_reason.get_or_insert("runner_system_failure")).into();
             json["exit_code"] = facts.exit_code.into();
         }
         json.to_string().into()
@@ -108,14 +135,19 @@ impl Bridge {
 
     /// Keeps what the answer to `POST /jobs/request` says about the job.
     fn keep(&self, answer: &[u8]) {
-        let Ok(job) = serde_json::from_slice::<Value>(answer) else { return };
+        let Ok(job) = serde_json::from_slice::<Value>(answer) else {
+            return;
+        };
         let mut facts = self.record.facts();
         facts.job = job["id"].as_u64();
-        facts.token = job["token"].as_str().unwrap_or_default().to_owned();
+        job["token"]
+            .as_str()
+            .unwrap_or_default()
+            .clone_into(&mut facts.token);
         facts.timeout = job["runner_info"]["timeout"]
             .as_u64()
             .filter(|seconds| *seconds > 0)
-            .map(std::time::Duration::from_secs);
+            .map(Duration::from_secs);
         drop(facts);
         say(
             "info",
@@ -124,17 +156,17 @@ impl Bridge {
         );
     }
 
-    /// Notes what became of the job, and says `canceled` where the crate would not understand `canceling`.
-    fn note_status(&self, headers: &mut HeaderMap) {
-        let status = headers.get("job-status").map(|value| value.as_bytes().to_vec());
+    /// Notes what an answer says about the job.
+    fn note(&self, headers: &HeaderMap) {
+        let value = |name: &str| headers.get(name)?.to_str().ok();
         let mut facts = self.record.facts();
-        match status.as_deref() {
-            Some(b"canceling") => {
-                facts.canceling = true;
-                headers.insert("job-status", header::HeaderValue::from_static("canceled"));
-            }
-            Some(b"canceled") => facts.canceled = true,
-            _ => {}
+        if matches!(value("job-status"), Some("canceling" | "canceled")) {
+            facts.canceled.cancel();
+        }
+        if let Some(seconds) =
+            value("x-gitlab-trace-update-interval").and_then(|text| text.parse().ok())
+        {
+            facts.interval = Some(Duration::from_secs(seconds));
         }
     }
 }
@@ -151,24 +183,55 @@ async fn forward(State(bridge): State<Bridge>, request: Request) -> Response<Bod
         return refused(StatusCode::PAYLOAD_TOO_LARGE);
     };
     let path = parts.uri.path().to_owned();
-    let is_json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
-    let body = if is_json { bridge.enrich(&parts.method, &path, body) } else { body };
+    let is_json = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json");
+    let body = if is_json {
+        bridge.enrich(&parts.method, &path, body)
+    } else {
+        body
+    };
     let mut headers = parts.headers;
-    for name in [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
+    for name in [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+    ] {
         headers.remove(name);
     }
-    let target = bridge.target(parts.uri.path_and_query().map_or(path.as_str(), |all| all.as_str()));
-    let sent = bridge.client.request(parts.method, target).headers(headers).body(body).send().await;
-    let Ok(answer) = sent else { return refused(StatusCode::BAD_GATEWAY) };
+    let target = bridge.target(
+        parts
+            .uri
+            .path_and_query()
+            .map_or(path.as_str(), |all| all.as_str()),
+    );
+    let sent = bridge
+        .client
+        .request(parts.method, target)
+        .headers(headers)
+        .body(body)
+        .send()
+        .await;
+    let Ok(answer) = sent else {
+        return refused(StatusCode::BAD_GATEWAY);
+    };
     let status = answer.status();
     let mut headers = answer.headers().clone();
-    let Ok(body) = answer.bytes().await else { return refused(StatusCode::BAD_GATEWAY) };
+    let Ok(body) = answer.bytes().await else {
+        return refused(StatusCode::BAD_GATEWAY);
+    };
     if status == StatusCode::CREATED && path.ends_with("/jobs/request") {
         bridge.keep(&body);
-        bridge.report("running").await;
+        bridge.beat().await;
     }
-    bridge.note_status(&mut headers);
-    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
+    bridge.note(&headers);
+    for name in [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+    ] {
         headers.remove(name);
     }
     let mut response = Response::new(Body::from(body));

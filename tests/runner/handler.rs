@@ -53,7 +53,12 @@ impl Shell {
     pub(crate) fn new(job: Job, record: Arc<Record>, abort: CancellationToken) -> Self {
         let timeout = record.facts().timeout;
         job.trace("Running with gitlab-runner (stand-in)\n");
-        Self { job, record, abort, deadline: timeout.map(|timeout| Instant::now() + timeout) }
+        Self {
+            job,
+            record,
+            abort,
+            deadline: timeout.map(|timeout| Instant::now() + timeout),
+        }
     }
 
     /// Notes why the job fails, in the trace too.
@@ -69,7 +74,12 @@ impl Shell {
 
 #[async_trait::async_trait]
 impl CancellableJobHandler<BuildFile> for Shell {
-    async fn step(&mut self, lines: &[String], phase: Phase, cancel: &CancellationToken) -> JobResult {
+    async fn step(
+        &mut self,
+        lines: &[String],
+        phase: Phase,
+        cancel: &CancellationToken,
+    ) -> JobResult {
         let deadline = self.deadline;
         let overdue = async move {
             match deadline {
@@ -77,9 +87,15 @@ impl CancellableJobHandler<BuildFile> for Shell {
                 None => std::future::pending().await,
             }
         };
+        // A graceful cancel ends the script only; the crate goes on to the after_script.
+        let canceled = match phase {
+            Phase::Script => self.record.facts().canceled.clone(),
+            Phase::AfterScript => cancel.clone(),
+        };
         let stop = async {
             tokio::select! {
                 () = cancel.cancelled() => {}
+                () = canceled.cancelled() => {}
                 () = self.abort.cancelled() => {}
                 () = overdue => {}
             }
@@ -93,10 +109,13 @@ impl CancellableJobHandler<BuildFile> for Shell {
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => {
                 let code = status.code();
-                let words = code.map_or_else(|| status.to_string(), |code| format!("exit status {code}"));
+                let words =
+                    code.map_or_else(|| status.to_string(), |code| format!("exit status {code}"));
                 self.fail("script_failure", code, &words)
             }
-            Ok(None) if cancel.is_cancelled() => self.fail("job_canceled", None, "canceled"),
+            Ok(None) if cancel.is_cancelled() || canceled.is_cancelled() => {
+                self.fail("job_canceled", None, "canceled")
+            }
             Ok(None) if self.abort.is_cancelled() => {
                 self.fail("runner_interrupted", None, "aborted: terminated")
             }
@@ -126,7 +145,11 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<BuildFile>) -> std::io
         } else if kind.is_file() {
             let below = on_disk.strip_prefix(root).unwrap_or(&on_disk);
             let path = below.to_string_lossy().into_owned();
-            files.push(BuildFile { path, on_disk, content: OnceLock::new() });
+            files.push(BuildFile {
+                path,
+                on_disk,
+                content: OnceLock::new(),
+            });
         }
     }
     Ok(())

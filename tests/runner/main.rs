@@ -9,7 +9,6 @@
 //!
 //! Where it differs from the official runner:
 //! - scripts run in `/bin/sh -e`, not in a login shell, and nothing is cloned, cached or masked;
-//! - a graceful cancel (`canceling`) ends the script, reports `failed`, but runs no `after_script`;
 //! - an artifact is a zip or gzip archive, never raw, and each of its files is held in memory;
 //! - a refused token is asked about again after a second, where the official runner sleeps for five minutes;
 //! - updates and trace are sent once; the crate does not repeat them.
@@ -44,6 +43,9 @@ use record::{Facts, Record, say};
 /// Pause between two questions for a job.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Pause between two signs of life where the server names none.
+const BEAT_INTERVAL: Duration = Duration::from_secs(3);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let (options, dropped) = options::parse(std::env::args_os());
@@ -65,8 +67,10 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut tasks = JoinSet::new();
     let abort = CancellationToken::new();
-    let (mut terminated, mut interrupted) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminated, mut interrupted) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let on_signal = abort.clone();
     tasks.spawn(async move {
         tokio::select! {
@@ -84,23 +88,30 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         .with_writer(std::io::stderr)
         .with_filter(EnvFilter::new("warn"));
     tracing_subscriber::registry().with(layer).with(log).init();
-    let mut runner =
-        RunnerBuilder::new(address.parse()?, options.token.clone(), &options.builds_dir, jobs)
-            .version("19.3.0")
-            .platform("linux")
-            .architecture(std::env::consts::ARCH)
-            .build()
-            .await;
-    say("info", "Starting runner", json!({ "name": options.name, "executor": options.executor,
-        "shell": options.shell, "cache_dir": options.cache_dir }));
+    let mut runner = RunnerBuilder::new(
+        address.parse()?,
+        options.token.clone(),
+        &options.builds_dir,
+        jobs,
+    )
+    .version("19.3.0")
+    .platform("linux")
+    .architecture(std::env::consts::ARCH)
+    .build()
+    .await;
+    say(
+        "info",
+        "Starting runner",
+        json!({ "name": options.name, "executor": options.executor,
+        "shell": options.shell, "cache_dir": options.cache_dir }),
+    );
     let mut done = 0;
     while options.jobs().is_none_or(|enough| done < enough) {
         *record.facts() = Facts::default();
         if !next_job(&mut runner, options, &record, &abort).await {
             break;
         }
-        runner.drain().await;
-        finish(&bridge, &record).await;
+        run_job(&mut runner, &bridge, &record).await;
         done += 1;
     }
     Ok(())
@@ -121,28 +132,48 @@ async fn next_job(
             () = abort.cancelled() => return false,
         }
         if give_up.is_some_and(|at| at <= Instant::now()) {
-            say("info", "This runner has not received a job in time", json!({}));
+            say(
+                "info",
+                "This runner has not received a job in time",
+                json!({}),
+            );
             return false;
         }
         let (record, abort) = (record.clone(), abort.clone());
         // Not raced against the signal: a job that was already given must not be dropped on the floor.
-        match runner.request_job(move |job| async move { Ok(Shell::new(job, record, abort)) }).await {
+        match runner
+            .request_job(move |job| async move { Ok(Shell::new(job, record, abort)) })
+            .await
+        {
             Ok(true) => return true,
             Ok(false) => {}
-            Err(error) => say("warning", "Checking for jobs... failed", json!({ "status": error.to_string() })),
+            Err(error) => say(
+                "warning",
+                "Checking for jobs... failed",
+                json!({ "status": error.to_string() }),
+            ),
         }
     }
 }
 
-/// Says how the job ended, to the server too where the crate does not.
-async fn finish(bridge: &Bridge, record: &Record) {
+/// Keeps in touch with the server until the job is over, and says how it ended.
+async fn run_job(runner: &mut Runner, bridge: &Bridge, record: &Record) {
+    let over = runner.drain();
+    tokio::pin!(over);
+    loop {
+        let pause = record
+            .facts()
+            .interval
+            .unwrap_or(BEAT_INTERVAL)
+            .max(POLL_INTERVAL);
+        match tokio::time::timeout(pause, &mut over).await {
+            Ok(()) => break,
+            Err(_) => bridge.beat().await,
+        }
+    }
     let facts = record.facts().clone();
     let about = json!({ "job": facts.job, "exit_code": facts.exit_code });
-    if facts.canceling {
-        bridge.report("failed").await;
-    }
     match facts.failure_reason {
-        _ if facts.canceling || facts.canceled => say("warning", "Job failed: canceled", about),
         Some(reason) => say("warning", &format!("Job failed: {reason}"), about),
         None => say("info", "Job succeeded", about),
     }

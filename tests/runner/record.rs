@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// What the protocol says about the job in hand and what its script made of it.
 #[derive(Debug, Default, Clone)]
@@ -19,10 +20,10 @@ pub(crate) struct Facts {
     pub(crate) failure_reason: Option<&'static str>,
     /// Exit code of its script.
     pub(crate) exit_code: Option<i32>,
-    /// The server asked for a graceful end.
-    pub(crate) canceling: bool,
-    /// The server ended the job.
-    pub(crate) canceled: bool,
+    /// How often the server wants to hear from the job.
+    pub(crate) interval: Option<Duration>,
+    /// Fires when the server cancels the job, gracefully or not.
+    pub(crate) canceled: CancellationToken,
 }
 
 /// The facts, shared between the bridge, the script and the loop.

@@ -52,9 +52,15 @@ async fn run_file(
         .arg("-e")
         .arg(file)
         .current_dir(job.build_dir())
-        .envs(job.variables().map(|variable| (variable.key(), variable.value())))
+        .envs(
+            job.variables()
+                .map(|variable| (variable.key(), variable.value())),
+        )
         .env("CI_PROJECT_DIR", job.build_dir())
-        .env("CI_BUILDS_DIR", job.build_dir().parent().unwrap_or_else(|| Path::new("/")))
+        .env(
+            "CI_BUILDS_DIR",
+            job.build_dir().parent().unwrap_or_else(|| Path::new("/")),
+        )
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)

@@ -119,7 +119,6 @@ impl Broker {
                 self.append(session, &mut trace, LogStream::Note, line.as_bytes()).await;
                 start
             };
-            session.close_log().await;
             self.write_line(client, session, start, &line).await;
         }
         tell_failed(client, session, outcome).await
