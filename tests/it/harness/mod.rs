@@ -19,7 +19,7 @@ pub(crate) const BUSYBOX: &str = "rc-test/busybox:1";
 pub(crate) const RUNNER: &str = "rc-test/runner:1";
 
 /// Longest wait for anything; generous, because the machine is shared.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
 /// How the daemon is set up.
 #[derive(Debug, Clone)]
