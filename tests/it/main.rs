@@ -5,5 +5,6 @@ mod bench;
 mod docker;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
+mod gitlab_road;
 mod harness;
 mod restart;
