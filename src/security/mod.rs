@@ -117,7 +117,7 @@ impl SecurityManager {
     ///
     /// # Errors
     /// Names the field of the request that no container may have.
-    pub fn harden(&self, request: ProfileRequest) -> Result<HardenedProfile, FieldFault> {
+    pub fn harden(request: ProfileRequest) -> Result<HardenedProfile, FieldFault> {
         HardenedProfile::new(request)
     }
 
