@@ -106,7 +106,8 @@ impl Feed {
             // Seen before the store is read, so that a change between the reading and the waiting is not missed.
             self.changes.borrow_and_update();
             let query = EventQuery { job: None, after: self.after, limit: BATCH };
-            self.batch = self.store.events(query).await.inspect_err(|error| tracing::warn!(%error, "an event stream broke off: {error}")).ok()?.into();
+            self.batch =
+                self.store.events(query).await.inspect_err(|error| tracing::warn!(%error, "an event stream broke off: {error}")).ok()?.into();
             if self.batch.is_empty() {
                 self.changes.changed().await.ok()?;
             }

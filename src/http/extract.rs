@@ -191,7 +191,17 @@ mod tests {
         for good in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.8.8.8", "[::1]:8080", "[::1]"] {
             assert!(named(good), "{good}");
         }
-        for bad in ["evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "192.168.1.7:8080", "[::2]", "", "[::1", "x:localhost", "localhost@evil.example"] {
+        for bad in [
+            "evil.example",
+            "localhost.evil.example:8080",
+            "127.0.0.1.evil.example",
+            "192.168.1.7:8080",
+            "[::2]",
+            "",
+            "[::1",
+            "x:localhost",
+            "localhost@evil.example",
+        ] {
             assert!(!named(bad), "{bad}");
         }
         assert!(names_this_machine(&HeaderMap::new(), &Uri::from_static("/jobs")));

@@ -33,12 +33,7 @@ struct JobPage {
 }
 
 /// `POST /jobs`.
-pub async fn submit(
-    _operator: Operator,
-    State(state): State<AppState>,
-    headers: HeaderMap,
-    body: JsonBody<SubmitBody>,
-) -> Result<Response, Problem> {
+pub async fn submit(_operator: Operator, State(state): State<AppState>, headers: HeaderMap, body: JsonBody<SubmitBody>) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let checked = submit::check(body.value, &state.config, &state.security)?;
     if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
@@ -77,7 +72,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let text = key.to_str().ok().filter(|text| (1..=MAX_KEY_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()));
     match (text, keys.next()) {
         (Some(text), None) => Ok(Some(text.to_owned())),
-        (None | Some(_), _) => Err(Problem::parameter("Idempotency-Key", format!("must be given once, as 1 to {MAX_KEY_BYTES} visible ASCII characters"))),
+        (None | Some(_), _) => {
+            Err(Problem::parameter("Idempotency-Key", format!("must be given once, as 1 to {MAX_KEY_BYTES} visible ASCII characters")))
+        }
     }
 }
 

@@ -166,7 +166,8 @@ impl Tail {
     }
 
     async fn look(&mut self) -> Option<Look> {
-        let job = self.store.job(&self.job).await.inspect_err(|error| tracing::warn!(%error, "a log that was followed broke off: {error}")).ok()??;
+        let job =
+            self.store.job(&self.job).await.inspect_err(|error| tracing::warn!(%error, "a log that was followed broke off: {error}")).ok()??;
         let latest = latest_attempt(&job);
         let latest_ended = job.has_ended() || job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_some());
         Some(if latest < self.attempt {

@@ -54,18 +54,13 @@ pub fn router(state: AppState) -> Router {
 }
 
 #[cfg(test)]
+mod auth_tests;
+#[cfg(test)]
 #[path = "harness_tests.rs"]
 mod harness;
 #[cfg(test)]
-mod tests {
-    //! The router as clients meet it, a file per kind of question.
-
-    #[path = "../auth_tests.rs"]
-    mod auth;
-    #[path = "../jobs_tests.rs"]
-    mod jobs;
-    #[path = "../router_tests.rs"]
-    mod router;
-    #[path = "../webhook_tests.rs"]
-    mod webhook;
-}
+mod jobs_tests;
+#[cfg(test)]
+mod router_tests;
+#[cfg(test)]
+mod webhook_tests;

@@ -199,13 +199,8 @@ impl Problem {
     }
 
     fn wire(self, face: &Face) -> Wire {
-        let mut wire = Wire {
-            r#type: format!("/problems/{}", face.slug),
-            title: face.title,
-            status: face.status.as_u16(),
-            detail: None,
-            errors: Vec::new(),
-        };
+        let mut wire =
+            Wire { r#type: format!("/problems/{}", face.slug), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
         match self {
             Self::NotJson { detail } => wire.detail = Some(detail),
             Self::InvalidFields(faults) | Self::InvalidParameters(faults) | Self::Unsatisfiable(faults) | Self::NoRoom(faults) => {

@@ -230,7 +230,3 @@ fn retries_of(value: i64) -> Result<u32, FieldFault> {
     let in_range = u32::try_from(value).ok().filter(|_| value <= MAX_RETRIES);
     in_range.ok_or_else(|| FieldFault::new("retries", format!("must be 0 to {MAX_RETRIES}")))
 }
-
-#[cfg(test)]
-#[path = "submit_tests.rs"]
-mod tests;

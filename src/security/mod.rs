@@ -47,14 +47,6 @@ pub enum SecurityError {
     Random,
 }
 
-/// SHA-256 of some bytes, for telling a repetition from something new.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    digest
-}
-
 /// Decides who may do what.
 pub struct SecurityManager {
     comparer: compare::Comparer,

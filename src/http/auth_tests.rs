@@ -1,0 +1,59 @@
+//! Who may do what: every route with every kind of caller.
+
+use axum::http::StatusCode;
+
+use crate::http::harness::{Harness, OPERATOR, VIEWER, request};
+
+/// Every route that asks for a role, and the least role.
+const ROUTES: [(&str, &str, &str); 12] = [
+    ("GET", "/status", "viewer"),
+    ("GET", "/hosts", "viewer"),
+    ("GET", "/runners", "viewer"),
+    ("GET", "/runners/0", "viewer"),
+    ("GET", "/jobs", "viewer"),
+    ("GET", "/jobs/0", "viewer"),
+    ("GET", "/jobs/0/logs", "viewer"),
+    ("GET", "/jobs/0/events", "viewer"),
+    ("POST", "/jobs", "operator"),
+    ("DELETE", "/jobs/0", "operator"),
+    ("POST", "/runners", "operator"),
+    ("DELETE", "/runners/0", "operator"),
+];
+
+#[tokio::test]
+async fn every_route_asks_for_its_role() {
+    let harness = Harness::guarded().await;
+    let (viewer, operator) = (format!("Bearer {VIEWER}"), format!("bearer {OPERATOR}"));
+    for (method, path, least) in ROUTES {
+        let status = async |authorization: Option<&str>| {
+            let headers: Vec<(&str, &str)> = authorization.map(|value| ("authorization", value)).into_iter().collect();
+            harness.send(request(method, path, &headers, "")).await
+        };
+        for nobody in [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic dTpw"), Some(VIEWER)] {
+            let answer = status(nobody).await;
+            assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::UNAUTHORIZED, "unauthorized"), "{method} {path} {nobody:?}");
+            assert!(answer.header("www-authenticate").starts_with("Bearer"));
+        }
+        let as_viewer = status(Some(&viewer)).await;
+        if least == "operator" {
+            assert_eq!((as_viewer.status, as_viewer.problem().as_str()), (StatusCode::FORBIDDEN, "forbidden"), "{method} {path}");
+        } else {
+            assert!(![401, 403].contains(&as_viewer.status.as_u16()), "{method} {path}: {}", as_viewer.status);
+        }
+        let as_operator = status(Some(&operator)).await;
+        assert!(![401, 403].contains(&as_operator.status.as_u16()), "{method} {path}: {}", as_operator.status);
+    }
+    let events = harness.open(request("GET", "/events", &[], "")).await;
+    assert_eq!(events.status(), StatusCode::UNAUTHORIZED);
+    assert_ne!(harness.get("/health").await.status, StatusCode::UNAUTHORIZED, "health needs no token");
+}
+
+#[tokio::test]
+async fn without_tokens_everybody_on_this_machine_is_operator_and_nobody_else() {
+    let harness = Harness::start().await;
+    assert_eq!(harness.send(request("GET", "/jobs", &[("host", "localhost:8080")], "")).await.status, StatusCode::OK);
+    for (method, path) in [("GET", "/jobs"), ("DELETE", "/jobs/0")] {
+        let answer = harness.send(request(method, path, &[("host", "rebound.example:8080")], "")).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::FORBIDDEN, "foreign-host"), "{method} {path}");
+    }
+}

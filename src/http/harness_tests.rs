@@ -1,0 +1,214 @@
+//! A daemon's HTTP side on a real store in a directory of its own, without an engine: for the tests of this room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use jiff::Timestamp;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use crate::config::Config;
+use crate::domain::{
+    Arch, Clock, CpuMillis, HostFacts, HostId, Job, JobId, MemoryBytes, Outcome, Placement, RequirementId, RetryPolicy, Runner, RunnerId,
+    RunnerOrigin, Step,
+};
+use crate::jobs::{ManagerHandle, Seat, Vitals, channel};
+use crate::security::{SecurityManager, sha256};
+use crate::store::log::LogStore;
+use crate::store::{Candidate, JobFilter, SqliteStore, Store};
+
+use super::{AppState, router};
+
+/// The secret of GitLab's webhook.
+pub(super) const HOOK_SECRET: &str = "a-secret-of-the-webhook-0123456789";
+/// A token that may look.
+pub(super) const VIEWER: &str = "rca-viewer";
+/// A token that may do everything.
+pub(super) const OPERATOR: &str = "rca-operator";
+/// Never tried again.
+pub(super) const NO_RETRY: RetryPolicy =
+    RetryPolicy { infrastructure_retries: 0, backoff: std::time::Duration::ZERO, backoff_max: std::time::Duration::ZERO };
+
+/// A clock that moves only when it is told to.
+#[derive(Debug)]
+pub(super) struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.0.load(Ordering::SeqCst)).expect("a time")
+    }
+}
+
+/// What the tests hold.
+pub(super) struct Harness {
+    router: Router,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) logs: Arc<LogStore>,
+    pub(super) clock: Arc<TestClock>,
+    pub(super) manager: ManagerHandle,
+    _seat: Seat,
+    _directory: tempfile::TempDir,
+}
+
+/// What was answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ascii"))
+    }
+
+    /// The problem's slug.
+    pub(super) fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        let json = self.json();
+        assert_eq!(json["status"], self.status.as_u16(), "{json}");
+        json["type"].as_str().and_then(|kind| kind.strip_prefix("/problems/")).expect("a type of ours").to_owned()
+    }
+
+    /// The fields at fault.
+    pub(super) fn fields(&self) -> Vec<String> {
+        let json = self.json();
+        let errors = json["errors"].as_array().cloned().unwrap_or_default();
+        errors.iter().map(|error| error["field"].as_str().expect("a field").to_owned()).collect()
+    }
+}
+
+impl Harness {
+    /// A daemon with two classes, GitLab and no tokens.
+    pub(super) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// A daemon with a viewer's and an operator's token.
+    pub(super) async fn guarded() -> Self {
+        let token = |name: &str, token: &str| {
+            let digest: String = sha256(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("[[http.tokens]]\nname = \"{name}\"\nrole = \"{name}\"\nsha256 = \"{digest}\"\n")
+        };
+        Self::with(&(token("viewer", VIEWER) + &token("operator", OPERATOR))).await
+    }
+
+    /// A daemon with more in its configuration.
+    pub(super) async fn with(more: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let file = path.join("config.toml");
+        let text = format!(
+            r#"
+data_dir = "{}"
+gitlab.url = "http://gitlab.example.com"
+gitlab.webhook.secret_token = "{HOOK_SECRET}"
+limits.queue_per_project = 3
+limits.body = "64KiB"
+
+[[classes]]
+name = "default"
+
+[[classes]]
+name = "arm"
+arch = "arm64"
+image = "debian:bookworm"
+{more}"#,
+            path.display()
+        );
+        std::fs::write(&file, text).expect("written");
+        let config = Config::load(Some(&file), std::iter::empty()).unwrap_or_else(|faults| panic!("{faults}"));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path.join("queue.db")).expect("a store"));
+        let logs = Arc::new(LogStore::new(path.join("logs"), 1 << 20).expect("logs"));
+        let security = Arc::new(SecurityManager::open(path, &config).expect("keys"));
+        let clock = Arc::new(TestClock(AtomicI64::new(1_795_000_000)));
+        let facts = HostFacts {
+            id: HostId::from_trusted("box1"),
+            arch: Some(Arch::Amd64),
+            cpus: CpuMillis(8000),
+            memory: MemoryBytes(16 << 30),
+            gpus: Vec::new(),
+            runtimes: Vec::new(),
+        };
+        let (manager, seat) = channel(Arc::clone(&store), clock.clone(), Arc::new(Vitals::default()), facts);
+        let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager.clone(), security, Arc::new(config), clock.clone());
+        Self { router: router(state), store, logs, clock, manager, _seat: seat, _directory: directory }
+    }
+
+    /// Sends a request as it is.
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.open(request).await;
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 64 << 20).await.expect("a whole body");
+        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+    }
+
+    /// Sends a request and leaves the answer's body to be read.
+    pub(super) async fn open(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.expect("an answer")
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.send(request("GET", path, &[], "")).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Answer {
+        self.send(request("DELETE", path, &[], "")).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &str) -> Answer {
+        self.send(request("POST", path, &[("content-type", "application/json")], body.to_owned())).await
+    }
+
+    /// Submits a job and answers with its id.
+    pub(super) async fn submit(&self, body: &str) -> String {
+        let answer = self.post("/jobs", body).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Every stored job.
+    pub(super) async fn stored(&self) -> Vec<Job> {
+        self.store.jobs(JobFilter { limit: 100, ..JobFilter::default() }).await.expect("jobs")
+    }
+
+    /// Claims the only waiting job, as the manager would.
+    pub(super) async fn claim(&self) -> (RunnerId, JobId) {
+        let waiting = self.store.waiting().await.expect("waiting");
+        let requirement: RequirementId = waiting.first().expect("a waiting job").id;
+        let spec = &waiting[0].requirement;
+        let placement = Placement { cpus: spec.cpus, memory: spec.memory, devices: Vec::new() };
+        let now = self.clock.now();
+        let runner = Runner::planned(RunnerId::generate(), spec.class.clone(), HostId::from_trusted("box1"), RunnerOrigin::Job, placement, now);
+        let claimed = self.store.claim(&[Candidate { requirement, runner }], now).await.expect("claimed").expect("a job");
+        (claimed.runner.id, claimed.job.expect("its job").id)
+    }
+
+    /// Takes the steps by which a claimed job comes to run.
+    pub(super) async fn run(&self, runner: &RunnerId) {
+        for step in [Step::ContainerCreated { container: "c1".to_owned() }, Step::StartSent { engine_epoch: 0 }, Step::Started] {
+            self.store.apply(runner, step, self.clock.now()).await.expect("a step");
+        }
+    }
+
+    /// Ends a running job.
+    pub(super) async fn end(&self, runner: &RunnerId, outcome: Outcome) {
+        self.store.apply(runner, Step::JobEnded { outcome, retry: NO_RETRY }, self.clock.now()).await.expect("a step");
+    }
+}
+
+/// A request.
+pub(super) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
+    let mut builder = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(body.into()).expect("a request")
+}
