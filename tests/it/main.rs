@@ -1,6 +1,7 @@
 //! The integration tests: one binary, run by `make test` inside an engine of its own.
 
 mod api_jobs;
+mod broker;
 mod bench;
 mod docker;
 #[path = "../gitlab/mod.rs"]
