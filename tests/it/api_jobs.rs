@@ -158,7 +158,7 @@ async fn many_jobs_drain_and_leave_nothing() {
     }
     let took = begun.elapsed().as_secs_f64();
     println!("{count} jobs drained in {took:.1} s: {:.1} a second", count as f64 / took);
-    daemon.until("all are taken away", async |_| { engine::containers("api-drain").is_empty() }).await;
+    daemon.until("all are taken away", async |_| engine::containers("api-drain").is_empty()).await;
     let status = daemon.get("/status").await;
     assert_eq!(status["jobs"]["succeeded"], json!(count), "{status}");
     daemon.finish().await;

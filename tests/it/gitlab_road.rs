@@ -26,7 +26,7 @@ async fn road(name: &str, class: &str) -> (GitLab, Daemon) {
         .await;
     gitlab.set_hook(&format!("{}/webhook/job", daemon.url), Some(SECRET));
     // The first question, which every start asks, is over before a job is queued: what follows is the bell's doing.
-    daemon.until("GitLab was asked", async |_| { gitlab.count_requests("POST", "/jobs/request") > 0 }).await;
+    daemon.until("GitLab was asked", async |_| gitlab.count_requests("POST", "/jobs/request") > 0).await;
     (gitlab, daemon)
 }
 
@@ -77,7 +77,7 @@ async fn the_class_token_never_enters_a_container() {
     assert!(done.trace.contains("CI_SERVER_TOKEN=rct-"), "the job sees its runner's own token: {}", done.trace);
     assert!(!done.trace.contains(TOKEN), "the class's token is in the container:\n{}", done.trace);
     assert!(!daemon.log().contains(TOKEN) && !daemon.log().contains(SECRET), "a secret is in the daemon's log");
-    daemon.until("all is taken away", async |_| { engine::containers("road-token").is_empty() }).await;
+    daemon.until("all is taken away", async |_| engine::containers("road-token").is_empty()).await;
     daemon.finish().await;
 }
 
@@ -192,7 +192,9 @@ async fn a_bell_that_is_not_gitlabs_is_refused_and_one_that_is_not_for_us_ignore
     assert_eq!(post(None, "Job Hook", "{}").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(post(Some("wrong"), "Job Hook", "{}").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(post(Some(SECRET), "Job Hook", "{").await.0, StatusCode::BAD_REQUEST);
-    for (event, body) in [("Push Hook", r#"{"object_kind":"push"}"#), ("Job Hook", r#"{"object_kind":"build","build_id":1,"build_status":"created"}"#)] {
+    for (event, body) in
+        [("Push Hook", r#"{"object_kind":"push"}"#), ("Job Hook", r#"{"object_kind":"build","build_id":1,"build_status":"created"}"#)]
+    {
         let (status, answer) = post(Some(SECRET), event, body).await;
         assert_eq!((status, &answer["status"]), (StatusCode::OK, &json!("ignored")), "{answer}");
         assert!(answer["reason"].is_string(), "{answer}");

@@ -101,7 +101,7 @@ async fn a_container_of_ours_without_a_runner_is_removed_and_others_are_left_alo
     engine::docker(&arguments);
     engine::docker(&["create", "--name", "somebody-elses", "--label", "runner-coordinator.instance=another", BUSYBOX, "true"]);
     daemon.start().await;
-    daemon.until("the stray is gone", async |_| { !engine::containers("restart-stray").contains(&"rc-stray-test".to_owned()) }).await;
+    daemon.until("the stray is gone", async |_| !engine::containers("restart-stray").contains(&"rc-stray-test".to_owned())).await;
     assert_eq!(daemon.job(&id).await["state"], "running");
     engine::docker(&["rm", "somebody-elses"]);
     daemon.request(reqwest::Method::DELETE, &format!("/jobs/{id}"), None).await;
