@@ -1,8 +1,8 @@
 //! The integration tests: one binary, run by `make test` inside an engine of its own.
 
 mod api_jobs;
-mod broker;
 mod bench;
+mod broker;
 mod docker;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
