@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use futures_util::StreamExt as _;
 use serde_json::json;
 
-use crate::domain::{EndReason, JobId, Outcome};
+use crate::domain::{EndReason, Outcome};
 use crate::http::harness::{Harness, request};
 use crate::store::log::LogStream;
 
@@ -71,19 +71,19 @@ async fn bad_input_names_the_field_and_stores_nothing() {
             r#"{"command":[],"priority":5000,"retries":50,"cpus":0,"timeout":"soon"}"#.into(),
             vec!["image", "command", "cpus", "timeout", "priority", "retries"],
         ),
-        ("[]".into(), vec!["command"]),
+        ("[]".into(), vec!["body"]),
+        (r#"["debian:bookworm",["true"],null,null,null,null,null,null,null,null,null,null,null]"#.into(), vec!["body"]),
+        (r#"{"command":["true"],"command":["false"]}"#.into(), vec!["command"]),
     ];
     for (body, fields) in cases {
         let answer = harness.post("/jobs", &body).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {}", answer.text);
-        if body != "[]" {
-            assert_eq!(
-                (answer.problem().as_str(), answer.fields()),
-                ("invalid-field", fields.into_iter().map(str::to_owned).collect()),
-                "{body}: {}",
-                answer.text
-            );
-        }
+        assert_eq!(
+            (answer.problem().as_str(), answer.fields()),
+            ("invalid-field", fields.into_iter().map(str::to_owned).collect()),
+            "{body}: {}",
+            answer.text
+        );
     }
     for body in ["", "{", "image=debian", "{\"image\":\"debian\",}"] {
         let answer = harness.post("/jobs", body).await;
@@ -293,5 +293,4 @@ async fn the_stream_of_events_goes_on_where_a_client_left_it() {
     assert!(!text.contains(&first), "{text}");
     let bad = harness.send(request("GET", "/events", &[("last-event-id", "x")], "")).await;
     assert_eq!((bad.status, bad.fields()), (StatusCode::BAD_REQUEST, vec!["Last-Event-ID".to_owned()]));
-    assert_eq!(harness.store.job(&JobId::from_trusted(second)).await.expect("a store").is_some(), true);
 }
