@@ -1,6 +1,7 @@
 //! Lays the sources over each other with the `config` crate. Each value keeps where it came from: a variable's name, or nothing for the file.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
@@ -99,7 +100,7 @@ fn key_of(rest: &str) -> Option<String> {
         }
         if !key.is_empty() && part.chars().all(|c| c.is_ascii_digit()) {
             let index = part.parse::<usize>().ok().filter(|index| *index <= MAX_INDEX)?;
-            key.push_str(&format!("[{index}]"));
+            let _ = write!(key, "[{index}]");
         } else {
             if !key.is_empty() {
                 key.push('.');

@@ -204,3 +204,7 @@ fn required<T>(section: &mut Section<'_>, key: &str, read: impl FnOnce(&str, &st
     }
     value
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -30,7 +30,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `http.*`: the API, the webhook and the page.
     pub http: Http,
-    /// `store.url`, default a SQLite file in `data_dir`: the queue.
+    /// `store.url`, default an `SQLite` file in `data_dir`: the queue.
     pub store: StoreUrl,
     /// `docker.*`: the engine.
     pub docker: Docker,

@@ -85,13 +85,11 @@ impl<'a> Section<'a> {
 
     /// A text.
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
-        match self.take(key)?.kind {
-            ValueKind::String(text) => Some(text),
-            _ => {
-                self.fault(key, "must be a text in quotes");
-                None
-            }
+        let text = as_text(self.take(key)?);
+        if text.is_none() {
+            self.fault(key, "must be a text in quotes");
         }
+        text
     }
 
     /// A text that `read` understands; `read` gets the dotted key and the text.

@@ -166,3 +166,7 @@ pub(super) fn user(field: &str, text: &str) -> Result<String, FieldFault> {
         _ => Err(FieldFault::new(field, "must be UID:GID in numbers such as 65532:65532, neither of them 0 (root)")),
     }
 }
+
+#[cfg(test)]
+#[path = "values_tests.rs"]
+mod tests;

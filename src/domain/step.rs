@@ -178,6 +178,9 @@ impl Aggregate {
     }
 
     fn on_reported(&mut self, now: Timestamp) -> Vec<EventKind> {
+        if matches!(self.runner.state, RunnerState::Gone { .. }) {
+            return Vec::new();
+        }
         self.runner.last_contact_at = Some(now);
         let waiting = matches!(self.runner.state, RunnerState::Starting { start_sent: Some(_) });
         if !waiting || self.job.is_some() {
@@ -224,7 +227,10 @@ impl Aggregate {
 
     fn on_job_ended(&mut self, outcome: &Outcome, retry: &RetryPolicy, now: Timestamp) -> Result<Vec<EventKind>, Refused> {
         let refused = self.refused("job_ended");
-        let job = self.job.as_mut().ok_or(refused)?;
+        let Some(job) = self.job.as_mut() else {
+            // The job is with another runner by now, so this attempt's end was told before.
+            return self.runner.job.as_ref().map(|_| Vec::new()).ok_or(refused);
+        };
         if job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_some()) {
             return Ok(Vec::new());
         }

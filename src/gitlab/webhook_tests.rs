@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn any_type_in_any_field_is_borne(which in 0..ALL.len(), field in any::<prop::sample::Index>(), value in 0..6) {
+    fn any_type_in_any_field_is_borne(which in 0..ALL.len(), field in any::<prop::sample::Index>(), value in 0_usize..6) {
         let mut event: Value = serde_json::from_str(ALL[which]).expect("JSON");
         let fields = event.as_object_mut().expect("an object");
         let key = fields.keys().nth(field.index(fields.len())).expect("a field").clone();

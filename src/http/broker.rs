@@ -119,13 +119,14 @@ async fn download_artifacts(
 }
 
 async fn progress(State(broker): State<Arc<Broker>>, headers: HeaderMap, body: Bytes) -> Result<Response, BrokerError> {
+    let token = bearer(&headers)?;
     let body = object(&body)?;
     let percent = match &body["percent"] {
         Value::Null => None,
         value => Some(value.as_u64().and_then(|percent| u8::try_from(percent).ok()).ok_or(BrokerError::Malformed("percent must be 0 to 100"))?),
     };
     let said = body["message"].as_str().ok_or(BrokerError::Malformed("message must be 1 to 500 characters"))?;
-    broker.progress(bearer(&headers)?, said, percent).await?;
+    broker.progress(token, said, percent).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

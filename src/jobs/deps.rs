@@ -110,7 +110,12 @@ impl Shared {
 
     pub(super) fn deadlines(&self) -> Deadlines {
         let limits = &self.deps.config.limits;
-        Deadlines { report: limits.start_timeout, contact: limits.runner_contact_timeout, leave: Duration::from_secs(30), wind_down: Duration::from_secs(60) }
+        Deadlines {
+            report: limits.start_timeout,
+            contact: limits.runner_contact_timeout,
+            leave: Duration::from_secs(30),
+            wind_down: Duration::from_secs(60),
+        }
     }
 
     pub(super) fn class(&self, name: &ClassName) -> Option<&Class> {

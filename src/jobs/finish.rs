@@ -11,8 +11,8 @@ use super::follow::follow;
 use super::launch::is_starting;
 use crate::docker::{ContainerFacts, Continuity, judge};
 use crate::domain::{Aggregate, Disposition, EndReason, Failure, Outcome, RunnerState, Source, Step};
-use crate::store::log::{LogStream, LogWriter};
 use crate::store::StoreError;
+use crate::store::log::{LogStream, LogWriter};
 
 /// How long the rest of a log may take to arrive after its container ended.
 const LOG_PATIENCE: Duration = Duration::from_secs(20);
@@ -90,7 +90,9 @@ fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts
 fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> Option<String> {
     let limits = &shared.deps.config.limits;
     match reason {
-        EndReason::TimedOut => aggregate.job.as_ref().map(|job| format!("it ran longer than its timeout of {}", humantime::format_duration(job.spec.timeout))),
+        EndReason::TimedOut => {
+            aggregate.job.as_ref().map(|job| format!("it ran longer than its timeout of {}", humantime::format_duration(job.spec.timeout)))
+        }
         EndReason::RunnerUnresponsive => {
             Some(format!("the runner was not heard of for {}", humantime::format_duration(limits.runner_contact_timeout.min(limits.start_timeout))))
         }

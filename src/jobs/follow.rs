@@ -42,7 +42,13 @@ pub(super) fn follow(shared: &Arc<Shared>, aggregate: &Aggregate, container: Str
 async fn keep(shared: &Shared, writer: &mut LogWriter, container: &str) {
     loop {
         match copy(shared, writer, container).await {
-            Ok(()) if !still_runs(shared, container).await => return,
+            Ok(()) if !still_runs(shared, container).await => {
+                // Engine 20.10 sometimes ends the stream before the last piece; what it holds is complete only after the end was seen.
+                if let Err(Broken::Log(error)) = copy(shared, writer, container).await {
+                    warn!(%error, container, "the end of a job's log cannot be written");
+                }
+                return;
+            }
             Ok(()) => {}
             Err(Broken::Log(error)) => {
                 warn!(%error, container, "the job's log cannot be written; what follows of it is lost");

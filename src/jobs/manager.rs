@@ -81,7 +81,13 @@ impl JobManager {
     pub fn new(deps: Deps, seat: Seat, epoch_base: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let started_at = deps.clock.now();
-        let shared = Shared { deps, observer: Observer::new(epoch_base), starts: Semaphore::new((2 * cores).min(8)), followers: Followers::default(), intake: Board::default() };
+        let shared = Shared {
+            deps,
+            observer: Observer::new(epoch_base),
+            starts: Semaphore::new((2 * cores).min(8)),
+            followers: Followers::default(),
+            intake: Board::default(),
+        };
         Self {
             shared: Arc::new(shared),
             seat,

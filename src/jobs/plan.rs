@@ -56,7 +56,11 @@ impl Restarts {
                     restart.not_before = now.checked_add(wait).ok();
                     restart.owed += u32::from(runner.origin == RunnerOrigin::Request);
                 }
-                RunnerState::Starting { .. } | RunnerState::Busy | RunnerState::Stopping { .. } | RunnerState::Lost { .. } | RunnerState::Gone { .. } => {}
+                RunnerState::Starting { .. }
+                | RunnerState::Busy
+                | RunnerState::Stopping { .. }
+                | RunnerState::Lost { .. }
+                | RunnerState::Gone { .. } => {}
             }
         }
         let ids: HashSet<&RunnerId> = open.iter().map(|aggregate| &aggregate.runner.id).collect();
@@ -65,7 +69,12 @@ impl Restarts {
 }
 
 /// Claims what fits, keeps the warm runners, and publishes for which classes GitLab may be asked. Answers the runners to launch.
-pub(super) async fn plan(manager: &mut JobManager, mut open: Vec<Aggregate>, view: &EngineView, now: Timestamp) -> Result<Vec<Aggregate>, StoreError> {
+pub(super) async fn plan(
+    manager: &mut JobManager,
+    mut open: Vec<Aggregate>,
+    view: &EngineView,
+    now: Timestamp,
+) -> Result<Vec<Aggregate>, StoreError> {
     let shared = std::sync::Arc::clone(&manager.shared);
     let facts = shared.deps.platform.facts();
     let mut planned = Vec::new();

@@ -91,11 +91,11 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
         RunnerState::Starting { start_sent: None } => {
             wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| before_start(sight.seen))?)
         }
-        RunnerState::Starting { start_sent: Some(_) } => {
-            wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| after_start(aggregate, sight, deadlines, now))?)
+        RunnerState::Starting { start_sent: Some(_) } => wanted_end(aggregate, deadlines, now)
+            .or_else(|| (sight.work == InFlight::Nothing).then(|| after_start(aggregate, sight, deadlines, now))?),
+        RunnerState::Idle | RunnerState::Busy => {
+            wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?)
         }
-        RunnerState::Idle | RunnerState::Busy => wanted_end(aggregate, deadlines, now)
-            .or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?),
         RunnerState::Stopping { reason } => (sight.work == InFlight::Nothing).then(|| {
             let may_leave = reason.is_none() && !elapsed(runner.state_since, deadlines.leave, now);
             ending(aggregate, sight.seen, may_leave)

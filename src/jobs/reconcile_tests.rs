@@ -12,8 +12,12 @@ use crate::domain::{
     RunnerOrigin, Step, Work,
 };
 
-const DEADLINES: Deadlines =
-    Deadlines { report: Duration::from_secs(60), contact: Duration::from_secs(300), leave: Duration::from_secs(30), wind_down: Duration::from_secs(60) };
+const DEADLINES: Deadlines = Deadlines {
+    report: Duration::from_secs(60),
+    contact: Duration::from_secs(300),
+    leave: Duration::from_secs(30),
+    wind_down: Duration::from_secs(60),
+};
 const POLICY: RetryPolicy = RetryPolicy { infrastructure_retries: 2, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(8) };
 
 fn at(second: i64) -> Timestamp {
@@ -43,7 +47,14 @@ fn spec(source: Source) -> JobSpec {
 
 fn planned(name: &str) -> Runner {
     let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![] };
-    Runner::planned(RunnerId::from_trusted(name), ClassName::from_trusted("default"), HostId::from_trusted("box"), RunnerOrigin::Job, placement, at(0))
+    Runner::planned(
+        RunnerId::from_trusted(name),
+        ClassName::from_trusted("default"),
+        HostId::from_trusted("box"),
+        RunnerOrigin::Job,
+        placement,
+        at(0),
+    )
 }
 
 fn bound(source: Source) -> Aggregate {

@@ -25,12 +25,11 @@ impl MasterKey {
         let path = data_dir.join(KEY_FILE);
         let failed = |source| SecurityError::KeyFile { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-        let bytes = match read(&path)? {
-            Some(bytes) => bytes,
-            None => {
-                create(data_dir, &path).map_err(failed)?;
-                read(&path)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?
-            }
+        let bytes = if let Some(bytes) = read(&path)? {
+            bytes
+        } else {
+            create(data_dir, &path).map_err(failed)?;
+            read(&path)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?
         };
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }

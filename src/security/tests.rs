@@ -1,1 +1,264 @@
+//! Tests of the manager as the other rooms see it.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use proptest::prelude::*;
+use secrecy::{ExposeSecret as _, SecretString};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::{ApiToken, GitLab, Role};
+use crate::domain::MemoryBytes;
+
+fn config() -> Config {
+    // Not the file of the machine that the tests run on.
+    Config::load(Some(Path::new("/dev/null")), std::iter::empty()).expect("the defaults serve")
+}
+
+fn with_secrets(secrets: &[&str]) -> Config {
+    let webhook_secret_tokens = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
+    let gitlab = GitLab { url: "https://gitlab.example.com".into(), webhook_secret_tokens, poll_interval: std::time::Duration::from_secs(15) };
+    Config { gitlab: Some(gitlab), ..config() }
+}
+
+fn manager(config: &Config) -> (SecurityManager, TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    (SecurityManager::open(dir.path(), config).expect("opened"), dir)
+}
+
+fn refusal(dir: &Path) -> String {
+    SecurityManager::open(dir, &config()).expect_err("refused").to_string()
+}
+
+#[test]
+fn the_key_is_made_once_closed_to_others_and_found_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("a/b");
+    let runner = RunnerId::generate();
+    let first = SecurityManager::open(&data, &config()).expect("made").runner_token(&runner);
+    let about = fs::metadata(data.join(key::KEY_FILE)).expect("the file");
+    assert_eq!((about.permissions().mode() & 0o777, about.len()), (0o600, 32));
+    let again = SecurityManager::open(&data, &config()).expect("found");
+    assert_eq!(again.verify_runner_token(first.expose_secret()), Some(runner));
+    let names: Vec<_> = fs::read_dir(&data).expect("listed").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert_eq!(names, [key::KEY_FILE], "something was left behind");
+}
+
+#[test]
+fn two_that_start_at_once_have_one_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runner = RunnerId::generate();
+    let open = || SecurityManager::open(dir.path(), &config()).expect("opened").runner_token(&runner).expose_secret().to_owned();
+    let tokens: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+}
+
+#[test]
+fn a_key_that_others_could_know_or_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(key::KEY_FILE);
+    fs::write(&path, [1; 32]).expect("written");
+    for mode in [0o640, 0o604, 0o660, 0o644, 0o610] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+        assert!(refusal(dir.path()).contains("open to others"), "{mode:o}");
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
+    for length in [0, 31, 33] {
+        fs::write(&path, vec![1; length]).expect("written");
+        assert!(refusal(dir.path()).contains("32 bytes"), "{length}");
+    }
+    fs::write(dir.path().join("other"), [1; 32]).expect("written");
+    fs::remove_file(&path).expect("removed");
+    symlink(dir.path().join("other"), &path).expect("linked");
+    assert!(refusal(dir.path()).contains("cannot be read"));
+    fs::remove_file(&path).expect("removed");
+    fs::create_dir(&path).expect("made");
+    assert!(refusal(dir.path()).contains("not a plain file"));
+}
+
+#[test]
+fn a_token_of_another_installation_is_unknown() {
+    let ((one, _a), (other, _b)) = (manager(&config()), manager(&config()));
+    let runner = RunnerId::generate();
+    assert_eq!(other.verify_runner_token(one.runner_token(&runner).expose_secret()), None);
+}
+
+#[test]
+fn api_tokens_are_known_by_their_digest_alone() {
+    let (token, digest) = SecurityManager::generate_api_token().expect("random");
+    let (other, _) = SecurityManager::generate_api_token().expect("random");
+    assert_ne!(token.expose_secret(), other.expose_secret());
+    assert!(token.expose_secret().starts_with("rca-") && digest.len() == 64);
+    let sha256 = super::sha256(token.expose_secret().as_bytes());
+    assert_eq!(digest, sha256.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")));
+    let mut config = config();
+    config.http.tokens.push(ApiToken { name: "first".into(), role: Role::Viewer, sha256: [7; 32] });
+    config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, sha256 });
+    let (manager, _dir) = manager(&config);
+    assert!(manager.has_api_tokens());
+    assert_eq!(manager.authenticate(token.expose_secret()), Some(Principal { name: "admin".into(), role: Role::Operator }));
+    for wrong in [other.expose_secret(), "", &digest, &token.expose_secret()[1..]] {
+        assert_eq!(manager.authenticate(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn without_api_tokens_nobody_is_known() {
+    let (manager, _dir) = manager(&config());
+    assert!(!manager.has_api_tokens());
+    assert_eq!(manager.authenticate(""), None);
+}
+
+#[test]
+fn a_webhook_needs_one_of_the_secrets() {
+    let (manager, _dir) = manager(&with_secrets(&["old", "new"]));
+    let verify = |token| manager.verify_webhook(WebhookHeaders { token }, b"{}");
+    assert_eq!(verify(Some(b"old".as_slice())), Ok(()));
+    assert_eq!(verify(Some(b"new")), Ok(()));
+    assert_eq!(verify(Some(b"new ")), Err(WebhookDenied::WrongToken));
+    assert_eq!(verify(Some(b"\xff")), Err(WebhookDenied::WrongToken));
+    assert_eq!(verify(Some(b"")), Err(WebhookDenied::MissingToken));
+    assert_eq!(verify(None), Err(WebhookDenied::MissingToken));
+}
+
+#[test]
+fn a_webhook_is_refused_when_there_is_no_secret() {
+    let headers = WebhookHeaders { token: Some(b"x") };
+    assert_eq!(manager(&with_secrets(&[])).0.verify_webhook(headers, b""), Err(WebhookDenied::NoSecret));
+    assert_eq!(manager(&config()).0.verify_webhook(headers, b""), Err(WebhookDenied::NoGitLab));
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let config = with_secrets(&["hunter2"]);
+    let (manager, _dir) = manager(&config);
+    let headers = WebhookHeaders { token: Some(b"hunter2") };
+    let token = manager.runner_token(&RunnerId::from_trusted("r1"));
+    let shown = format!("{manager:?} {config:?} {headers:?} {token:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("rct-") && !shown.contains("104, 117"), "{shown}");
+}
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn faulty(manager: &SecurityManager, pairs: &[(&str, &str)]) -> Vec<String> {
+    manager.sanitise_env("env", env(pairs)).map_or_else(|faults| faults.into_iter().map(|fault| fault.field).collect(), |_| Vec::new())
+}
+
+#[test]
+fn a_job_may_not_set_what_changes_its_devices_or_runs_before_it() {
+    let (manager, _dir) = manager(&config());
+    let refused = [
+        "BASH_ENV",
+        "CUDA_DEVICE_ORDER",
+        "CUDA_MPS_PIPE_DIRECTORY",
+        "CUDA_VISIBLE_DEVICES",
+        "DOCKER_HOST",
+        "GCONV_PATH",
+        "GLIBC_TUNABLES",
+        "GPU_DEVICE_ORDINAL",
+        "HIP_VISIBLE_DEVICES",
+        "LD_PRELOAD",
+        "NVIDIA_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "RUNNER_COORDINATOR_TOKEN",
+        "ZE_AFFINITY_MASK",
+    ];
+    let all: Vec<_> = refused.iter().map(|name| (*name, "x")).collect();
+    assert_eq!(faulty(&manager, &all), refused.map(|name| format!("env.{name}")), "every one is named, in order");
+    let allowed = [("CI", "1"), ("ENV", "production"), ("MALLOC_ARENA_MAX", "2"), ("_x9", ""), ("OLD_PATH", "a"), ("ld_x", "é\n")];
+    assert_eq!(manager.sanitise_env("env", env(&allowed)), Ok(env(&allowed)));
+}
+
+#[test]
+fn names_and_values_that_no_process_can_have_are_refused() {
+    let (manager, _dir) = manager(&config());
+    assert_eq!(faulty(&manager, &[("", "x")]), ["env."]);
+    assert_eq!(faulty(&manager, &[("A=B", ""), ("A\nB", ""), ("9A", ""), ("É", "")]).len(), 4);
+    assert_eq!(faulty(&manager, &[("A\nB", "")]), ["env.A\\nB"]);
+    assert_eq!(faulty(&manager, &[("A", "x\0")]), ["env.A"]);
+    assert!(faulty(&manager, &[(&"~".repeat(9000), "")])[0].len() < 100);
+}
+
+#[test]
+fn the_environment_is_bounded() {
+    let mut config = config();
+    config.limits.env_vars = 2;
+    config.limits.command_bytes = MemoryBytes(20);
+    let (small, _dir) = manager(&config);
+    assert_eq!(faulty(&small, &[("A", ""), ("B", ""), ("C", "")]), ["env"]);
+    assert!(faulty(&small, &[("A", "1234567"), ("B", "1234567")]).is_empty(), "exactly the limit");
+    assert_eq!(faulty(&small, &[("A", "1234567"), ("B", "12345678")]), ["env"]);
+    config.limits.command_bytes = MemoryBytes(1 << 20);
+    let (large, _dir) = manager(&config);
+    assert!(faulty(&large, &[("A", &"x".repeat(128 * 1024 - 3))]).is_empty());
+    assert_eq!(faulty(&large, &[("A", &"x".repeat(128 * 1024 - 2))]), ["env.A"]);
+}
+
+#[test]
+fn the_page_justifies_exactly_the_refused_names() {
+    let page = include_str!("../../docs/configuration.md").split_once("may not set").expect("the part").1;
+    let mut listed: Vec<String> = page.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned())).collect();
+    let prefixes = env::REFUSED_PREFIXES.iter().map(|name| format!("{name}*"));
+    let suffixes = env::REFUSED_SUFFIXES.iter().map(|name| format!("*{name}"));
+    let mut refused: Vec<String> = prefixes.chain(suffixes).chain(env::REFUSED_NAMES.iter().map(ToString::to_string)).collect();
+    listed.sort();
+    refused.sort();
+    assert_eq!(listed, refused);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_runner_token_is_good_for_its_runner_only(id in "[a-z0-9-]{1,40}", at in any::<prop::sample::Index>(), byte in 0x20_u8..0x7f) {
+        let (manager, _dir) = manager(&config());
+        let runner = RunnerId::from_trusted(id);
+        let token = manager.runner_token(&runner).expose_secret().to_owned();
+        prop_assert_eq!(manager.verify_runner_token(&token), Some(runner));
+        let mut changed = token.clone().into_bytes();
+        changed[at.index(token.len())] = byte;
+        let changed = String::from_utf8(changed).expect("ASCII");
+        prop_assert_eq!(manager.verify_runner_token(&changed).is_some(), changed == token);
+        prop_assert_eq!(manager.verify_runner_token(&token[..at.index(token.len())]), None);
+        prop_assert_eq!(manager.verify_runner_token(&format!("{token}0")), None);
+        prop_assert_eq!(manager.verify_runner_token(&token.to_uppercase()), None);
+    }
+
+    #[test]
+    fn strangers_text_is_no_token(text in ".{0,80}", tail in "rct-[a-z0-9-]{0,60}") {
+        let (manager, _dir) = manager(&config());
+        prop_assert_eq!(manager.verify_runner_token(&text), None);
+        prop_assert_eq!(manager.verify_runner_token(&tail), None);
+        prop_assert_eq!(manager.authenticate(&text), None);
+    }
+
+    #[test]
+    fn a_webhook_passes_exactly_with_a_secret(secrets in proptest::collection::vec("[a-c]{1,3}", 1..4), token in "[a-c]{0,3}") {
+        let given: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        let (manager, _dir) = manager(&with_secrets(&given));
+        let verified = manager.verify_webhook(WebhookHeaders { token: Some(token.as_bytes()) }, b"");
+        prop_assert_eq!(verified.is_ok(), secrets.contains(&token));
+    }
+
+    #[test]
+    fn what_is_let_through_is_unchanged_and_safe(env in proptest::collection::btree_map("(LD_|NVIDIA_|A)?[A-Z=0-9_]{0,4}(_VISIBLE_DEVICES)?", "[a\\x00]{0,2}", 0..4)) {
+        let (manager, _dir) = manager(&config());
+        let bad = |name: &str, value: &str| {
+            name.is_empty() || name.contains('=') || name.starts_with(|c: char| c.is_ascii_digit()) || value.contains('\0')
+                || name.starts_with("LD_") || name.starts_with("NVIDIA_") || name.ends_with("_VISIBLE_DEVICES")
+        };
+        let faults = env.iter().filter(|(name, value)| bad(name, value)).count();
+        match manager.sanitise_env("env", env.clone()) {
+            Ok(same) => { prop_assert_eq!(same, env); prop_assert_eq!(faults, 0); }
+            Err(found) => prop_assert_eq!(found.len(), faults),
+        }
+    }
+}

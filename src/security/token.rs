@@ -72,7 +72,8 @@ pub(super) fn generate_api_token() -> Result<(SecretString, String), SecurityErr
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
 /// Reads lower-case digits only, so that each token can be written in one way.

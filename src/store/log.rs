@@ -99,7 +99,8 @@ impl LogStore {
     pub fn read(&self, job: &JobId, attempt: u32, follow: Follow) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).get(&(job.clone(), attempt)).and_then(Weak::upgrade);
         let path = self.inner.directory(job).map(|directory| directory.join(format!("{attempt}.log")));
-        read::stream(path, open.map(|log| log.progress()), follow)
+        // One that is closed may linger in the thread for a moment; its file tells all.
+        read::stream(path, open.filter(|log| !log.is_closed()).map(|log| log.progress()), follow)
     }
 
     /// The attempts of a job that have a log, first to latest.

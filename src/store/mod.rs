@@ -18,6 +18,9 @@ use crate::domain::{
     Attempt, ClassName, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, ProjectName, Requirement, RequirementId, Runner, RunnerId,
 };
 
+#[cfg(test)]
+mod contract_tests;
+
 /// What can go wrong in a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

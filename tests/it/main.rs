@@ -1,9 +1,11 @@
 //! The integration tests: one binary, run by `make test` inside an engine of its own.
 
 mod api_jobs;
+mod broker;
 mod bench;
 mod docker;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
+mod gitlab_road;
 mod harness;
 mod restart;

@@ -35,7 +35,7 @@ look() {
     need busybox-static static_busybox
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     case $1 in
-    run) have docker && engine_answers || engine ;;
+    run) { have docker && engine_answers; } || engine ;;
     test)
         engine
         need iproute2 have ip

@@ -24,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Clock, EndReason, Job, RetryPolicy, RunnerId, RunnerState, Work};
+use crate::domain::{Clock, EndReason, Job, RetryPolicy, RunnerId, Work};
 use crate::gitlab::{GitLab, GitLabError, Relay};
 use crate::security::SecurityManager;
 use crate::store::log::LogStore;
@@ -128,7 +128,8 @@ impl Broker {
     /// [`BrokerError::Denied`] when it is none of ours or its runner is gone.
     pub async fn verify(&self, token: &str) -> Result<(), BrokerError> {
         let runner = self.known_runner(token)?;
-        self.sessions.load(&self.parts, &runner).await.map(drop)
+        let aggregate = self.sessions.load(&self.parts, &runner).await?;
+        if aggregate.runner.is_open() { Ok(()) } else { Err(BrokerError::Denied) }
     }
 
     /// Forgets a runner that is gone. Call it when its last step is stored.
@@ -145,7 +146,7 @@ impl Broker {
     async fn at_work(&self, token: &str) -> Result<Present, BrokerError> {
         let runner = self.known_runner(token)?;
         let aggregate = self.sessions.load(&self.parts, &runner).await?;
-        if matches!(aggregate.runner.state, RunnerState::Gone { .. }) {
+        if !aggregate.runner.is_open() {
             return Err(BrokerError::Denied);
         }
         self.parts.contacts.touch(&runner, self.parts.clock.now());

@@ -103,9 +103,12 @@ fn read_chunk(file: &File, mut cursor: Cursor, limit: u64) -> io::Result<(Bytes,
             Part::Header if cursor.at + HEADER as u64 > limit => break,
             Part::Header => {
                 let mut header = [0; HEADER];
-                file.read_exact_at(&mut header, cursor.at)?;
-                match Header::read(header) {
-                    // Behind the cut only positions follow, which the writer may even take back.
+                let whole = match file.read_exact_at(&mut header, cursor.at) {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+                    read => read.map(|()| Header::read(header))?,
+                };
+                match whole {
+                    // Behind the cut only positions follow, and the writer may just have taken them back.
                     Some(Header { kind: Kind::Position, .. }) | None => cursor.part = Part::End,
                     Some(header) if cursor.at + (HEADER + header.len) as u64 > limit => break,
                     Some(header) if header.kind.is_visible() => {

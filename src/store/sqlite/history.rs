@@ -74,7 +74,7 @@ pub(super) fn counts(connection: &Connection) -> Outcome<Counts> {
         let read = |row: &rusqlite::Row<'_>| Ok::<_, Fault>((row.get(0)?, rows::number("a count", row.get(1)?)?));
         statement.query_and_then([], read)?.collect()
     };
-    let mut oldest = connection.prepare_cached("SELECT min(created_at) FROM jobs WHERE state = 'queued'")?;
+    let mut oldest = connection.prepare_cached("SELECT min(created_at) FROM jobs INDEXED BY jobs_oldest WHERE state = 'queued'")?;
     Ok(Counts {
         jobs: count("SELECT state, jobs FROM job_counts WHERE jobs > 0 ORDER BY state")?,
         runners: count(

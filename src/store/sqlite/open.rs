@@ -184,7 +184,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
 
 fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
-    let read = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, rusqlite::types::Value>(0));
+    let read = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, rusqlite::types::Value>(0));
     let id = read("application_id").map_err(|error| unusable(error.to_string()))?;
     if id != rusqlite::types::Value::Integer(APPLICATION_ID.into()) {
         return Err(unusable("it is not a database of runner-coordinator".to_owned()));

@@ -82,9 +82,9 @@ enum From {
     GitLab,
 }
 
-const HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready \
+pub(super) const HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready \
      WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, order_key LIMIT 1";
-const GITLAB_HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
+pub(super) const GITLAB_HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
      WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, order_key LIMIT 1";
 
 fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outcome<Option<Head>> {
@@ -114,9 +114,12 @@ pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
 /// Makes jobs startable whose back-off is over; tells when the next one is due.
 pub(super) fn promote_due(connection: &Connection, at: Timestamp) -> Outcome<Option<Timestamp>> {
     connection
-        .prepare_cached("UPDATE jobs SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= ?1")?
+        .prepare_cached(
+            "UPDATE jobs INDEXED BY jobs_due SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= ?1",
+        )?
         .execute([rows::millis(at)])?;
-    let mut next = connection.prepare_cached("SELECT min(not_before) FROM jobs WHERE state = 'queued' AND not_before IS NOT NULL")?;
+    let mut next =
+        connection.prepare_cached("SELECT min(not_before) FROM jobs INDEXED BY jobs_due WHERE state = 'queued' AND not_before IS NOT NULL")?;
     next.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(rows::time).transpose()
 }
 

@@ -1,1 +1,205 @@
-//! Tests.
+//! The contract of every store, and what only a file can get wrong.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::contract_tests::claims::{claims_follow_the_model, deeds};
+use crate::store::contract_tests::{claim, command, created, every_rule, gitlab, requirement};
+
+fn open() -> (SqliteStore, TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    (SqliteStore::open(&dir.path().join("data/queue.db")).expect("a store"), dir)
+}
+
+/// An error with its causes.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}
+
+fn refused(path: &Path) -> String {
+    words(&SqliteStore::open(path).expect_err("it was opened"))
+}
+
+every_rule!(open);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn claims_follow_a_plain_list(deeds in deeds()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let (store, dir) = open();
+            claims_follow_the_model(&store, deeds).await;
+            drop(store);
+            counters_are_true(&dir.path().join("data/queue.db"));
+        });
+    }
+}
+
+/// The counters that triggers keep are what counting gives.
+fn counters_are_true(path: &Path) {
+    let connection = rusqlite::Connection::open(path).expect("a database");
+    let wrong = |sql: &str| connection.query_row(&format!("SELECT count(*) FROM ({sql})"), [], |row| row.get::<_, i64>(0)).expect("counted");
+    let ready = "SELECT id FROM requirements r WHERE ready <> (SELECT count(*) FROM jobs WHERE requirement_id = r.id \
+                 AND state = 'queued' AND not_before IS NULL)";
+    let states = "SELECT state FROM job_counts c WHERE jobs <> (SELECT count(*) FROM jobs WHERE state = c.state)";
+    let projects = "SELECT project FROM queue_lengths q WHERE jobs <> (SELECT count(*) FROM jobs WHERE ifnull(project, '') = q.project \
+                    AND state = 'queued')";
+    assert_eq!((wrong(ready), wrong(states), wrong(projects)), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn many_requests_share_a_commit() {
+    let (store, _dir) = open();
+    let before = store.tally();
+    let stored = join_all((0..1500).map(|_| store.submit(command(requirement("default", 1000), 0)))).await;
+    assert!(stored.iter().all(Result::is_ok));
+    let (commits, operations) = (store.tally().commits - before.commits, store.tally().operations - before.operations);
+    assert_eq!(operations, 1500);
+    assert!((6..=300).contains(&commits), "{commits} commits for {operations} operations, 256 at most in one");
+}
+
+#[tokio::test]
+async fn a_reopened_file_keeps_everything() {
+    let (store, dir) = open();
+    let path = dir.path().join("data/queue.db");
+    let job = created(&store, gitlab(requirement("default", 1000), 0, 1)).await;
+    let claimed = claim(&store, 1).await.expect("a job");
+    let instance = store.instance().to_owned();
+    drop(store);
+    assert!(!path.with_extension("db-wal").exists(), "the log was not taken in");
+    let store = SqliteStore::open(&path).expect("a store");
+    assert_eq!(store.instance(), instance);
+    assert_eq!(store.runner(&claimed.runner.id).await.expect("read"), Some(claimed));
+    assert!(store.gitlab_job(&job.id).await.expect("read").is_some());
+}
+
+#[tokio::test]
+async fn a_killed_store_keeps_what_it_answered() {
+    let (store, dir) = open();
+    let job = created(&store, command(requirement("default", 1000), 0)).await;
+    // What another process would find had we died here: the files as they are, without our taking the log in.
+    let copy = dir.path().join("copy.db");
+    for suffix in ["", "-wal"] {
+        std::fs::copy(format!("{}/data/queue.db{suffix}", dir.path().display()), format!("{}{suffix}", copy.display())).expect("copied");
+    }
+    let after = SqliteStore::open(&copy).expect("a store");
+    assert_eq!(after.job(&job.id).await.expect("read"), Some(job));
+    assert_eq!(after.instance(), store.instance());
+}
+
+#[tokio::test]
+async fn a_second_store_on_the_same_file_is_refused() {
+    let (store, dir) = open();
+    let path = dir.path().join("data/queue.db");
+    let why = refused(&path);
+    assert!(why.contains("queue.db is in use") && why.contains("queue.db.lock"), "{why}");
+    drop(store);
+    drop(SqliteStore::open(&path).expect("free again"));
+}
+
+#[tokio::test]
+async fn files_are_for_their_owner_only() {
+    let (_store, dir) = open();
+    let mode = |name: &str| std::fs::metadata(dir.path().join(name)).expect(name).permissions().mode() & 0o777;
+    assert_eq!(mode("data"), 0o700);
+    for name in ["data/queue.db", "data/queue.db-wal", "data/queue.db-shm", "data/queue.db.lock"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_never_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let whole = {
+        let store = SqliteStore::open(&path).expect("a store");
+        for _ in 0..200 {
+            created(&store, command(requirement("default", 1000), 0)).await;
+        }
+        drop(store);
+        std::fs::read(&path).expect("a file")
+    };
+    let mut damaged = whole.clone();
+    damaged[8192 * 2..8192 * 6].fill(0x55);
+    let foreign = dir.path().join("foreign.db");
+    rusqlite::Connection::open(&foreign).expect("a database").execute_batch("CREATE TABLE other (x)").expect("a table");
+    let foreign = std::fs::read(foreign).expect("a file");
+    let cases: [(&str, &[u8]); 5] =
+        [("empty", b""), ("text", &[b'x'; 9000]), ("cut", &whole[..whole.len() / 2]), ("damaged", &damaged), ("foreign", &foreign)];
+    for (name, bytes) in cases {
+        std::fs::write(&path, bytes).expect("written");
+        let why = refused(&path);
+        assert!(why.contains("queue.db cannot be used"), "{name}: {why}");
+        assert_eq!(std::fs::read(&path).expect("a file"), bytes, "{name} was changed");
+    }
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::write(dir.path().join("queue.db-wal"), b"x").expect("written");
+    assert!(refused(&path).contains("write-ahead log"));
+}
+
+#[tokio::test]
+async fn a_newer_file_is_refused() {
+    let (store, dir) = open();
+    drop(store);
+    let path = dir.path().join("data/queue.db");
+    rusqlite::Connection::open(&path).expect("a database").pragma_update(None, "user_version", 99).expect("set");
+    let why = refused(&path);
+    assert!(why.contains("schema is version 99") && why.contains("queue.db"), "{why}");
+}
+
+#[test]
+fn a_failed_migration_leaves_no_trace() {
+    let mut connection = rusqlite::Connection::open_in_memory().expect("a database");
+    let version = |connection: &rusqlite::Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    let bad = ["CREATE TABLE a (x)", "CREATE TABLE b (x); INSERT INTO nowhere VALUES (1)"];
+    let why = words(&migrations::migrate(&mut connection, &bad).expect_err("it was taken"));
+    assert!(why.contains("migration 2 failed"), "{why}");
+    assert_eq!(version(&connection), Ok(1));
+    migrations::migrate(&mut connection, &["CREATE TABLE a (x)", "CREATE TABLE b (x)"]).expect("the rest is taken");
+    assert_eq!(version(&connection), Ok(2));
+}
+
+#[tokio::test]
+async fn no_question_scans_the_queue() {
+    let (store, dir) = open();
+    drop(store);
+    let connection = rusqlite::Connection::open(dir.path().join("data/queue.db")).expect("a database");
+    let plan = |sql: &str| {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
+        statement.query_map([], |row| row.get::<_, String>(3)).expect(sql).collect::<Result<Vec<_>, _>>().expect(sql).join("; ")
+    };
+    let job = |rest: &str| format!("{} WHERE {rest} ORDER BY j.id DESC LIMIT 5", rows::JOB);
+    let cases = [
+        (queue::HEAD.replace("?1", "1"), "jobs_ready "),
+        (queue::GITLAB_HEAD.replace("?1", "1"), "jobs_ready_gitlab "),
+        (job("j.id < 'x'"), "(id<?)"),
+        (job("j.state = 'queued' AND j.id < 'x'"), "jobs_by_state "),
+        (job("j.project = 'p' AND j.state = 'queued' AND j.id < 'x'"), "jobs_by_project "),
+        (job("j.class = 'p' AND j.state = 'queued' AND j.id < 'x'"), "jobs_by_class "),
+        ("SELECT min(created_at) FROM jobs INDEXED BY jobs_oldest WHERE state = 'queued'".to_owned(), "jobs_oldest"),
+        ("SELECT min(not_before) FROM jobs INDEXED BY jobs_due WHERE state = 'queued' AND not_before IS NOT NULL".to_owned(), "jobs_due"),
+        (
+            "UPDATE jobs INDEXED BY jobs_due SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= 5".to_owned(),
+            "jobs_due",
+        ),
+        ("SELECT id, spec, ready FROM requirements WHERE ready > 0".to_owned(), "requirements_ready"),
+        (format!("{} WHERE job_id = 'x' AND seq > 5 ORDER BY seq LIMIT 5", rows::EVENT), "events_by_job "),
+        (format!("{} WHERE host = 'x' AND state <> 'gone' ORDER BY id", rows::RUNNER), "runners_open "),
+    ];
+    for (sql, index) in cases {
+        let plan = plan(&sql);
+        assert!(plan.contains(index) && !plan.contains("B-TREE"), "{sql}\n{plan}");
+    }
+}

@@ -1,1 +1,105 @@
-//! Tests.
+//! One operation's failure is its own; a failed commit is everybody's.
+
+use futures_util::future::join;
+
+use super::*;
+
+fn writer() -> Writer {
+    let connection = Connection::open_in_memory().expect("a database");
+    connection.pragma_update(None, "foreign_keys", true).expect("set");
+    connection
+        .execute_batch("CREATE TABLE a (x INTEGER PRIMARY KEY); CREATE TABLE b (x REFERENCES a (x) DEFERRABLE INITIALLY DEFERRED)")
+        .expect("tables");
+    Writer::start(connection).expect("a thread")
+}
+
+async fn add(writer: &Writer, x: i64) -> Result<(), StoreError> {
+    let work = move |connection: &Connection| Ok(connection.execute("INSERT INTO a VALUES (?1)", [x]).map(|_| ())?);
+    writer.call("add", Notice::Changes, work).await
+}
+
+async fn all(writer: &Writer) -> Vec<i64> {
+    let read = |connection: &Connection| {
+        let mut statement = connection.prepare("SELECT x FROM a ORDER BY x")?;
+        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    };
+    writer.call("read", Notice::Quiet, read).await.expect("read")
+}
+
+/// Keeps the thread busy until it is let go, so that what is asked meanwhile falls into one group.
+async fn hold(writer: &Writer, until: std::sync::mpsc::Receiver<()>) {
+    let wait = move |_: &Connection| {
+        let _ = until.recv();
+        Ok(())
+    };
+    // It may share the fate of its group.
+    let _ = writer.call("hold", Notice::Quiet, wait).await;
+}
+
+#[tokio::test]
+async fn a_failure_or_a_panic_takes_nobody_with_it() {
+    let writer = writer();
+    let (go, until) = std::sync::mpsc::channel();
+    let half = |connection: &Connection| -> Outcome<()> {
+        connection.execute("INSERT INTO a VALUES (10)", [])?;
+        Err(Fault::corrupt("half done"))
+    };
+    let panics = |connection: &Connection| -> Outcome<()> {
+        connection.execute("INSERT INTO a VALUES (11)", [])?;
+        panic!("a test's own panic")
+    };
+    let asked = async {
+        let all = tokio::join!(
+            add(&writer, 1),
+            add(&writer, 1),
+            writer.call("half", Notice::Changes, half),
+            writer.call("panic", Notice::Changes, panics),
+            add(&writer, 2),
+            async { go.send(()) },
+        );
+        (all.0, all.1, all.2, all.3, all.4)
+    };
+    let ((), (first, double, half, panicked, last)) = join(hold(&writer, until), asked).await;
+    assert!(first.is_ok() && last.is_ok());
+    assert!(matches!(double, Err(StoreError::Unavailable { doing: "add", .. })), "{double:?}");
+    assert!(matches!(half, Err(StoreError::Corrupt(_))), "{half:?}");
+    let Err(StoreError::Unavailable { source, .. }) = panicked else { panic!("{panicked:?}") };
+    assert!(source.to_string().contains("a test's own panic"));
+    assert_eq!(all(&writer).await, [1, 2]);
+    let commits = writer.tally().commits.load(Ordering::Relaxed);
+    assert!(commits <= 3, "{commits} commits: five operations were not one group");
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_told_to_all_and_the_next_goes_on() {
+    let writer = writer();
+    let (go, until) = std::sync::mpsc::channel();
+    let orphan = |connection: &Connection| Ok(connection.execute("INSERT INTO b VALUES (99)", []).map(|_| ())?);
+    let asked = async {
+        let all = tokio::join!(add(&writer, 1), writer.call("orphan", Notice::Changes, orphan), add(&writer, 2), async { go.send(()) });
+        (all.0, all.1, all.2)
+    };
+    let ((), (one, orphan, two)) = join(hold(&writer, until), asked).await;
+    for answer in [one, orphan, two] {
+        assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
+    }
+    assert!(all(&writer).await.is_empty());
+    add(&writer, 3).await.expect("it goes on");
+    assert_eq!(all(&writer).await, [3]);
+}
+
+#[tokio::test]
+async fn a_transaction_given_up_midway_fails_only_what_was_in_it() {
+    let writer = writer();
+    let (go, until) = std::sync::mpsc::channel();
+    // What SQLite does by itself when the disk is full.
+    let give_up = |connection: &Connection| -> Outcome<()> { Ok(connection.execute_batch("ROLLBACK")?) };
+    let asked = async {
+        let all = tokio::join!(add(&writer, 1), writer.call("give up", Notice::Changes, give_up), add(&writer, 2), async { go.send(()) });
+        (all.0, all.1, all.2)
+    };
+    let ((), (before, giving_up, after)) = join(hold(&writer, until), asked).await;
+    assert!(before.is_err() && giving_up.is_err(), "{before:?} {giving_up:?}");
+    after.expect("what came after is done in a new transaction");
+    assert_eq!(all(&writer).await, [2]);
+}

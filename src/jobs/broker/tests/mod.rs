@@ -4,6 +4,7 @@ mod calls;
 mod ends;
 pub(crate) mod fake;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::config::Config;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
     ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner, RunnerOrigin,
@@ -48,7 +50,7 @@ pub(crate) struct Rig {
     pub(crate) token: String,
     pub(crate) contacts: Arc<Contacts>,
     pub(crate) nudges: Arc<AtomicUsize>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Rig {
@@ -68,9 +70,9 @@ impl Rig {
 
     /// A runner whose container has been started, without a job.
     pub(crate) fn idle() -> Self {
-        let (gitlab, store) = (Arc::new(FakeGitLab::default()), Arc::new(MemoryStore::default()));
-        let (contacts, nudges, security) = (Arc::new(Contacts::default()), Arc::new(AtomicUsize::new(0)), security());
         let directory = tempfile::tempdir().expect("a directory");
+        let (gitlab, store) = (Arc::new(FakeGitLab::default()), Arc::new(MemoryStore::default()));
+        let (contacts, nudges, security) = (Arc::new(Contacts::default()), Arc::new(AtomicUsize::new(0)), security(directory.path()));
         let logs = Arc::new(LogStore::new(directory.path().join("logs"), 1 << 20).expect("a thread"));
         let runner = RunnerId::generate();
         let counter = Arc::clone(&nudges);
@@ -87,7 +89,7 @@ impl Rig {
             }),
         };
         let token = security.runner_token(&runner).expose_secret().to_owned();
-        let rig = Self { broker: Arc::new(Broker::new(parts)), gitlab, store, runner, token, contacts, nudges, _directory: directory };
+        let rig = Self { broker: Arc::new(Broker::new(parts)), gitlab, store, runner, token, contacts, nudges, directory };
         let mut aggregate = Aggregate::new(planned(&rig.runner), None);
         for step in [Step::ContainerCreated { container: "c".into() }, Step::StartSent { engine_epoch: 0 }] {
             aggregate.apply(&step, now()).expect("may be taken");
@@ -123,6 +125,11 @@ impl Rig {
         self.broker.update(&self.token, GITLAB_ID, serde_json::json!({ "token": self.token, "state": state })).await
     }
 
+    /// A good token, but of a runner that there is not.
+    pub(crate) fn strangers_token(&self) -> String {
+        security(self.directory.path()).runner_token(&RunnerId::generate()).expose_secret().to_owned()
+    }
+
     /// The job's own log.
     pub(crate) async fn log(&self) -> String {
         let job = self.job();
@@ -134,8 +141,10 @@ impl Rig {
     }
 }
 
-fn security() -> Arc<SecurityManager> {
-    Arc::new(SecurityManager)
+/// The manager of a data directory: two of the same directory know each other's tokens.
+fn security(data_dir: &Path) -> Arc<SecurityManager> {
+    let config = Config::load(None, std::iter::empty()).expect("the defaults serve");
+    Arc::new(SecurityManager::open(data_dir, &config).expect("a key"))
 }
 
 fn placement() -> Placement {

@@ -1,0 +1,80 @@
+//! What comes in.
+
+use super::*;
+use crate::store::{Delivery, IdempotencyKey, Recorded, StoreError};
+
+pub(in crate::store) async fn a_job_is_stored_with_its_event(store: &dyn Store) {
+    let new = of_project(command(requirement("default", 1000), -3), "team/app");
+    let job = created(store, new.clone()).await;
+    assert_eq!(job, new.job);
+    assert_eq!(store.job(&job.id).await.expect("read"), Some(job.clone()));
+    assert_eq!(history(store, &job.id).await, ["submitted"]);
+    assert!(store.attempts(&job.id).await.expect("read").is_empty());
+    assert_eq!(store.job(&JobId::generate()).await.expect("read"), None);
+    // The same id once more is a fault of ours, and leaves nothing behind.
+    assert!(matches!(store.submit(new).await, Err(StoreError::Unavailable { .. })));
+    assert_eq!(history(store, &job.id).await, ["submitted"]);
+    store.ping().await.expect("a ping");
+}
+
+pub(in crate::store) async fn a_repeated_key_gives_the_same_job(store: &dyn Store) {
+    let keyed = |byte| {
+        let mut new = command(requirement("default", 1000), 0);
+        new.idempotency = Some(IdempotencyKey { key: "k".to_owned(), body_sha256: [byte; 32] });
+        new.queue_limit = 1;
+        new
+    };
+    let first = created(store, keyed(1)).await;
+    // Even though the queue is full by now.
+    assert!(matches!(store.submit(keyed(1)).await, Ok(Submission::Existing(job)) if job.id == first.id));
+    assert!(matches!(store.submit(keyed(2)).await, Ok(Submission::KeyReused)));
+    assert_eq!(store.forget_keys(t(0)).await.expect("forgotten"), 0, "only older ones");
+    assert_eq!(store.forget_keys(t(1)).await.expect("forgotten"), 1);
+    assert!(matches!(store.submit(keyed(2)).await, Ok(Submission::QueueFull { limit: 1 })));
+}
+
+pub(in crate::store) async fn a_job_of_gitlab_is_taken_once(store: &dyn Store) {
+    let first = created(store, gitlab(requirement("default", 1000), 0, 42)).await;
+    let again = || gitlab(requirement("default", 2000), 9, 42);
+    assert!(matches!(store.submit(again()).await, Ok(Submission::Existing(job)) if job.id == first.id));
+    let mut elsewhere = again();
+    elsewhere.gitlab.as_mut().expect("of GitLab").reference.url = "https://other.example.com".to_owned();
+    created(store, elsewhere).await;
+    created(store, gitlab(requirement("default", 1000), 0, 43)).await;
+    // Also after it has ended and its secrets are forgotten.
+    store.cancel_job(&first.id, EndReason::CanceledInGitlab, t(1)).await.expect("canceled");
+    assert!(matches!(store.submit(again()).await, Ok(Submission::Existing(job)) if job.id == first.id && job.has_ended()));
+}
+
+pub(in crate::store) async fn a_full_queue_refuses_only_its_project(store: &dyn Store) {
+    let limited = |project: Option<&str>| {
+        let new = command(requirement("default", 1000), 0);
+        let mut new = match project {
+            Some(project) => of_project(new, project),
+            None => new,
+        };
+        new.queue_limit = 2;
+        new
+    };
+    for project in [Some("a"), None] {
+        let first = created(store, limited(project)).await;
+        created(store, limited(project)).await;
+        assert!(matches!(store.submit(limited(project)).await, Ok(Submission::QueueFull { limit: 2 })));
+        store.cancel_job(&first.id, EndReason::CanceledByUser, t(1)).await.expect("canceled");
+        created(store, limited(project)).await;
+        assert!(matches!(store.submit(limited(project)).await, Ok(Submission::QueueFull { limit: 2 })));
+    }
+    created(store, limited(Some("b"))).await;
+    claim(store, 1).await.expect("a job");
+    created(store, limited(Some("a"))).await;
+}
+
+pub(in crate::store) async fn deliveries_are_remembered_until_forgotten(store: &dyn Store) {
+    let delivery = |key: &str| Delivery { key: key.to_owned(), event: "Job Hook".to_owned(), outcome: "accepted".to_owned() };
+    assert_eq!(store.record_delivery(delivery("a"), t(0)).await.expect("kept"), Recorded::First);
+    assert_eq!(store.record_delivery(delivery("a"), t(9)).await.expect("kept"), Recorded::Duplicate);
+    assert_eq!(store.record_delivery(delivery("b"), t(5)).await.expect("kept"), Recorded::First);
+    assert_eq!(store.forget_keys(t(5)).await.expect("forgotten"), 1);
+    assert_eq!(store.record_delivery(delivery("a"), t(9)).await.expect("kept"), Recorded::First);
+    assert_eq!(store.record_delivery(delivery("b"), t(9)).await.expect("kept"), Recorded::Duplicate);
+}
