@@ -20,6 +20,7 @@ use crate::security::{SecurityManager, sha256};
 use crate::store::log::LogStore;
 use crate::store::{Candidate, JobFilter, SqliteStore, Store};
 
+use super::webhook::hex;
 use super::{AppState, router};
 
 /// The secret of GitLab's webhook.
@@ -86,21 +87,21 @@ impl Answer {
 
 impl Harness {
     /// A daemon with two classes, GitLab and no tokens.
-    pub(super) async fn start() -> Self {
-        Self::with("").await
+    pub(super) fn start() -> Self {
+        Self::with("")
     }
 
     /// A daemon with a viewer's and an operator's token.
-    pub(super) async fn guarded() -> Self {
+    pub(super) fn guarded() -> Self {
         let token = |name: &str, token: &str| {
-            let digest: String = sha256(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+            let digest = hex(&sha256(token.as_bytes()));
             format!("[[http.tokens]]\nname = \"{name}\"\nrole = \"{name}\"\nsha256 = \"{digest}\"\n")
         };
-        Self::with(&(token("viewer", VIEWER) + &token("operator", OPERATOR))).await
+        Self::with(&(token("viewer", VIEWER) + &token("operator", OPERATOR)))
     }
 
     /// A daemon with more in its configuration.
-    pub(super) async fn with(more: &str) -> Self {
+    pub(super) fn with(more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let file = path.join("config.toml");

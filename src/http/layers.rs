@@ -126,7 +126,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_problem_and_tells_nothing() {
-        #[expect(clippy::unused_async, reason = "a handler")]
         async fn broken() -> &'static str {
             panic!("the secret is 7")
         }
