@@ -6,5 +6,5 @@ use clap::Parser as _;
 use runner_coordinator::cli::Cli;
 
 fn main() -> ExitCode {
-    runner_coordinator::cli::run(Cli::parse())
+    runner_coordinator::cli::run(&Cli::parse())
 }

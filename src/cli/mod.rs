@@ -2,6 +2,7 @@
 
 mod check;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,7 +58,7 @@ enum TokenCommand {
 
 /// Does what was asked.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
+pub fn run(cli: &Cli) -> ExitCode {
     if let Command::Token { command: TokenCommand::New { name } } = &cli.command {
         return new_token(name);
     }
@@ -72,7 +73,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match cli.command {
+    match &cli.command {
         Command::Serve => runtime.block_on(serve(config)),
         Command::Check => runtime.block_on(check::run(&config)),
         Command::Token { .. } => ExitCode::SUCCESS,
@@ -109,7 +110,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     let mut text = format!("error: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!("\n  because: {cause}"));
+        let _ = write!(text, "\n  because: {cause}");
         source = cause.source();
     }
     #[expect(clippy::print_stderr, reason = "the command line speaks to a person")]

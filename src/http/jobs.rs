@@ -118,12 +118,11 @@ pub(super) async fn known(store: &dyn Store, id: &str) -> Result<Job, Problem> {
 /// `DELETE /jobs/{id}`: cancels. Repeating it is fine, also when the first one has ended the job meanwhile.
 pub(super) async fn cancel(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
-    let cancelled = state.store.cancel_job(&JobId::from_trusted(&*id), EndReason::CanceledByUser, state.clock.now()).await?;
+    let cancelled = state.manager.cancel(&JobId::from_trusted(&*id), EndReason::CanceledByUser).await?;
     let (job, effect) = cancelled.ok_or_else(|| Problem::unknown_job(&id))?;
     match effect {
         CancelEffect::Ended | CancelEffect::Requested => {
             tracing::info!(job.id = %job.id, "job {} was cancelled through the API", job.id);
-            state.manager.nudge();
         }
         CancelEffect::AlreadyRequested => {}
         CancelEffect::AlreadyEnded if ended_by_user(&job) => {}

@@ -7,12 +7,26 @@ use tracing::warn;
 
 use super::broker::ReportResult;
 use super::deps::{OpError, Shared};
+use crate::domain::job::CancelEffect;
 use crate::domain::retry::Next;
-use crate::domain::{Aggregate, EndReason, Outcome, Source, Step};
+use crate::domain::{Aggregate, EndReason, Job, Outcome, Source, Step};
 use crate::store::StoreError;
 
 /// How long GitLab's silence may hold up a job's end. Past it, GitLab finds out by itself (its own sweep of stuck jobs).
 const REPORT_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Ends a job of GitLab that waits here. GitLab hears it first, as well as it can be reached: if the daemon dies in between, the job is
+/// found unwanted at the next word about it.
+pub(super) async fn cancel_waiting(shared: &Arc<Shared>, job: &Job, reason: EndReason) -> Result<Option<(Job, CancelEffect)>, StoreError> {
+    let deps = &shared.deps;
+    if let Some(gitlab) = deps.store.gitlab_job(&job.id).await? {
+        let outcome = Outcome::Canceled { reason, detail: None };
+        if deps.broker.report_unstarted(job, gitlab, &outcome).await == ReportResult::NotReachable {
+            warn!(job.id = %job.id, "GitLab was not told that the job was cancelled here: it did not answer");
+        }
+    }
+    deps.store.cancel_job(&job.id, reason, deps.clock.now()).await
+}
 
 /// Ends the attempt with this outcome, or the runner, when it has no job.
 pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, outcome: Outcome) -> Result<(), OpError> {

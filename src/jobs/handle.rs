@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::vitals::{Vital, Vitals};
-use crate::domain::{ClassName, CpuMillis, EndReason, GpuId, HostFacts, MemoryBytes, Runner, RunnerId, RunnerState, Step};
+use crate::domain::job::CancelEffect;
+use crate::domain::{
+    ClassName, CpuMillis, EndReason, GpuId, HostFacts, Job, JobId, JobState, MemoryBytes, Runner, RunnerId, RunnerState, Source, Step,
+};
 use crate::platform::Unfit;
 use crate::store::{Store, StoreError};
 
@@ -24,6 +27,8 @@ pub(super) enum Wake {
     Done { runner: RunnerId, stamp: u64, result: OpResult },
     /// Answer after the next whole pass.
     Settle(oneshot::Sender<()>),
+    /// A job of GitLab that waits here is to end: GitLab is told first.
+    Cancel { job: Box<Job>, reason: EndReason, reply: oneshot::Sender<Result<Option<(Job, CancelEffect)>, StoreError>> },
     /// Plan a waiting runner of this class.
     Spawn { class: ClassName, reply: oneshot::Sender<Result<Spawned, StoreError>> },
 }
@@ -176,6 +181,27 @@ impl ManagerHandle {
             return Ok(Spawned::Stopping);
         }
         answer.await.unwrap_or(Ok(Spawned::Stopping))
+    }
+
+    /// Ends a job, or has it ended ([`Job::cancel`]). `None` when there is no such job.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn cancel(&self, id: &JobId, reason: EndReason) -> Result<Option<(Job, CancelEffect)>, StoreError> {
+        let Some(job) = self.store.job(id).await? else { return Ok(None) };
+        let cancelled = if job.spec.source == Source::GitLab && matches!(job.state, JobState::Queued { .. }) {
+            // Once it has ended here, the token with which GitLab could be told is forgotten.
+            let (reply, answer) = oneshot::channel();
+            let asked = self.wake.send(Wake::Cancel { job: Box::new(job), reason, reply }).await;
+            match (asked, answer.await) {
+                (Ok(()), Ok(cancelled)) => cancelled?,
+                (Ok(()), Err(_)) | (Err(_), _) => self.store.cancel_job(id, reason, self.clock.now()).await?,
+            }
+        } else {
+            self.store.cancel_job(id, reason, self.clock.now()).await?
+        };
+        self.nudge();
+        Ok(cancelled)
     }
 
     /// Orders a runner's end; its job, if any, ends with [`EndReason::RunnerTerminated`].

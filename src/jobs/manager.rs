@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::conclude::cancel_waiting;
 use super::deps::{Deps, Followers, OpError, Shared};
 use super::follow::follow;
 use super::handle::{ManagerHandle, OpResult, Status, WAKE_QUEUE, Wake};
@@ -162,6 +163,12 @@ impl JobManager {
             Wake::Look => {}
             Wake::Done { runner, stamp, result } => self.on_done(&runner, stamp, result),
             Wake::Settle(reply) => waiting.push(reply),
+            Wake::Cancel { job, reason, reply } => {
+                let shared = Arc::clone(&self.shared);
+                self.shared.deps.tracker.spawn(async move {
+                    let _ = reply.send(cancel_waiting(&shared, &job, reason).await);
+                });
+            }
             Wake::Spawn { class, reply } => {
                 let _ = reply.send(plan::spawn(self, class).await);
             }

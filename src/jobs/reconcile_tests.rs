@@ -92,13 +92,20 @@ fn container(state: ContainerState) -> ContainerFacts {
 
 const UP: ContainerState = ContainerState::Running { pid: None };
 
-fn decided(aggregate: &Aggregate, seen: Option<Option<ContainerState>>, second: i64) -> Option<Action> {
-    let facts = seen.clone().flatten().map(container);
-    let seen = match (&seen, &facts) {
-        (None, _) => Seen::Unknown,
-        (Some(None), _) => Seen::Absent,
-        (Some(Some(_)), Some(facts)) => Seen::Listed(facts),
-        (Some(Some(_)), None) => unreachable!(),
+/// What the engine shows in a case.
+#[derive(Debug, Clone)]
+enum Shown {
+    Nothing,
+    Absent,
+    Listed(ContainerState),
+}
+
+fn decided(aggregate: &Aggregate, shown: &Shown, second: i64) -> Option<Action> {
+    let facts = if let Shown::Listed(state) = shown { Some(container(state.clone())) } else { None };
+    let seen = match (shown, &facts) {
+        (Shown::Nothing, _) => Seen::Unknown,
+        (_, Some(facts)) => Seen::Listed(facts),
+        (_, None) => Seen::Absent,
     };
     let sight = Sight { seen, work: InFlight::Nothing, contact: None, listening_since: at(0) };
     decide(aggregate, &sight, &DEADLINES, at(second))
@@ -107,55 +114,55 @@ fn decided(aggregate: &Aggregate, seen: Option<Option<ContainerState>>, second: 
 #[test]
 fn a_start_whose_answer_was_lost_is_never_repeated() {
     let aggregate = started(Source::Api);
-    assert_eq!(decided(&aggregate, Some(Some(ContainerState::Created)), 5), Some(Action::OrderStop(EndReason::StartFailed)));
-    assert_eq!(decided(&aggregate, Some(Some(UP)), 5), Some(Action::NoteStarted));
-    assert_eq!(decided(&aggregate, Some(None), 5), Some(Action::Finish));
+    assert_eq!(decided(&aggregate, &Shown::Listed(ContainerState::Created), 5), Some(Action::OrderStop(EndReason::StartFailed)));
+    assert_eq!(decided(&aggregate, &Shown::Listed(UP), 5), Some(Action::NoteStarted));
+    assert_eq!(decided(&aggregate, &Shown::Absent, 5), Some(Action::Finish));
 }
 
 #[test]
 fn an_engine_that_cannot_be_seen_proves_nothing() {
     for aggregate in [bound(Source::Api), started(Source::Api), running(Source::Api), running(Source::GitLab)] {
-        assert_eq!(decided(&aggregate, None, 100), None, "{:?}", aggregate.runner.state);
+        assert_eq!(decided(&aggregate, &Shown::Nothing, 100), None, "{:?}", aggregate.runner.state);
     }
 }
 
 #[test]
 fn the_clock_ends_what_runs_too_long_even_unseen() {
-    assert_eq!(decided(&running(Source::Api), Some(Some(UP)), 601), None);
-    assert_eq!(decided(&running(Source::Api), Some(Some(UP)), 602), Some(Action::OrderStop(EndReason::TimedOut)));
-    assert_eq!(decided(&running(Source::Api), None, 602), Some(Action::OrderStop(EndReason::TimedOut)));
+    assert_eq!(decided(&running(Source::Api), &Shown::Listed(UP), 601), None);
+    assert_eq!(decided(&running(Source::Api), &Shown::Listed(UP), 602), Some(Action::OrderStop(EndReason::TimedOut)));
+    assert_eq!(decided(&running(Source::Api), &Shown::Nothing, 602), Some(Action::OrderStop(EndReason::TimedOut)));
 }
 
 #[test]
 fn a_cancel_by_a_person_ends_at_once_and_one_in_gitlab_lets_the_job_wind_down() {
     let mut ours = running(Source::GitLab);
     ours.job.as_mut().expect("job").cancel(EndReason::CanceledByUser, at(10));
-    assert_eq!(decided(&ours, Some(Some(UP)), 10), Some(Action::OrderStop(EndReason::CanceledByUser)));
+    assert_eq!(decided(&ours, &Shown::Listed(UP), 10), Some(Action::OrderStop(EndReason::CanceledByUser)));
     let mut theirs = running(Source::GitLab);
     theirs.job.as_mut().expect("job").cancel(EndReason::CanceledInGitlab, at(10));
-    assert_eq!(decided(&theirs, Some(Some(UP)), 69), None);
-    assert_eq!(decided(&theirs, Some(Some(UP)), 70), Some(Action::OrderStop(EndReason::CanceledInGitlab)));
+    assert_eq!(decided(&theirs, &Shown::Listed(UP), 69), None);
+    assert_eq!(decided(&theirs, &Shown::Listed(UP), 70), Some(Action::OrderStop(EndReason::CanceledInGitlab)));
 }
 
 #[test]
 fn a_silent_runner_is_lost_but_not_for_silence_that_nobody_could_hear() {
     let aggregate = running(Source::GitLab);
-    assert_eq!(decided(&aggregate, Some(Some(UP)), 302), Some(Action::DeclareLost(EndReason::RunnerUnresponsive)));
+    assert_eq!(decided(&aggregate, &Shown::Listed(UP), 302), Some(Action::DeclareLost(EndReason::RunnerUnresponsive)));
     let facts = container(UP);
     let sight = Sight { seen: Seen::Listed(&facts), work: InFlight::Nothing, contact: None, listening_since: at(200) };
     assert_eq!(decide(&aggregate, &sight, &DEADLINES, at(302)), None);
     let unreported = started(Source::GitLab);
-    assert_eq!(decided(&unreported, Some(Some(UP)), 60), None);
-    assert_eq!(decided(&unreported, Some(Some(UP)), 61), Some(Action::DeclareLost(EndReason::RunnerUnresponsive)));
+    assert_eq!(decided(&unreported, &Shown::Listed(UP), 60), None);
+    assert_eq!(decided(&unreported, &Shown::Listed(UP), 61), Some(Action::DeclareLost(EndReason::RunnerUnresponsive)));
 }
 
 #[test]
 fn a_runner_that_did_its_work_may_leave_by_itself_for_a_while() {
     let mut aggregate = running(Source::GitLab);
     aggregate.apply(&Step::JobEnded { outcome: Outcome::Succeeded, retry: POLICY }, at(20)).expect("ends");
-    assert_eq!(decided(&aggregate, Some(Some(UP)), 49), None);
-    assert_eq!(decided(&aggregate, Some(Some(UP)), 50), Some(Action::Stop));
-    assert_eq!(decided(&aggregate, Some(Some(ContainerState::Exited)), 21), Some(Action::Remove));
+    assert_eq!(decided(&aggregate, &Shown::Listed(UP), 49), None);
+    assert_eq!(decided(&aggregate, &Shown::Listed(UP), 50), Some(Action::Stop));
+    assert_eq!(decided(&aggregate, &Shown::Listed(ContainerState::Exited), 21), Some(Action::Remove));
 }
 
 #[test]
@@ -191,11 +198,14 @@ enum Happening {
     Blind,
 }
 
+/// One line of an operation.
+type Line = Box<dyn Fn(&mut World)>;
+
 impl World {
     fn pass(&mut self, steps: usize) {
-        let Some(action) = decided(&self.aggregate, Some(self.container.clone()), self.now) else { return };
+        let Some(action) = decided(&self.aggregate, &self.container.clone().map_or(Shown::Absent, Shown::Listed), self.now) else { return };
         let now = at(self.now);
-        let script: Vec<Box<dyn Fn(&mut Self)>> = match action {
+        let script: Vec<Line> = match action {
             Action::Launch => vec![
                 Box::new(|world| world.container = Some(ContainerState::Created)),
                 Box::new(move |world| world.take(&Step::ContainerCreated { container: "c".into() }, now)),
@@ -250,7 +260,7 @@ impl World {
             }
             Happening::Wait(seconds) => self.now += seconds,
             Happening::Blind => {
-                let action = decided(&self.aggregate, None, self.now);
+                let action = decided(&self.aggregate, &Shown::Nothing, self.now);
                 assert!(matches!(action, None | Some(Action::OrderStop(_))), "blind, but {action:?}");
             }
         }

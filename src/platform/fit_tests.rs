@@ -106,7 +106,7 @@ proptest! {
         let mut held: Vec<Placement> = Vec::new();
         for (cpus, memory, gpus) in wishes {
             let mut wanted = needs(cpus, memory);
-            wanted.gpus = (gpus > 0).then(|| GpuRequest { count: gpus, vendor: None, min_memory: None, mig_profile: None });
+            wanted.gpus = (gpus > 0).then_some(GpuRequest { count: gpus, vendor: None, min_memory: None, mig_profile: None });
             let ledger = Ledger::new(&host, held.iter().map(|placement| (&class, placement)));
             match ledger.fit(&wanted, None) {
                 Ok(placement) => held.push(placement),

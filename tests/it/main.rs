@@ -1,5 +1,7 @@
 //! The integration tests: one binary, run by `make test` inside an engine of its own.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
 mod api_jobs;
 mod bench;
 mod broker;
