@@ -138,7 +138,8 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         tracker: lifecycle.tracker.clone(),
         stop: lifecycle.stop.clone(),
     };
-    let epoch = u64::from(outside.probe.probe().boot) << 32 | u64::from(std::process::id() & 0xffff) << 16;
+    // One bit of the boot's number is given up, because stores count with a sign.
+    let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | u64::from(std::process::id() & 0xffff) << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;

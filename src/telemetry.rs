@@ -1,5 +1,6 @@
 //! Where log lines go: standard error, as text or JSON, one line per event.
 
+use std::io::IsTerminal as _;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -43,7 +44,9 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let quiet = Directive::from_str("bollard=info").map_err(|source| TelemetryError::Filter { filter: "bollard=info".to_owned(), source })?;
     let registry = tracing_subscriber::registry().with(read.add_directive(quiet));
     match format {
-        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).try_init()?,
+        LogFormat::Text => {
+            registry.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).try_init()?
+        }
         LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()?,
     }
     Ok(())

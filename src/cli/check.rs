@@ -73,7 +73,10 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
             Some(info)
         }
         Err(error) => {
-            findings.push(Finding::Bad(format!("engine: {} does not answer: {error}; is Docker running, and may this user reach it?", config.docker.host)));
+            findings.push(Finding::Bad(format!(
+                "engine: {} does not answer: {error}; is Docker running, and may this user reach it?",
+                config.docker.host
+            )));
             None
         }
     }
@@ -115,7 +118,8 @@ async fn gitlab(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(token_finding(&class.name, client.verify_runner(token).await));
     }
     if settings.webhook_secret_tokens.is_empty() {
-        findings.push(Finding::Bad("gitlab.webhook.secret_token: none is set, so every webhook is refused; work is found by polling only".to_owned()));
+        findings
+            .push(Finding::Bad("gitlab.webhook.secret_token: none is set, so every webhook is refused; work is found by polling only".to_owned()));
     }
 }
 

@@ -97,10 +97,7 @@ async fn serve(config: Config) -> ExitCode {
 fn new_token(name: &str) -> ExitCode {
     match SecurityManager::generate_api_token() {
         Ok((token, digest)) => {
-            say(&format!(
-                "token: {}\n\n[[http.tokens]]\nname = {name:?}\nrole = \"operator\"\nsha256 = \"{digest}\"",
-                token.expose_secret()
-            ));
+            say(&format!("token: {}\n\n[[http.tokens]]\nname = {name:?}\nrole = \"operator\"\nsha256 = \"{digest}\"", token.expose_secret()));
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error),

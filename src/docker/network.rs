@@ -26,7 +26,10 @@ pub(super) struct OwnNetwork {
 
 impl OwnNetwork {
     pub(super) fn new(instance: &str) -> Self {
-        let short: String = instance.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+        // The end of the id is random; its beginning is a time, which two coordinators may share, and engines start no container on a
+        // network whose name another one has too.
+        let plain: String = instance.chars().filter(char::is_ascii_alphanumeric).collect();
+        let short = plain.get(plain.len().saturating_sub(12)..).unwrap_or(&plain);
         Self { name: format!("rc-{short}"), instance: instance.to_owned(), making: Mutex::new(()) }
     }
 

@@ -22,7 +22,7 @@ const ROUTES: [(&str, &str, &str); 12] = [
 
 #[tokio::test]
 async fn every_route_asks_for_its_role() {
-    let harness = Harness::guarded().await;
+    let harness = Harness::guarded();
     let (viewer, operator) = (format!("Bearer {VIEWER}"), format!("bearer {OPERATOR}"));
     for (method, path, least) in ROUTES {
         let status = async |authorization: Option<&str>| {
@@ -50,7 +50,7 @@ async fn every_route_asks_for_its_role() {
 
 #[tokio::test]
 async fn without_tokens_everybody_on_this_machine_is_operator_and_nobody_else() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     assert_eq!(harness.send(request("GET", "/jobs", &[("host", "localhost:8080")], "")).await.status, StatusCode::OK);
     for (method, path) in [("GET", "/jobs"), ("DELETE", "/jobs/0")] {
         let answer = harness.send(request(method, path, &[("host", "rebound.example:8080")], "")).await;

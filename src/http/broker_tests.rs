@@ -87,45 +87,45 @@ async fn nothing_else_is_served() {
 #[tokio::test]
 async fn a_trace_and_its_end_pass_through() {
     let rig = Rig::at_work().await;
-    let token = ("JOB-TOKEN", rig.token.as_str());
+    let shown = ("JOB-TOKEN", rig.token.as_str());
     let path = job_path("/trace?debug_trace=false");
-    let answer = call(&rig, Method::PATCH, &path, &[token, ("content-range", "0-4")], "hello").await;
+    let answer = call(&rig, Method::PATCH, &path, &[shown, ("content-range", "0-4")], "hello").await;
     assert_eq!((answer.status, answer.header("range"), answer.header("job-status")), (202, Some("0-5"), Some("running")));
-    assert_eq!(call(&rig, Method::PATCH, &path, &[token], "x").await.status, 400);
+    assert_eq!(call(&rig, Method::PATCH, &path, &[shown], "x").await.status, 400);
 
     rig.gitlab.next(Scripted::Unreachable);
     let body = json!({ "token": rig.token, "state": "success" }).to_string();
     let away = call(&rig, Method::PUT, &job_path(""), &[], body.clone()).await;
     assert_eq!((away.status, away.header("retry-after")), (503, Some("5")));
-    let taken = call(&rig, Method::PUT, &job_path(""), &[], body).await;
-    assert_eq!((taken.status, taken.header("job-status")), (200, Some("success")));
+    let second = call(&rig, Method::PUT, &job_path(""), &[], body).await;
+    assert_eq!((second.status, second.header("job-status")), (200, Some("success")));
     assert_eq!(rig.job().state.name(), "succeeded");
 }
 
 #[tokio::test]
 async fn every_body_but_artifacts_has_a_limit() {
     let rig = Rig::at_work().await;
-    let token = ("JOB-TOKEN", rig.token.as_str());
+    let shown = ("JOB-TOKEN", rig.token.as_str());
     let range = format!("0-{}", MAX_TRACE_BYTES - 1);
-    assert_eq!(call(&rig, Method::PATCH, &job_path("/trace"), &[token, ("content-range", &range)], vec![b'x'; MAX_TRACE_BYTES]).await.status, 202);
-    assert_eq!(call(&rig, Method::PATCH, &job_path("/trace"), &[token], vec![b'x'; MAX_TRACE_BYTES + 1]).await.status, 413);
-    assert_eq!(call(&rig, Method::PUT, &job_path(""), &[token], vec![b' '; MAX_JSON_BYTES + 1]).await.status, 413);
+    assert_eq!(call(&rig, Method::PATCH, &job_path("/trace"), &[shown, ("content-range", &range)], vec![b'x'; MAX_TRACE_BYTES]).await.status, 202);
+    assert_eq!(call(&rig, Method::PATCH, &job_path("/trace"), &[shown], vec![b'x'; MAX_TRACE_BYTES + 1]).await.status, 413);
+    assert_eq!(call(&rig, Method::PUT, &job_path(""), &[shown], vec![b' '; MAX_JSON_BYTES + 1]).await.status, 413);
     assert_eq!(call(&rig, Method::POST, "/api/v4/jobs/request", &[], vec![b' '; MAX_JSON_BYTES + 1]).await.status, 413);
     let large = vec![b'x'; 2 * MAX_TRACE_BYTES];
     let answer =
-        call(&rig, Method::POST, &job_path("/artifacts?expire_in=1d"), &[token, ("content-type", "multipart/form-data; boundary=x")], large).await;
+        call(&rig, Method::POST, &job_path("/artifacts?expire_in=1d"), &[shown, ("content-type", "multipart/form-data; boundary=x")], large).await;
     assert_eq!(answer.status, 201);
     assert_eq!(rig.gitlab.artifact.lock().expect("lock").len(), 2 * MAX_TRACE_BYTES);
-    let down = call(&rig, Method::GET, &job_path("/artifacts"), &[token], Body::empty()).await;
+    let down = call(&rig, Method::GET, &job_path("/artifacts"), &[shown], Body::empty()).await;
     assert_eq!((down.status, down.body.len()), (200, 2 * MAX_TRACE_BYTES));
 }
 
 #[tokio::test]
 async fn what_is_no_json_is_refused() {
     let rig = Rig::at_work().await;
-    let token = ("JOB-TOKEN", rig.token.as_str());
+    let shown = ("JOB-TOKEN", rig.token.as_str());
     for body in ["x", "[]", "3", "{\"state\":3}", "{}"] {
-        assert_eq!(call(&rig, Method::PUT, &job_path(""), &[token], body).await.status, 400, "{body}");
+        assert_eq!(call(&rig, Method::PUT, &job_path(""), &[shown], body).await.status, 400, "{body}");
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Number, Value};
 
 use crate::domain::event::{Event, EventKind};
-use crate::domain::{Attempt, CpuMillis, GitLabRef, GpuRequest, GpuVendor, Job, JobSpec, JobState, Work};
+use crate::domain::{Arch, Attempt, CpuMillis, EndReason, GitLabRef, GpuRequest, GpuVendor, Job, JobSpec, JobState, Outcome, Work};
 
 /// A job.
 #[derive(Debug, Serialize)]
@@ -94,9 +94,9 @@ impl From<Job> for JobDto {
             id: job.id.to_string(),
             source: job.spec.source.as_str(),
             state: job.state.name(),
-            reason: outcome.and_then(|outcome| outcome.reason()).map(crate::domain::EndReason::as_str),
+            reason: outcome.and_then(Outcome::reason).map(EndReason::as_str),
             detail: outcome.and_then(|outcome| outcome.detail()).map(str::to_owned),
-            exit_code: outcome.and_then(crate::domain::Outcome::exit_code),
+            exit_code: outcome.and_then(Outcome::exit_code),
             class: job.spec.requirement.class.to_string(),
             project: job.spec.project.as_ref().map(ToString::to_string),
             priority: job.spec.priority,
@@ -145,7 +145,7 @@ impl From<&JobSpec> for RequestDto {
             env,
             class: spec.requirement.class.to_string(),
             project: spec.project.as_ref().map(ToString::to_string),
-            arch: spec.requirement.arch.map(crate::domain::Arch::as_str),
+            arch: spec.requirement.arch.map(Arch::as_str),
             gpus: spec.requirement.gpus.as_ref().map(GpusDto::from),
             cpus: cpus(spec.requirement.cpus),
             memory: spec.requirement.memory.to_string(),
@@ -232,7 +232,7 @@ fn particulars(kind: EventKind) -> serde_json::Map<String, Value> {
             put("percent", percent.into());
         }
         EventKind::AttemptEnded { outcome } => {
-            put("reason", outcome.reason().map(crate::domain::EndReason::as_str).into());
+            put("reason", outcome.reason().map(EndReason::as_str).into());
             put("exit_code", outcome.exit_code().into());
             put("detail", outcome.detail().into());
         }

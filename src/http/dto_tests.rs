@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::{
-    Arch, ClassName, CommandWork, EndReason, Failure, GpuId, HostId, ImageRef, JobId, MemoryBytes, Outcome, Placement, ProjectName, Requirement,
-    RunnerId, Source,
+    ClassName, CommandWork, Failure, GpuId, HostId, ImageRef, JobId, MemoryBytes, Placement, ProjectName, Requirement, RunnerId, Source,
 };
 use crate::domain::{Disposition, job::CancelRequest};
 

@@ -43,7 +43,7 @@ fn position(name: &str, text: &str) -> Result<i64, FieldFault> {
 }
 
 /// `GET /jobs/{id}/events`: oldest first.
-pub async fn of_job(
+pub(super) async fn of_job(
     _viewer: Viewer,
     State(store): State<Arc<dyn Store>>,
     Path(id): Path<String>,
@@ -62,7 +62,7 @@ pub async fn of_job(
 }
 
 /// `GET /events`: everything that happened after `Last-Event-ID` (or `?after=`, or ever) and everything that will, until the client goes.
-pub async fn stream_all(
+pub(super) async fn stream_all(
     _viewer: Viewer,
     State(state): State<AppState>,
     headers: HeaderMap,

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::problem::{Problem, quoted};
 use super::state::AppState;
@@ -53,6 +53,11 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Reads JSON and names the field at fault by its dotted path.
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        // An array would be taken for the fields in their order.
+        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| Problem::not_json(&error))?;
+        return Err(Problem::field("body", "must be a JSON object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -64,10 +69,17 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 fn fault_at(path: &str, error: &serde_json::Error) -> FieldFault {
-    let field = if path == "." { "body" } else { path };
     let message = error.to_string();
+    // Of these two the path names only what the field is in.
+    let inside = ["missing field `", "duplicate field `"].iter().find_map(|start| message.strip_prefix(start)?.split('`').next());
+    let field = match (path, inside) {
+        (".", None) => "body".to_owned(),
+        (".", Some(field)) => field.to_owned(),
+        (path, None) => path.to_owned(),
+        (path, Some(field)) => format!("{path}.{field}"),
+    };
     let without_position = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
-    FieldFault::new(quoted(field), format!("is not what is needed: {}", quoted(without_position)))
+    FieldFault::new(quoted(&field), format!("is not what is needed: {}", quoted(without_position)))
 }
 
 /// A caller who may look.

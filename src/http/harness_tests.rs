@@ -15,11 +15,12 @@ use crate::domain::{
     Arch, Clock, CpuMillis, HostFacts, HostId, Job, JobId, MemoryBytes, Outcome, Placement, RequirementId, RetryPolicy, Runner, RunnerId,
     RunnerOrigin, Step,
 };
-use crate::jobs::{ManagerHandle, Seat, Vitals, channel};
+use crate::jobs::{Seat, Vitals, channel};
 use crate::security::{SecurityManager, sha256};
 use crate::store::log::LogStore;
 use crate::store::{Candidate, JobFilter, SqliteStore, Store};
 
+use super::webhook::hex;
 use super::{AppState, router};
 
 /// The secret of GitLab's webhook.
@@ -48,7 +49,6 @@ pub(super) struct Harness {
     pub(super) store: Arc<dyn Store>,
     pub(super) logs: Arc<LogStore>,
     pub(super) clock: Arc<TestClock>,
-    pub(super) manager: ManagerHandle,
     _seat: Seat,
     _directory: tempfile::TempDir,
 }
@@ -87,21 +87,21 @@ impl Answer {
 
 impl Harness {
     /// A daemon with two classes, GitLab and no tokens.
-    pub(super) async fn start() -> Self {
-        Self::with("").await
+    pub(super) fn start() -> Self {
+        Self::with("")
     }
 
     /// A daemon with a viewer's and an operator's token.
-    pub(super) async fn guarded() -> Self {
+    pub(super) fn guarded() -> Self {
         let token = |name: &str, token: &str| {
-            let digest: String = sha256(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+            let digest = hex(&sha256(token.as_bytes()));
             format!("[[http.tokens]]\nname = \"{name}\"\nrole = \"{name}\"\nsha256 = \"{digest}\"\n")
         };
-        Self::with(&(token("viewer", VIEWER) + &token("operator", OPERATOR))).await
+        Self::with(&(token("viewer", VIEWER) + &token("operator", OPERATOR)))
     }
 
     /// A daemon with more in its configuration.
-    pub(super) async fn with(more: &str) -> Self {
+    pub(super) fn with(more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let file = path.join("config.toml");
@@ -138,8 +138,8 @@ image = "debian:bookworm"
             runtimes: Vec::new(),
         };
         let (manager, seat) = channel(Arc::clone(&store), clock.clone(), Arc::new(Vitals::default()), facts);
-        let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager.clone(), security, Arc::new(config), clock.clone());
-        Self { router: router(state), store, logs, clock, manager, _seat: seat, _directory: directory }
+        let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager, security, Arc::new(config), clock.clone());
+        Self { router: router(state), store, logs, clock, _seat: seat, _directory: directory }
     }
 
     /// Sends a request as it is.

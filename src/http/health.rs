@@ -58,7 +58,7 @@ impl Check {
 }
 
 /// `GET /health`: 200 when every needed part works, else 503. No token is needed.
-pub async fn health(State(state): State<AppState>) -> Response {
+pub(super) async fn health(State(state): State<AppState>) -> Response {
     let status = state.manager.status();
     let mut checks = BTreeMap::from([
         ("store", store_check(&state).await),
@@ -144,7 +144,7 @@ struct IntakeDto {
 }
 
 /// `GET /status`.
-pub async fn status(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<StatusDto>, Problem> {
+pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<StatusDto>, Problem> {
     params.finish()?;
     let counts = state.store.counts().await?;
     let status = state.manager.status();

@@ -69,7 +69,7 @@ struct GpuDto {
 }
 
 /// `GET /hosts`.
-pub async fn list(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<HostList>, Problem> {
+pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<HostList>, Problem> {
     params.finish()?;
     Ok(Json(HostList { hosts: vec![HostDto::from(&*state.manager.status())] }))
 }

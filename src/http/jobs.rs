@@ -33,7 +33,12 @@ struct JobPage {
 }
 
 /// `POST /jobs`.
-pub async fn submit(_operator: Operator, State(state): State<AppState>, headers: HeaderMap, body: JsonBody<SubmitBody>) -> Result<Response, Problem> {
+pub(super) async fn submit(
+    _operator: Operator,
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    body: JsonBody<SubmitBody>,
+) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let checked = submit::check(body.value, &state.config, &state.security)?;
     if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
@@ -79,7 +84,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// `GET /jobs`: newest first.
-pub async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, mut params: Params) -> Result<Response, Problem> {
+pub(super) async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, mut params: Params) -> Result<Response, Problem> {
     let states = params.names("state", &JobState::NAMES);
     let project = params.read("project", ProjectName::parse);
     let class = params.read("class", ClassName::parse);
@@ -92,7 +97,12 @@ pub async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, mut para
 }
 
 /// `GET /jobs/{id}`.
-pub async fn one(_viewer: Viewer, State(store): State<Arc<dyn Store>>, Path(id): Path<String>, params: Params) -> Result<Json<JobDto>, Problem> {
+pub(super) async fn one(
+    _viewer: Viewer,
+    State(store): State<Arc<dyn Store>>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<JobDto>, Problem> {
     params.finish()?;
     Ok(Json(known(&*store, &id).await?.into()))
 }
@@ -101,12 +111,12 @@ pub async fn one(_viewer: Viewer, State(store): State<Arc<dyn Store>>, Path(id):
 ///
 /// # Errors
 /// When there is none.
-pub async fn known(store: &dyn Store, id: &str) -> Result<Job, Problem> {
+pub(super) async fn known(store: &dyn Store, id: &str) -> Result<Job, Problem> {
     store.job(&JobId::from_trusted(id)).await?.ok_or_else(|| Problem::unknown_job(id))
 }
 
 /// `DELETE /jobs/{id}`: cancels. Repeating it is fine, also when the first one has ended the job meanwhile.
-pub async fn cancel(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn cancel(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
     let cancelled = state.store.cancel_job(&JobId::from_trusted(&*id), EndReason::CanceledByUser, state.clock.now()).await?;
     let (job, effect) = cancelled.ok_or_else(|| Problem::unknown_job(&id))?;

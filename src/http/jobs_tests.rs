@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use futures_util::StreamExt as _;
 use serde_json::json;
 
-use crate::domain::{EndReason, JobId, Outcome};
+use crate::domain::{EndReason, Outcome};
 use crate::http::harness::{Harness, request};
 use crate::store::log::LogStream;
 
@@ -14,7 +14,7 @@ const SIMPLE: &str = r#"{"image":"debian:bookworm","command":["true"]}"#;
 
 #[tokio::test]
 async fn a_job_is_stored_before_it_is_answered() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let answer = harness.post("/jobs", SIMPLE).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
     let job = answer.json();
@@ -29,7 +29,7 @@ async fn a_job_is_stored_before_it_is_answered() {
 
 #[tokio::test]
 async fn bad_input_names_the_field_and_stores_nothing() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let with = |field: &str, value: &str| format!(r#"{{"image":"debian","command":["true"],"{field}":{value}}}"#);
     let cases: Vec<(String, Vec<&str>)> = vec![
         ("{}".into(), vec!["image", "command"]),
@@ -71,19 +71,19 @@ async fn bad_input_names_the_field_and_stores_nothing() {
             r#"{"command":[],"priority":5000,"retries":50,"cpus":0,"timeout":"soon"}"#.into(),
             vec!["image", "command", "cpus", "timeout", "priority", "retries"],
         ),
-        ("[]".into(), vec!["command"]),
+        ("[]".into(), vec!["body"]),
+        (r#"["debian:bookworm",["true"],null,null,null,null,null,null,null,null,null,null,null]"#.into(), vec!["body"]),
+        (r#"{"command":["true"],"command":["false"]}"#.into(), vec!["command"]),
     ];
     for (body, fields) in cases {
         let answer = harness.post("/jobs", &body).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {}", answer.text);
-        if body != "[]" {
-            assert_eq!(
-                (answer.problem().as_str(), answer.fields()),
-                ("invalid-field", fields.into_iter().map(str::to_owned).collect()),
-                "{body}: {}",
-                answer.text
-            );
-        }
+        assert_eq!(
+            (answer.problem().as_str(), answer.fields()),
+            ("invalid-field", fields.into_iter().map(str::to_owned).collect()),
+            "{body}: {}",
+            answer.text
+        );
     }
     for body in ["", "{", "image=debian", "{\"image\":\"debian\",}"] {
         let answer = harness.post("/jobs", body).await;
@@ -98,7 +98,7 @@ async fn bad_input_names_the_field_and_stores_nothing() {
 
 #[tokio::test]
 async fn a_job_that_no_host_can_run_is_refused_unless_it_may_wait() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     for (field, value) in [("arch", "\"riscv64\""), ("cpus", "64"), ("memory", "\"1TiB\""), ("gpus", "{\"count\":1}")] {
         let body = format!(r#"{{"image":"debian","command":["true"],"{field}":{value}}}"#);
         let answer = harness.post("/jobs", &body).await;
@@ -111,7 +111,7 @@ async fn a_job_that_no_host_can_run_is_refused_unless_it_may_wait() {
 
 #[tokio::test]
 async fn the_class_fills_in_what_a_job_leaves_open() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let body = r#"{"command":["true"],"class":"arm","cpus":0.5,"if_unsatisfiable":"wait"}"#;
     let answer = harness.post("/jobs", body).await.json();
     let wanted = json!({ "image": "debian:bookworm", "command": ["true"], "env": {}, "class": "arm", "project": null, "arch": "arm64", "gpus": null,
@@ -121,7 +121,7 @@ async fn the_class_fills_in_what_a_job_leaves_open() {
 
 #[tokio::test]
 async fn an_idempotency_key_makes_one_job() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let post = async |key: &str, body: &'static str| {
         harness.send(request("POST", "/jobs", &[("content-type", "application/json"), ("idempotency-key", key)], body)).await
     };
@@ -141,7 +141,7 @@ async fn an_idempotency_key_makes_one_job() {
 
 #[tokio::test]
 async fn a_full_queue_asks_to_come_later() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let of = |project: &str| format!(r#"{{"image":"debian","command":["true"],"project":"{project}"}}"#);
     for _ in 0..3 {
         harness.submit(&of("a")).await;
@@ -154,7 +154,7 @@ async fn a_full_queue_asks_to_come_later() {
 
 #[tokio::test]
 async fn pages_hold_every_job_once_newest_first() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let mut ids = Vec::new();
     for number in 0..7 {
         ids.push(harness.submit(&format!(r#"{{"image":"debian","command":["true"],"project":"p{}"}}"#, number % 3)).await);
@@ -178,7 +178,7 @@ async fn pages_hold_every_job_once_newest_first() {
 
 #[tokio::test]
 async fn a_waiting_job_is_cancelled_at_once_and_again() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let path = format!("/jobs/{}", harness.submit(SIMPLE).await);
     for _ in 0..2 {
         let answer = harness.delete(&path).await;
@@ -191,7 +191,7 @@ async fn a_waiting_job_is_cancelled_at_once_and_again() {
 
 #[tokio::test]
 async fn a_running_job_is_asked_to_end_and_an_ended_one_cannot_be() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let path = format!("/jobs/{}", harness.submit(SIMPLE).await);
     let (runner, _) = harness.claim().await;
     harness.run(&runner).await;
@@ -207,7 +207,7 @@ async fn a_running_job_is_asked_to_end_and_an_ended_one_cannot_be() {
 
 #[tokio::test]
 async fn runners_are_shown_and_ended() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let job = harness.submit(SIMPLE).await;
     let (runner, _) = harness.claim().await;
     let list = harness.get("/runners").await.json();
@@ -240,7 +240,7 @@ async fn read(body: &mut axum::body::BodyDataStream, enough: &str) -> String {
 
 #[tokio::test]
 async fn a_log_is_followed_from_before_the_start_to_the_end() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let id = harness.submit(SIMPLE).await;
     let response = harness.open(request("GET", &format!("/jobs/{id}/logs?follow=true"), &[], "")).await;
     assert_eq!(response.status(), StatusCode::OK);
@@ -267,7 +267,7 @@ async fn a_log_is_followed_from_before_the_start_to_the_end() {
 
 #[tokio::test]
 async fn a_follower_of_a_job_that_never_starts_is_let_go() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let id = harness.submit(SIMPLE).await;
     let response = harness.open(request("GET", &format!("/jobs/{id}/logs?follow=true"), &[], "")).await;
     let mut body = response.into_body().into_data_stream();
@@ -278,7 +278,7 @@ async fn a_follower_of_a_job_that_never_starts_is_let_go() {
 
 #[tokio::test]
 async fn the_stream_of_events_goes_on_where_a_client_left_it() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let first = harness.submit(SIMPLE).await;
     let mut body = harness.open(request("GET", "/events", &[], "")).await.into_body().into_data_stream();
     let text = read(&mut body, &first).await;
@@ -293,5 +293,4 @@ async fn the_stream_of_events_goes_on_where_a_client_left_it() {
     assert!(!text.contains(&first), "{text}");
     let bad = harness.send(request("GET", "/events", &[("last-event-id", "x")], "")).await;
     assert_eq!((bad.status, bad.fields()), (StatusCode::BAD_REQUEST, vec!["Last-Event-ID".to_owned()]));
-    assert_eq!(harness.store.job(&JobId::from_trusted(second)).await.expect("a store").is_some(), true);
 }

@@ -110,3 +110,41 @@ fn as_problem(response: &Response) -> Response {
     }
     problem
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn answer(routes: Router) -> Response {
+        let request = Request::builder().uri("/").body(Body::empty()).expect("a request");
+        surround(routes).oneshot(request).await.expect("an answer")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_and_tells_nothing() {
+        async fn broken() -> &'static str {
+            panic!("the secret is 7")
+        }
+        let answer = answer(Router::new().route("/", get(broken))).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()[header::CONTENT_TYPE]),
+            (StatusCode::INTERNAL_SERVER_ERROR, &HeaderValue::from_static(PROBLEM_JSON))
+        );
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.expect("a body");
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_answered_in_time_is_a_problem() {
+        let answer = answer(Router::new().route("/", get(std::future::pending::<()>))).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()[header::CONTENT_TYPE]),
+            (StatusCode::REQUEST_TIMEOUT, &HeaderValue::from_static(PROBLEM_JSON))
+        );
+        assert!(answer.headers().contains_key(&REQUEST_ID));
+    }
+}

@@ -26,7 +26,7 @@ use crate::store::log::{Follow, LogStore};
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// `GET /jobs/{id}/logs`: of the latest attempt, or of the one that is asked for.
-pub async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, mut params: Params) -> Result<Response, Problem> {
+pub(super) async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, mut params: Params) -> Result<Response, Problem> {
     let follow = params.flag("follow");
     let asked = params.read("attempt", attempt_number);
     params.finish()?;

@@ -203,10 +203,16 @@ impl Problem {
             Wire { r#type: format!("/problems/{}", face.slug), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
         match self {
             Self::NotJson { detail } => wire.detail = Some(detail),
-            Self::InvalidFields(faults) | Self::InvalidParameters(faults) | Self::Unsatisfiable(faults) | Self::NoRoom(faults) => {
+            Self::InvalidFields(faults) | Self::InvalidParameters(faults) => {
                 let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 wire.detail = Some(quoted(&sentences.join("; ")));
-                wire.errors = faults.into_iter().map(|fault| WireFault { field: fault.field, message: fault.message }).collect();
+                wire.errors = wire_faults(faults);
+            }
+            // The sentences about a machine are whole without the field.
+            Self::Unsatisfiable(faults) | Self::NoRoom(faults) => {
+                let sentences: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+                wire.detail = Some(sentences.join("; "));
+                wire.errors = wire_faults(faults);
             }
             Self::Forbidden { needs } => wire.detail = Some(format!("the role {} is needed", needs.as_str())),
             Self::ForeignHost => wire.detail = Some("configure http.tokens to be reached under other names, or through a proxy".to_owned()),
@@ -283,6 +289,10 @@ impl From<FieldFault> for Problem {
     fn from(fault: FieldFault) -> Self {
         Self::InvalidFields(vec![fault])
     }
+}
+
+fn wire_faults(faults: Vec<FieldFault>) -> Vec<WireFault> {
+    faults.into_iter().map(|fault| WireFault { field: fault.field, message: fault.message }).collect()
 }
 
 /// The error with all its causes, for the log.

@@ -67,7 +67,7 @@ async fn shown(problem: Problem) -> String {
     let response = problem.into_response();
     let mut text = format!("{}\n", response.status());
     for (name, value) in response.headers() {
-        text.push_str(&format!("{name}: {}\n", value.to_str().expect("ascii")));
+        text = text + name.as_str() + ": " + value.to_str().expect("ascii") + "\n";
     }
     let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
     text + std::str::from_utf8(&body).expect("utf-8")

@@ -7,7 +7,7 @@ use crate::http::harness::{Harness, request};
 
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     for path in ["/nothing", "/jobs/", "/jobs/0/nothing", "/webhook", "//jobs"] {
         let answer = harness.get(path).await;
         assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::NOT_FOUND, "no-such-path"), "{path}");
@@ -29,7 +29,7 @@ async fn what_is_not_there_is_a_problem_too() {
 
 #[tokio::test]
 async fn every_answer_has_an_id_and_tells_browsers_to_keep_still() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     for path in ["/health", "/jobs", "/nothing"] {
         let answer = harness.get(path).await;
         assert!(!answer.header("x-request-id").is_empty(), "{path}");
@@ -43,7 +43,7 @@ async fn every_answer_has_an_id_and_tells_browsers_to_keep_still() {
 
 #[tokio::test]
 async fn parameters_are_known_or_named() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     for (path, fields) in [
         ("/jobs?state=done", vec!["state"]),
         ("/jobs?limit=0&cursor=!!&colour=red", vec!["limit", "cursor", "colour"]),
@@ -68,7 +68,7 @@ async fn parameters_are_known_or_named() {
 
 #[tokio::test]
 async fn health_says_what_is_wrong() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let answer = harness.get("/health").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "no engine has been asked");
     let checks = &answer.json()["checks"];
@@ -81,7 +81,7 @@ async fn health_says_what_is_wrong() {
 
 #[tokio::test]
 async fn status_and_hosts_tell_what_there_is() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     harness.submit(r#"{"image":"debian","command":["true"]}"#).await;
     let status = harness.get("/status").await.json();
     assert_eq!((&status["service"], &status["version"]), (&json!("runner-coordinator"), &json!(env!("CARGO_PKG_VERSION"))));
@@ -94,7 +94,7 @@ async fn status_and_hosts_tell_what_there_is() {
 
 #[tokio::test]
 async fn bodies_are_bounded_announced_or_not() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let body = format!(r#"{{"image":"debian","command":["{}"]}}"#, "x".repeat(70_000));
     let announced = harness.post("/jobs", &body).await;
     let chunks = body.as_bytes().chunks(1000).map(|chunk| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(chunk))).collect::<Vec<_>>();

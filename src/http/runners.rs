@@ -87,7 +87,7 @@ fn shown(state: &AppState, runner: Runner) -> RunnerDto {
 }
 
 /// `GET /runners`: newest first; those that are gone only when asked for.
-pub async fn list(_viewer: Viewer, State(state): State<AppState>, mut params: Params) -> Result<Response, Problem> {
+pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, mut params: Params) -> Result<Response, Problem> {
     let states = params.names("state", &RunnerState::NAMES);
     let class = params.read("class", ClassName::parse);
     let limit = params.limit();
@@ -100,7 +100,7 @@ pub async fn list(_viewer: Viewer, State(state): State<AppState>, mut params: Pa
 }
 
 /// `GET /runners/{id}`.
-pub async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
     let runner = known(&state, &id).await?;
     Ok(Json(shown(&state, runner)).into_response())
@@ -119,7 +119,7 @@ pub struct SpawnBody {
 }
 
 /// `POST /runners`: a runner of the class that waits for work of GitLab.
-pub async fn spawn(_operator: Operator, State(state): State<AppState>, body: JsonBody<SpawnBody>) -> Result<Response, Problem> {
+pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, body: JsonBody<SpawnBody>) -> Result<Response, Problem> {
     let Some(name) = body.value.class else { return Err(Problem::field("class", "is needed")) };
     let class = ClassName::parse("class", &name)?;
     let runner = match state.manager.spawn(class).await? {
@@ -143,7 +143,12 @@ pub async fn spawn(_operator: Operator, State(state): State<AppState>, body: Jso
 }
 
 /// `DELETE /runners/{id}`: ends it; what it held is free when its container is gone. Repeating it is fine.
-pub async fn terminate(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn terminate(
+    _operator: Operator,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, Problem> {
     params.finish()?;
     let runner = match state.manager.terminate(&RunnerId::from_trusted(&*id)).await? {
         Termination::Ordered(runner) => {

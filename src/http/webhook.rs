@@ -48,7 +48,7 @@ enum Meaning {
 }
 
 /// `POST /webhook/job`.
-pub async fn receive(State(state): State<AppState>, request: Request) -> Result<Json<Answer>, Problem> {
+pub(super) async fn receive(State(state): State<AppState>, request: Request) -> Result<Json<Answer>, Problem> {
     let headers = request.headers().clone();
     let _room = state.rations.body(&headers).await;
     let body = body_bytes(request, &()).await?;
@@ -100,9 +100,15 @@ fn delivery_key(headers: &HeaderMap, body: &[u8]) -> String {
         let id = headers.get(*name)?.to_str().ok()?;
         (1..=MAX_DELIVERY_ID_BYTES).contains(&id.len()).then(|| format!("id:{id}"))
     });
-    named.unwrap_or_else(|| {
-        let digest: String = sha256(body).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{digest}")
+    named.unwrap_or_else(|| format!("sha256:{}", hex(&sha256(body))))
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 

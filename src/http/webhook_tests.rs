@@ -19,7 +19,7 @@ async fn ring(harness: &Harness, delivery: &str, body: &str) -> Answer {
 
 #[tokio::test]
 async fn only_a_pending_job_is_a_reason_to_ask() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let answer = ring(&harness, "1", PENDING).await;
     assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({ "status": "accepted" })));
     for (number, event) in [RUNNING, FAILED, CREATED, LEGACY].into_iter().enumerate() {
@@ -31,14 +31,14 @@ async fn only_a_pending_job_is_a_reason_to_ask() {
 
 #[tokio::test]
 async fn a_cancelled_job_is_answered_well() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let answer = ring(&harness, "1", &RUNNING.replace("\"running\"", "\"canceled\"")).await;
     assert_eq!((answer.status, &answer.json()["status"]), (StatusCode::OK, &json!("ignored")));
 }
 
 #[tokio::test]
 async fn a_delivery_counts_once_by_its_name_or_else_its_body() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let duplicate = json!({ "status": "ignored", "reason": "duplicate" });
     assert_eq!(ring(&harness, "same", PENDING).await.json()["status"], "accepted");
     assert_eq!(ring(&harness, "same", PENDING).await.json(), duplicate);
@@ -52,7 +52,7 @@ async fn a_delivery_counts_once_by_its_name_or_else_its_body() {
 
 #[tokio::test]
 async fn what_is_not_from_our_gitlab_is_refused_and_not_remembered() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     for token in [None, Some(""), Some("wrong")] {
         let mut headers = vec![("idempotency-key", "k")];
         headers.extend(token.map(|token| ("x-gitlab-token", token)));
@@ -64,7 +64,7 @@ async fn what_is_not_from_our_gitlab_is_refused_and_not_remembered() {
 
 #[tokio::test]
 async fn what_is_not_json_is_said_and_what_is_not_ours_is_ignored() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     for body in ["", "{", "object_kind=build", "\u{0}"] {
         let answer = ring(&harness, "k", body).await;
         assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::BAD_REQUEST, "not-json"), "{body:?}");
@@ -77,7 +77,7 @@ async fn what_is_not_json_is_said_and_what_is_not_ours_is_ignored() {
 
 #[tokio::test]
 async fn a_large_event_is_taken_up_to_gitlabs_own_limit() {
-    let harness = Harness::start().await;
+    let harness = Harness::start();
     let padded = |bytes: usize| PENDING.replace("Bump version", &"x".repeat(bytes));
     assert_eq!(ring(&harness, "large", &padded(24 << 20)).await.json()["status"], "accepted");
     let answer = ring(&harness, "too large", &padded(26 << 20)).await;

@@ -8,17 +8,18 @@ use secrecy::ExposeSecret as _;
 use super::deps::Shared;
 use crate::config::{Class, Network};
 use crate::docker::{ContainerPlan, Owner, ResolvedImage};
-use crate::domain::{Aggregate, MemoryBytes, Work};
+use crate::domain::{Aggregate, Work};
 use crate::security::{Exec, NetworkAccess, ProfileRequest, TmpfsMount};
 
 /// What the class decides about the container, with the resources that the runner was given.
 pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, stop_grace: Duration) -> ProfileRequest {
     let placement = &aggregate.runner.placement;
     let mount = |path: &str, size| TmpfsMount { path: path.to_owned(), size, exec: Exec::Allowed };
-    let mut tmpfs = vec![mount("/tmp", class.tmp_size)];
+    // A job may ask for less memory than the class's `/tmp` could hold; what it holds counts as memory all the same.
+    let mut tmpfs = vec![mount("/tmp", class.tmp_size.min(placement.memory))];
     if !is_command(aggregate) {
         // The work tree and the cache live in memory too; the container's memory limit bounds them.
-        tmpfs.extend(["/builds", "/cache"].map(|path| mount(path, MemoryBytes(placement.memory.0))));
+        tmpfs.extend(["/builds", "/cache"].map(|path| mount(path, placement.memory)));
     }
     ProfileRequest {
         user: class.user.clone(),

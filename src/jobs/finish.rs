@@ -1,5 +1,6 @@
 //! Ends one runner: stop what runs, find out how it went, write it down, take everything away.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,15 +130,16 @@ async fn last_lines(shared: &Arc<Shared>, aggregate: &Aggregate, facts: Option<&
     }
     let mut late = false;
     let writer = match shared.followers.take(&aggregate.runner.id) {
-        Some(mut follower) => match tokio::time::timeout(LOG_PATIENCE, &mut follower).await {
-            Ok(writer) => writer.ok().flatten(),
-            Err(_) => {
+        Some(mut follower) => {
+            if let Ok(writer) = tokio::time::timeout(LOG_PATIENCE, &mut follower).await {
+                writer.ok().flatten()
+            } else {
                 follower.abort();
                 let _ = follower.await;
                 late = true;
                 None
             }
-        },
+        }
         None => None,
     };
     let writer = match writer {
@@ -151,7 +153,7 @@ async fn last_lines(shared: &Arc<Shared>, aggregate: &Aggregate, facts: Option<&
     }
     if let Some(reason) = outcome.reason().filter(|reason| *reason != EndReason::ExitCode) {
         let detail = outcome.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-        note.push_str(&format!("runner-coordinator: {reason}{detail}\n"));
+        let _ = writeln!(note, "runner-coordinator: {reason}{detail}");
     }
     if !note.is_empty() {
         let now = u64::try_from(shared.deps.clock.now().as_nanosecond()).unwrap_or(0);

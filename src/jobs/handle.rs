@@ -21,11 +21,20 @@ pub(super) enum Wake {
     /// Look again.
     Look,
     /// An operation on a runner ended.
-    Done { runner: RunnerId, stamp: u64, success: bool },
+    Done { runner: RunnerId, stamp: u64, result: OpResult },
     /// Answer after the next whole pass.
     Settle(oneshot::Sender<()>),
     /// Plan a waiting runner of this class.
     Spawn { class: ClassName, reply: oneshot::Sender<Result<Spawned, StoreError>> },
+}
+
+/// How an operation on a runner ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpResult {
+    /// It did what it was to do.
+    Success,
+    /// It has to be tried again.
+    Failure,
 }
 
 /// What became of a wish for a waiting runner.

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::deps::{Deps, Followers, OpError, Shared};
 use super::follow::follow;
-use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
+use super::handle::{ManagerHandle, OpResult, Status, WAKE_QUEUE, Wake};
 use super::intake::Board;
 use super::observer::{EngineSight, EngineView, Observer, chain};
 use super::plan::Restarts;
@@ -141,6 +141,8 @@ impl JobManager {
         deps.tracker.spawn(async move { shared.observer.follow_events(shared.deps.driver.as_ref(), &shared.deps.stop).await });
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::sample::run(&shared).await });
+        let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move { super::upkeep::run(&shared).await });
         self.spawn_intake();
     }
 
@@ -158,7 +160,7 @@ impl JobManager {
     async fn on_wake(&mut self, wake: Wake, waiting: &mut Vec<oneshot::Sender<()>>) {
         match wake {
             Wake::Look => {}
-            Wake::Done { runner, stamp, success } => self.on_done(&runner, stamp, success),
+            Wake::Done { runner, stamp, result } => self.on_done(&runner, stamp, result),
             Wake::Settle(reply) => waiting.push(reply),
             Wake::Spawn { class, reply } => {
                 let _ = reply.send(plan::spawn(self, class).await);
@@ -166,14 +168,17 @@ impl JobManager {
         }
     }
 
-    fn on_done(&mut self, runner: &RunnerId, stamp: u64, success: bool) {
+    fn on_done(&mut self, runner: &RunnerId, stamp: u64, result: OpResult) {
         let now = self.shared.deps.clock.now();
         if let Some(operation) = self.operations.get_mut(runner) {
             operation.kind = InFlight::Nothing;
             operation.after = stamp;
-            operation.failures = if success { 0 } else { operation.failures.saturating_add(1) };
+            operation.failures = match result {
+                OpResult::Success => 0,
+                OpResult::Failure => operation.failures.saturating_add(1),
+            };
             let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(operation.failures.min(16))).min(BACKOFF_MAX);
-            operation.not_before = (!success).then(|| now.checked_add(wait).unwrap_or(now));
+            operation.not_before = (result == OpResult::Failure).then(|| now.checked_add(wait).unwrap_or(now));
         }
         self.shared.observer.refresh();
     }
@@ -248,9 +253,11 @@ impl JobManager {
         operation.not_before = None;
         let (shared, cancel) = (Arc::clone(&self.shared), operation.cancel.clone());
         self.shared.deps.tracker.spawn(async move {
-            let mut done = Done { shared: &shared, runner: Some(id), success: false };
+            let mut done = Done { shared: &shared, runner: Some(id), outcome: OpResult::Failure };
             let result = carry_out(&shared, aggregate, action, &cancel).await;
-            done.success = result.is_ok();
+            if result.is_ok() {
+                done.outcome = OpResult::Success;
+            }
             if let (Err(error), Some(runner)) = (&result, &done.runner) {
                 warn!(runner.id = %runner, ?action, error = chain(error), "an operation failed and will be tried again");
             }
@@ -348,13 +355,13 @@ async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, c
 struct Done<'s> {
     shared: &'s Shared,
     runner: Option<RunnerId>,
-    success: bool,
+    outcome: OpResult,
 }
 
 impl Done<'_> {
     async fn tell(mut self) {
         if let Some(runner) = self.runner.take() {
-            let wake = Wake::Done { runner, stamp: self.shared.observer.stamp(), success: self.success };
+            let wake = Wake::Done { runner, stamp: self.shared.observer.stamp(), result: self.outcome };
             // Closed only when the manager has stopped.
             let _ = self.shared.deps.handle.wake.send(wake).await;
         }
@@ -365,7 +372,8 @@ impl Drop for Done<'_> {
     fn drop(&mut self) {
         let Some(runner) = self.runner.take() else { return };
         error!(runner.id = %runner, "an operation died");
-        let (wake, message) = (self.shared.deps.handle.wake.clone(), Wake::Done { runner, stamp: self.shared.observer.stamp(), success: false });
+        let (wake, message) =
+            (self.shared.deps.handle.wake.clone(), Wake::Done { runner, stamp: self.shared.observer.stamp(), result: OpResult::Failure });
         self.shared.deps.tracker.spawn(async move {
             let _ = wake.send(message).await;
         });

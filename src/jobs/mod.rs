@@ -25,6 +25,7 @@ mod launch;
 mod plan;
 mod publish;
 mod sample;
+mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
 pub use handle::{EngineState, IntakeState, ManagerHandle, Spawned, Status, Termination};

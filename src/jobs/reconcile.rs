@@ -97,10 +97,10 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
             wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?)
         }
         RunnerState::Stopping { reason } => (sight.work == InFlight::Nothing).then(|| {
-            let may_leave = reason.is_none() && !elapsed(runner.state_since, deadlines.leave, now);
-            ending(aggregate, sight.seen, may_leave)
+            let leaves = reason.is_none() && !elapsed(runner.state_since, deadlines.leave, now);
+            ending(aggregate, sight.seen, if leaves { WhileUp::Wait } else { WhileUp::Stop })
         })?,
-        RunnerState::Lost { .. } => (sight.work == InFlight::Nothing).then(|| ending(aggregate, sight.seen, false))?,
+        RunnerState::Lost { .. } => (sight.work == InFlight::Nothing).then(|| ending(aggregate, sight.seen, WhileUp::Stop))?,
     }
 }
 
@@ -171,14 +171,23 @@ fn while_up(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now
     }
 }
 
-fn ending(aggregate: &Aggregate, seen: Seen<'_>, may_leave: bool) -> Option<Action> {
+/// What to do about a container that still runs although its runner is to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhileUp {
+    Wait,
+    Stop,
+}
+
+fn ending(aggregate: &Aggregate, seen: Seen<'_>, while_up: WhileUp) -> Option<Action> {
     let written = aggregate.job.as_ref().is_none_or(|job| job.attempt.as_ref().is_none_or(|attempt| attempt.ended.is_some()));
     let take_away = if written { Action::Remove } else { Action::Finish };
     match seen {
         Seen::Unknown => None,
         Seen::Absent => Some(take_away),
         Seen::Listed(container) => match container.state {
-            ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => (!may_leave).then_some(Action::Stop),
+            ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => {
+                (while_up == WhileUp::Stop).then_some(Action::Stop)
+            }
             ContainerState::Created | ContainerState::Exited | ContainerState::Dead | ContainerState::Removing => Some(take_away),
             ContainerState::Unknown(_) => None,
         },

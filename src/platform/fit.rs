@@ -204,7 +204,8 @@ impl<'a> Ledger<'a> {
         let mut best = (0, 0);
         for vendor in vendors {
             let of_kind: Vec<&Gpu> = self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && is_of_kind(gpu, request)).collect();
-            let mut free: Vec<&Gpu> = of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
+            let mut free: Vec<&Gpu> =
+                of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
             if free.len() >= count {
                 free.sort_by(|a, b| (a.memory, &a.id).cmp(&(b.memory, &b.id)));
                 return Ok(free.into_iter().take(count).map(|gpu| gpu.id.clone()).collect());

@@ -39,13 +39,7 @@ impl PlatformManager {
 
     /// Takes what the engine reports.
     pub fn on_engine(&self, engine: &EngineInfo) {
-        let fresh = facts(
-            &self.caps,
-            engine.arch,
-            CpuMillis(u64::from(engine.cpus).saturating_mul(1000)),
-            engine.memory,
-            engine.runtimes.clone(),
-        );
+        let fresh = facts(&self.caps, engine.arch, CpuMillis(u64::from(engine.cpus).saturating_mul(1000)), engine.memory, engine.runtimes.clone());
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
         if *facts != fresh {
             tracing::info!(arch = fresh.arch.map(Arch::as_str), cpus = %fresh.cpus, memory = %fresh.memory, "this machine, as the engine reports it");

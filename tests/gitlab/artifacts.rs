@@ -14,42 +14,25 @@ use super::spec::ArtifactView;
 use super::state::Shared;
 
 /// `POST`: keeps the form's `file`.
-pub(super) async fn upload(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<i64>,
-    headers: HeaderMap,
-    form: Multipart,
-) -> Response {
+pub(super) async fn upload(State(shared): State<Arc<Shared>>, Path(id): Path<i64>, headers: HeaderMap, form: Multipart) -> Response {
     let token = header_token(&headers).unwrap_or_default();
     if let Err(refusal) = shared.write(|inner| held_job(inner, id, &token).map(|_| ())) {
         return *refusal;
     }
     let Some(artifact) = file_of(form).await else {
-        return (
-            StatusCode::BAD_REQUEST,
-            Json(json!({ "message": "400 Bad request" })),
-        )
-            .into_response();
+        return (StatusCode::BAD_REQUEST, Json(json!({ "message": "400 Bad request" }))).into_response();
     };
     shared.write(|inner| match held_job(inner, id, &token) {
         Ok(job) => {
             job.artifacts.push(artifact);
-            (
-                StatusCode::CREATED,
-                Json(json!({ "message": "201 Created" })),
-            )
-                .into_response()
+            (StatusCode::CREATED, Json(json!({ "message": "201 Created" }))).into_response()
         }
         Err(refusal) => *refusal,
     })
 }
 
 /// `GET`: the first archive of a job, for whoever has its token, also after the job's end.
-pub(super) async fn download(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<i64>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn download(State(shared): State<Arc<Shared>>, Path(id): Path<i64>, headers: HeaderMap) -> Response {
     let token = header_token(&headers).unwrap_or_default();
     shared.read(|inner| {
         let Some(job) = inner.jobs.get(&id).filter(|job| job.token == token) else {
@@ -58,11 +41,7 @@ pub(super) async fn download(
         let Some(artifact) = job.artifacts.first() else {
             return StatusCode::NOT_FOUND.into_response();
         };
-        (
-            [(header::CONTENT_TYPE, "application/octet-stream")],
-            artifact.bytes.clone(),
-        )
-            .into_response()
+        ([(header::CONTENT_TYPE, "application/octet-stream")], artifact.bytes.clone()).into_response()
     })
 }
 
@@ -74,11 +53,7 @@ async fn file_of(mut form: Multipart) -> Option<ArtifactView> {
         let name = field.file_name().unwrap_or("artifacts.zip").to_owned();
         let bytes = field.bytes().await.ok()?.to_vec();
         if is_file {
-            found = Some(ArtifactView {
-                name,
-                size: bytes.len(),
-                bytes,
-            });
+            found = Some(ArtifactView { name, size: bytes.len(), bytes });
         }
     }
     found

@@ -58,11 +58,7 @@ pub(super) fn routes(gitlab: GitLab) -> Router {
 
 /// Answers that no such job is known.
 fn no_such_job() -> Response {
-    (
-        StatusCode::NOT_FOUND,
-        Json(json!({ "message": "no such job" })),
-    )
-        .into_response()
+    (StatusCode::NOT_FOUND, Json(json!({ "message": "no such job" }))).into_response()
 }
 
 /// `POST /control/runners`.
@@ -74,18 +70,12 @@ async fn add_runner(State(gitlab): State<GitLab>, Json(runner): Json<NewRunner>)
 
 /// `POST /control/jobs`.
 async fn enqueue(State(gitlab): State<GitLab>, Json(spec): Json<JobSpec>) -> Response {
-    (
-        StatusCode::CREATED,
-        Json(json!({ "id": gitlab.enqueue(spec) })),
-    )
-        .into_response()
+    (StatusCode::CREATED, Json(json!({ "id": gitlab.enqueue(spec) }))).into_response()
 }
 
 /// `GET /control/jobs/{id}`.
 async fn show(State(gitlab): State<GitLab>, Path(id): Path<i64>) -> Response {
-    gitlab
-        .find_job(id)
-        .map_or_else(no_such_job, |job| Json(job).into_response())
+    gitlab.find_job(id).map_or_else(no_such_job, |job| Json(job).into_response())
 }
 
 /// `POST /control/jobs/{id}/cancel`.

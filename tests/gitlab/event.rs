@@ -147,10 +147,6 @@ fn full_name(path: &str) -> String {
 
 /// The address for a checkout by SSH.
 fn ssh_url(path: &str, url: &str) -> String {
-    let host = url
-        .split("://")
-        .last()
-        .and_then(|rest| rest.split(':').next())
-        .unwrap_or("gitlab");
+    let host = url.split("://").last().and_then(|rest| rest.split(':').next()).unwrap_or("gitlab");
     format!("git@{host}:{path}.git")
 }

@@ -89,9 +89,10 @@ fn variables(job: &Job, url: &str) -> Vec<Value> {
     let git = (!own("GIT_STRATEGY")).then(|| ("GIT_STRATEGY", "none".to_owned()));
     let token = json!({ "key": "CI_JOB_TOKEN", "value": job.token, "public": false, "file": false,
         "masked": true, "raw": false });
-    let plain = predefined.into_iter().chain(git).map(|(key, value)| {
-        json!({ "key": key, "value": value, "public": true, "file": false, "masked": false, "raw": false })
-    });
+    let plain = predefined
+        .into_iter()
+        .chain(git)
+        .map(|(key, value)| json!({ "key": key, "value": value, "public": true, "file": false, "masked": false, "raw": false }));
     let users = spec.variables.iter().map(|variable| {
         json!({ "key": variable.key, "value": variable.value, "public": !variable.masked, "file": false,
             "masked": variable.masked, "raw": false })
@@ -140,16 +141,10 @@ fn artifacts(job: &Job) -> Vec<Value> {
 
 /// Earlier jobs, with the token that opens their artifacts.
 fn dependencies(inner: &Inner, job: &Job) -> Vec<Value> {
-    let earlier = job
-        .spec
-        .dependencies
-        .iter()
-        .filter_map(|id| inner.jobs.get(id));
+    let earlier = job.spec.dependencies.iter().filter_map(|id| inner.jobs.get(id));
     earlier
         .map(|other| {
-            let file = other.artifacts.first().map(|artifact| {
-                json!({ "filename": artifact.name, "size": artifact.size })
-            });
+            let file = other.artifacts.first().map(|artifact| json!({ "filename": artifact.name, "size": artifact.size }));
             json!({ "id": other.id, "token": other.token, "name": other.spec.name, "artifacts_file": file })
         })
         .collect()

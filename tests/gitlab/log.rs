@@ -47,11 +47,7 @@ pub(crate) fn fingerprint(token: &str) -> String {
 }
 
 /// Middleware: injects failures, and writes down what was asked and answered.
-pub(super) async fn record(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn record(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let (request, token) = match with_token(request).await {
@@ -59,9 +55,7 @@ pub(super) async fn record(
         Err(refusal) => return *refusal,
     };
     let fault = shared.write(|inner| {
-        let hit = |fault: &&mut Fault| {
-            fault.times > 0 && fault.method == method && path.ends_with(&fault.path_end)
-        };
+        let hit = |fault: &&mut Fault| fault.times > 0 && fault.method == method && path.ends_with(&fault.path_end);
         inner.faults.iter_mut().find(hit).map(|fault| {
             fault.times -= 1;
             fault.status
@@ -71,40 +65,25 @@ pub(super) async fn record(
         Some(status) => status.into_response(),
         None => next.run(request).await,
     };
-    let record = RequestRecord {
-        method: method.to_string(),
-        path,
-        status: response.status().as_u16(),
-        token: token.as_deref().map(fingerprint),
-    };
+    let record = RequestRecord { method: method.to_string(), path, status: response.status().as_u16(), token: token.as_deref().map(fingerprint) };
     shared.write(|inner| inner.requests.push(record));
     response
 }
 
 /// The token that a request's headers carry.
 pub(super) fn header_token(headers: &HeaderMap) -> Option<String> {
-    ["job-token", "runner-token", "private-token"]
-        .iter()
-        .find_map(|name| headers.get(*name)?.to_str().ok())
-        .map(str::to_owned)
+    ["job-token", "runner-token", "private-token"].iter().find_map(|name| headers.get(*name)?.to_str().ok()).map(str::to_owned)
 }
 
 /// Finds the token in the headers or in a JSON body, and gives the request back whole.
 async fn with_token(request: Request) -> Result<(Request, Option<String>), Box<Response>> {
-    let json = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let json = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let token = header_token(request.headers());
     if token.is_some() || !json {
         return Ok((request, token));
     }
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, MAX_JSON_BYTES)
-        .await
-        .map_err(|_| Box::new(StatusCode::PAYLOAD_TOO_LARGE.into_response()))?;
-    let token = serde_json::from_slice::<serde_json::Value>(&bytes)
-        .ok()
-        .and_then(|value| value.get("token")?.as_str().map(str::to_owned));
+    let bytes = to_bytes(body, MAX_JSON_BYTES).await.map_err(|_| Box::new(StatusCode::PAYLOAD_TOO_LARGE.into_response()))?;
+    let token = serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|value| value.get("token")?.as_str().map(str::to_owned));
     Ok((Request::from_parts(parts, Body::from(bytes)), token))
 }

@@ -2,11 +2,7 @@
 //!
 //! Prints its address as the first line of its output, then serves until it is interrupted or terminated.
 
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the tests use the whole handle, this program only its control surface"
-)]
+#[expect(dead_code, unused_imports, reason = "the tests use the whole handle, this program only its control surface")]
 #[path = "mod.rs"]
 mod gitlab;
 

@@ -89,21 +89,12 @@ impl GitLab {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind(bind).await?;
         let address = listener.local_addr()?;
-        let host = if address.ip().is_unspecified() {
-            format!("127.0.0.1:{}", address.port())
-        } else {
-            address.to_string()
-        };
+        let host = if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
         let shared = Arc::new(Shared::new(format!("http://{host}")));
         // Hooks are plain HTTP here, so that a machine without certificates will do.
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
         let client = client.build().map_err(io::Error::other)?;
-        let mut gitlab = Self {
-            shared,
-            client,
-            address,
-            tasks: None,
-        };
+        let mut gitlab = Self { shared, client, address, tasks: None };
         let app = router(&gitlab);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -111,10 +102,7 @@ impl GitLab {
                 tracing::error!(%error, "the stand-in stopped serving");
             }
         });
-        tasks.spawn(webhook::run_outbox(
-            gitlab.shared.clone(),
-            gitlab.client.clone(),
-        ));
+        tasks.spawn(webhook::run_outbox(gitlab.shared.clone(), gitlab.client.clone()));
         gitlab.tasks = Some(Arc::new(tasks));
         Ok(gitlab)
     }
@@ -133,12 +121,7 @@ impl GitLab {
     pub(crate) fn add_runner(&self, token: &str, tags: &[&str]) -> i64 {
         self.shared.write(|inner| {
             let id = inner.runners.last().map_or(205, |last| last.id + 1);
-            inner.runners.push(Runner {
-                id,
-                token: token.to_owned(),
-                tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
-                paused: false,
-            });
+            inner.runners.push(Runner { id, token: token.to_owned(), tags: tags.iter().map(|&tag| tag.to_owned()).collect(), paused: false });
             id
         })
     }
@@ -146,30 +129,23 @@ impl GitLab {
     /// Withholds jobs from a runner entity from now on.
     pub(crate) fn pause_runner(&self, id: i64) {
         self.shared.write(|inner| {
-            inner
-                .runners
-                .iter_mut()
-                .filter(|runner| runner.id == id)
-                .for_each(|runner| runner.paused = true);
+            inner.runners.iter_mut().filter(|runner| runner.id == id).for_each(|runner| runner.paused = true);
         });
     }
 
     /// Deletes a runner entity: its token is refused from now on, its jobs go on.
     pub(crate) fn remove_runner(&self, id: i64) {
-        self.shared
-            .write(|inner| inner.runners.retain(|runner| runner.id != id));
+        self.shared.write(|inner| inner.runners.retain(|runner| runner.id != id));
     }
 
     /// Queues a job and gives its id.
     pub(crate) fn enqueue(&self, spec: JobSpec) -> i64 {
-        self.shared
-            .write(|inner| inner.enqueue(spec, &self.shared.url))
+        self.shared.write(|inner| inner.enqueue(spec, &self.shared.url))
     }
 
     /// The job as it stands now, if there is one with this id.
     pub(crate) fn find_job(&self, id: i64) -> Option<JobView> {
-        self.shared
-            .read(|inner| inner.jobs.get(&id).map(state::Job::view))
+        self.shared.read(|inner| inner.jobs.get(&id).map(state::Job::view))
     }
 
     /// The job as it stands now.
@@ -181,12 +157,7 @@ impl GitLab {
     }
 
     /// Waits until a job fulfils a condition, and gives the job as it was then.
-    pub(crate) async fn wait_for(
-        &self,
-        id: i64,
-        within: Duration,
-        fulfilled: impl Fn(&JobView) -> bool,
-    ) -> Result<JobView, WaitError> {
+    pub(crate) async fn wait_for(&self, id: i64, within: Duration, fulfilled: impl Fn(&JobView) -> bool) -> Result<JobView, WaitError> {
         let mut changes = self.shared.watch();
         let wait = async {
             loop {
@@ -198,15 +169,12 @@ impl GitLab {
             }
         };
         let found = tokio::time::timeout(within, wait).await.ok().flatten();
-        found.ok_or_else(|| WaitError {
-            last: self.find_job(id),
-        })
+        found.ok_or_else(|| WaitError { last: self.find_job(id) })
     }
 
     /// Cancels a job: at once, or by way of [`Status::Canceling`] where its runner can end it gracefully.
     pub(crate) fn cancel(&self, id: i64) {
-        self.shared
-            .write(|inner| inner.cancel(id, &self.shared.url));
+        self.shared.write(|inner| inner.cancel(id, &self.shared.url));
     }
 
     /// Lets every unconfirmed assignment of a two-phase commit lapse, as if its window had passed.
@@ -222,11 +190,7 @@ impl GitLab {
 
     /// Shorthand for [`GitLab::commit`].
     pub(crate) fn two_phase(&self, on: bool) {
-        self.commit(if on {
-            Commit::TwoPhase
-        } else {
-            Commit::SinglePhase
-        });
+        self.commit(if on { Commit::TwoPhase } else { Commit::SinglePhase });
     }
 
     /// Chooses whether final updates must prove the trace.
@@ -241,29 +205,19 @@ impl GitLab {
 
     /// Sets `X-GitLab-Trace-Update-Interval`; one second unless told.
     pub(crate) fn trace_interval(&self, interval: Duration) {
-        self.shared
-            .write(|inner| inner.trace_interval_seconds = interval.as_secs());
+        self.shared.write(|inner| inner.trace_interval_seconds = interval.as_secs());
     }
 
     /// Answers the next `times` requests of this method whose path ends so with `status` instead of doing anything.
     pub(crate) fn fail_next(&self, method: Method, path_end: &str, status: StatusCode, times: u32) {
-        let fault = Fault {
-            method,
-            path_end: path_end.to_owned(),
-            status,
-            times,
-        };
+        let fault = Fault { method, path_end: path_end.to_owned(), status, times };
         self.shared.write(|inner| inner.faults.push(fault));
     }
 
     /// Says where Job events go.
     pub(crate) fn set_hook(&self, url: &str, secret_token: Option<&str>) {
         self.shared.write(|inner| {
-            inner.hook = Some(Hook {
-                url: url.to_owned(),
-                secret_token: secret_token.map(str::to_owned),
-                signing_token: None,
-            });
+            inner.hook = Some(Hook { url: url.to_owned(), secret_token: secret_token.map(str::to_owned), signing_token: None });
         });
     }
 
@@ -295,8 +249,7 @@ impl GitLab {
 
     /// The body of the Job event for a job as it stands now.
     pub(crate) fn job_event(&self, id: i64) -> Option<serde_json::Value> {
-        self.shared
-            .read(|inner| inner.job_event(id, &self.shared.url))
+        self.shared.read(|inner| inner.job_event(id, &self.shared.url))
     }
 
     /// Every Job event that was sent, with the receiver's answer.
@@ -307,11 +260,8 @@ impl GitLab {
     /// Waits until this many Job events were sent; false when time ran out.
     pub(crate) async fn wait_for_deliveries(&self, count: usize, within: Duration) -> bool {
         let mut changes = self.shared.watch();
-        let enough =
-            changes.wait_for(|_| self.shared.read(|inner| inner.deliveries.len() >= count));
-        tokio::time::timeout(within, enough)
-            .await
-            .is_ok_and(|seen| seen.is_ok())
+        let enough = changes.wait_for(|_| self.shared.read(|inner| inner.deliveries.len() >= count));
+        tokio::time::timeout(within, enough).await.is_ok_and(|seen| seen.is_ok())
     }
 
     /// Every request to `/api/v4`, oldest first.
@@ -321,18 +271,13 @@ impl GitLab {
 
     /// How many requests of this method had a path with this end.
     pub(crate) fn count_requests(&self, method: &str, path_end: &str) -> usize {
-        let hit =
-            |record: &&RequestRecord| record.method == method && record.path.ends_with(path_end);
-        self.shared
-            .read(|inner| inner.requests.iter().filter(hit).count())
+        let hit = |record: &&RequestRecord| record.method == method && record.path.ends_with(path_end);
+        self.shared.read(|inner| inner.requests.iter().filter(hit).count())
     }
 
     /// The same stand-in without a hold on its tasks, for the server's own routes.
     fn detached(&self) -> Self {
-        Self {
-            tasks: None,
-            ..self.clone()
-        }
+        Self { tasks: None, ..self.clone() }
     }
 }
 
@@ -344,16 +289,10 @@ fn router(gitlab: &GitLab) -> Router {
         .route("/api/v4/jobs/request", post(runner_api::request_job))
         .route("/api/v4/jobs/{id}", put(runner_api::update_job))
         .route("/api/v4/jobs/{id}/trace", patch(trace::append))
-        .route(
-            "/api/v4/jobs/{id}/artifacts",
-            post(artifacts::upload).get(artifacts::download),
-        )
+        .route("/api/v4/jobs/{id}/artifacts", post(artifacts::upload).get(artifacts::download))
         .route("/api/v4/projects/{project}/jobs", get(rest::list))
         .route("/api/v4/projects/{project}/jobs/{id}", get(rest::show))
-        .route(
-            "/api/v4/projects/{project}/jobs/{id}/cancel",
-            post(rest::cancel),
-        )
+        .route("/api/v4/projects/{project}/jobs/{id}/cancel", post(rest::cancel))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(shared.clone(), log::record))
         .with_state(shared)

@@ -16,9 +16,7 @@ pub(crate) const PRIVATE_TOKEN: &str = "glpat-stand-in";
 
 /// Refuses requests without [`PRIVATE_TOKEN`].
 fn authorised(headers: &HeaderMap) -> Result<(), Box<Response>> {
-    let token = headers
-        .get("private-token")
-        .map(axum::http::HeaderValue::as_bytes);
+    let token = headers.get("private-token").map(axum::http::HeaderValue::as_bytes);
     if token == Some(PRIVATE_TOKEN.as_bytes()) {
         return Ok(());
     }
@@ -27,41 +25,21 @@ fn authorised(headers: &HeaderMap) -> Result<(), Box<Response>> {
 }
 
 /// `GET /projects/:id/jobs`, with `scope[]=` as its one filter.
-pub(super) async fn list(
-    State(shared): State<Arc<Shared>>,
-    Path(project): Path<i64>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn list(State(shared): State<Arc<Shared>>, Path(project): Path<i64>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     if let Err(refusal) = authorised(&headers) {
         return *refusal;
     }
     let query = query.unwrap_or_default().replace("%5B%5D", "[]");
-    let scopes: Vec<&str> = query
-        .split('&')
-        .filter_map(|pair| pair.strip_prefix("scope[]="))
-        .collect();
+    let scopes: Vec<&str> = query.split('&').filter_map(|pair| pair.strip_prefix("scope[]=")).collect();
     shared.read(|inner| {
-        let wanted = |job: &&Job| {
-            job.spec.project_id == project
-                && (scopes.is_empty() || scopes.contains(&job.status.as_str()))
-        };
-        let jobs: Vec<Value> = inner
-            .jobs
-            .values()
-            .filter(wanted)
-            .map(|job| job_record(job, &shared.url))
-            .collect();
+        let wanted = |job: &&Job| job.spec.project_id == project && (scopes.is_empty() || scopes.contains(&job.status.as_str()));
+        let jobs: Vec<Value> = inner.jobs.values().filter(wanted).map(|job| job_record(job, &shared.url)).collect();
         Json(jobs).into_response()
     })
 }
 
 /// `GET /projects/:id/jobs/:job_id`.
-pub(super) async fn show(
-    State(shared): State<Arc<Shared>>,
-    Path(ids): Path<(i64, i64)>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn show(State(shared): State<Arc<Shared>>, Path(ids): Path<(i64, i64)>, headers: HeaderMap) -> Response {
     match authorised(&headers) {
         Ok(()) => shared.read(|inner| found(inner, ids, &shared.url)),
         Err(refusal) => *refusal,
@@ -69,11 +47,7 @@ pub(super) async fn show(
 }
 
 /// `POST /projects/:id/jobs/:job_id/cancel`.
-pub(super) async fn cancel(
-    State(shared): State<Arc<Shared>>,
-    Path(ids): Path<(i64, i64)>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn cancel(State(shared): State<Arc<Shared>>, Path(ids): Path<(i64, i64)>, headers: HeaderMap) -> Response {
     if let Err(refusal) = authorised(&headers) {
         return *refusal;
     }
@@ -85,17 +59,9 @@ pub(super) async fn cancel(
 
 /// The record of one job of one project, or 404.
 fn found(inner: &Inner, (project, id): (i64, i64), url: &str) -> Response {
-    match inner
-        .jobs
-        .get(&id)
-        .filter(|job| job.spec.project_id == project)
-    {
+    match inner.jobs.get(&id).filter(|job| job.spec.project_id == project) {
         Some(job) => Json(job_record(job, url)).into_response(),
-        None => (
-            StatusCode::NOT_FOUND,
-            Json(json!({ "message": "404 Not found" })),
-        )
-            .into_response(),
+        None => (StatusCode::NOT_FOUND, Json(json!({ "message": "404 Not found" }))).into_response(),
     }
 }
 

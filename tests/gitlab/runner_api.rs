@@ -38,44 +38,27 @@ impl Asking {
 
     /// The features that change how its jobs are treated.
     fn features(&self) -> Features {
-        Features {
-            two_phase: self.has("two_phase_job_commit"),
-            cancel_gracefully: self.has("cancel_gracefully"),
-        }
+        Features { two_phase: self.has("two_phase_job_commit"), cancel_gracefully: self.has("cancel_gracefully") }
     }
 }
 
 /// GitLab's answer to a token it does not know.
 fn forbidden() -> Response {
-    (
-        StatusCode::FORBIDDEN,
-        Json(json!({ "message": "403 Forbidden" })),
-    )
-        .into_response()
+    (StatusCode::FORBIDDEN, Json(json!({ "message": "403 Forbidden" }))).into_response()
 }
 
 /// `POST /runners/verify`.
-pub(super) async fn verify(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    Json(asking): Json<Asking>,
-) -> Response {
+pub(super) async fn verify(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(asking): Json<Asking>) -> Response {
     let token = header_token(&headers).or(asking.token).unwrap_or_default();
     let known = shared.read(|inner| inner.runner_by_token(&token).map(|runner| runner.id));
     match known {
-        Some(id) => {
-            Json(json!({ "id": id, "token": token, "token_expires_at": null })).into_response()
-        }
+        Some(id) => Json(json!({ "id": id, "token": token, "token_expires_at": null })).into_response(),
         None => forbidden(),
     }
 }
 
 /// `POST /jobs/request`.
-pub(super) async fn request_job(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    Json(asking): Json<Asking>,
-) -> Response {
+pub(super) async fn request_job(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(asking): Json<Asking>) -> Response {
     let features = asking.features();
     let token = header_token(&headers).or(asking.token).unwrap_or_default();
     shared.write(|inner| {
@@ -85,11 +68,7 @@ pub(super) async fn request_job(
         inner.release_lapsed(std::time::Instant::now());
         let version = inner.queue_version.to_string();
         let unchanged = asking.last_update.as_deref() == Some(version.as_str());
-        let given = if unchanged {
-            None
-        } else {
-            inner.assign(runner_id, features, &shared.url)
-        };
+        let given = if unchanged { None } else { inner.assign(runner_id, features, &shared.url) };
         match given.and_then(|id| inner.jobs.get(&id)) {
             Some(job) => {
                 let answer = job_json(inner, job, &shared.url);
@@ -129,15 +108,8 @@ struct Output {
 }
 
 /// `PUT /jobs/:id`.
-pub(super) async fn update_job(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<i64>,
-    headers: HeaderMap,
-    Json(update): Json<Update>,
-) -> Response {
-    let token = header_token(&headers)
-        .or_else(|| update.token.clone())
-        .unwrap_or_default();
+pub(super) async fn update_job(State(shared): State<Arc<Shared>>, Path(id): Path<i64>, headers: HeaderMap, Json(update): Json<Update>) -> Response {
+    let token = header_token(&headers).or_else(|| update.token.clone()).unwrap_or_default();
     shared.write(|inner| {
         if let Err(refusal) = held_job(inner, id, &token) {
             return *refusal;
@@ -153,12 +125,7 @@ pub(super) async fn update_job(
             exit_code: update.exit_code,
             answer: answer.as_u16(),
         });
-        (
-            answer,
-            job_headers(job.status, interval),
-            answer.as_u16().to_string(),
-        )
-            .into_response()
+        (answer, job_headers(job.status, interval), answer.as_u16().to_string()).into_response()
     })
 }
 
@@ -167,11 +134,7 @@ fn apply(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode {
     match update.state.as_str() {
         "pending" => inner.keep_alive(id),
         "running" => {
-            if inner
-                .jobs
-                .get(&id)
-                .is_some_and(|job| job.status == Status::Pending)
-            {
+            if inner.jobs.get(&id).is_some_and(|job| job.status == Status::Pending) {
                 inner.advance(id, Status::Running, url);
             }
         }
@@ -202,10 +165,7 @@ fn finish(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode 
         (Status::Canceling, _) => Status::Canceled,
         (_, "success") => Status::Success,
         (_, _) => {
-            let reason = update
-                .failure_reason
-                .clone()
-                .unwrap_or_else(|| "unknown_failure".into());
+            let reason = update.failure_reason.clone().unwrap_or_else(|| "unknown_failure".into());
             job.failure_reason = Some(reason);
             Status::Failed
         }
@@ -215,36 +175,19 @@ fn finish(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode 
 }
 
 /// The job, if the token is its own and a runner still holds it; else GitLab's refusal, which names the state.
-pub(super) fn held_job<'a>(
-    inner: &'a mut Inner,
-    id: i64,
-    token: &str,
-) -> Result<&'a mut Job, Box<Response>> {
+pub(super) fn held_job<'a>(inner: &'a mut Inner, id: i64, token: &str) -> Result<&'a mut Job, Box<Response>> {
     let interval = inner.trace_interval_seconds;
-    let job = inner
-        .jobs
-        .get_mut(&id)
-        .filter(|job| job.token == token)
-        .ok_or_else(|| Box::new(forbidden()))?;
+    let job = inner.jobs.get_mut(&id).filter(|job| job.token == token).ok_or_else(|| Box::new(forbidden()))?;
     if job.is_held() {
         return Ok(job);
     }
-    let refusal = (
-        StatusCode::FORBIDDEN,
-        job_headers(job.status, interval),
-        Json(json!({ "message": "403 Forbidden - Job is not processing on runner" })),
-    )
-        .into_response();
+    let refusal =
+        (StatusCode::FORBIDDEN, job_headers(job.status, interval), Json(json!({ "message": "403 Forbidden - Job is not processing on runner" })))
+            .into_response();
     Err(Box::new(refusal))
 }
 
 /// The headers that tell a runner what became of its job, and how often it should send trace.
 pub(super) fn job_headers(status: Status, interval_seconds: u64) -> [(&'static str, String); 2] {
-    [
-        ("Job-Status", status.as_str().to_owned()),
-        (
-            "X-GitLab-Trace-Update-Interval",
-            interval_seconds.to_string(),
-        ),
-    ]
+    [("Job-Status", status.as_str().to_owned()), ("X-GitLab-Trace-Update-Interval", interval_seconds.to_string())]
 }

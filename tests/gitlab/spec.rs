@@ -85,10 +85,7 @@ fn owned<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 impl JobSpec {
     /// A job of that name in the project `ml-team/trainer` whose script is `true`.
     pub(crate) fn new(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), ..Self::default() }
     }
 
     /// Puts the job into the project with this path and id.
@@ -118,21 +115,13 @@ impl JobSpec {
 
     /// Adds a visible variable.
     pub(crate) fn variable(mut self, key: &str, value: &str) -> Self {
-        self.variables.push(Variable {
-            key: key.into(),
-            value: value.into(),
-            masked: false,
-        });
+        self.variables.push(Variable { key: key.into(), value: value.into(), masked: false });
         self
     }
 
     /// Adds a variable whose value runners hide in traces.
     pub(crate) fn masked_variable(mut self, key: &str, value: &str) -> Self {
-        self.variables.push(Variable {
-            key: key.into(),
-            value: value.into(),
-            masked: true,
-        });
+        self.variables.push(Variable { key: key.into(), value: value.into(), masked: true });
         self
     }
 

@@ -186,10 +186,7 @@ impl Inner {
 
     /// Queues a job and answers with its id.
     pub(super) fn enqueue(&mut self, spec: JobSpec, url: &str) -> i64 {
-        let id = self
-            .jobs
-            .last_key_value()
-            .map_or(473_579, |(last, _)| last + 1);
+        let id = self.jobs.last_key_value().map_or(473_579, |(last, _)| last + 1);
         let job = Job {
             id,
             token: format!("glcbt-64_{}", random_hex()),
@@ -221,10 +218,7 @@ impl Inner {
         if runner.paused {
             return None;
         }
-        let job = self
-            .jobs
-            .values_mut()
-            .find(|job| job.is_free() && runner.takes(&job.spec))?;
+        let job = self.jobs.values_mut().find(|job| job.is_free() && runner.takes(&job.spec))?;
         job.runner_id = Some(runner_id);
         job.features = features;
         job.n_assigned += 1;
@@ -239,11 +233,7 @@ impl Inner {
 
     /// Extends an unconfirmed assignment, as `PUT state=pending` does.
     pub(super) fn keep_alive(&mut self, id: i64) {
-        if let Some(job) = self
-            .jobs
-            .get_mut(&id)
-            .filter(|job| job.status == Status::Pending)
-        {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|job| job.status == Status::Pending) {
             job.confirm_by = Some(Instant::now() + COMMIT_WINDOW);
         }
     }
@@ -291,19 +281,13 @@ impl Inner {
     /// The Job event for a job as it stands now.
     pub(super) fn job_event(&self, id: i64, url: &str) -> Option<serde_json::Value> {
         let job = self.jobs.get(&id)?;
-        let runner = self
-            .runners
-            .iter()
-            .find(|runner| Some(runner.id) == job.runner_id);
+        let runner = self.runners.iter().find(|runner| Some(runner.id) == job.runner_id);
         Some(super::event::job_event(job, runner, url))
     }
 
     /// Puts a Job event into the outbox, unless GitLab sends none for this status.
     fn announce(&mut self, id: i64, url: &str) {
-        let canceling = self
-            .jobs
-            .get(&id)
-            .is_none_or(|job| job.status == Status::Canceling);
+        let canceling = self.jobs.get(&id).is_none_or(|job| job.status == Status::Canceling);
         if self.auto_hooks == AutoHooks::Off || self.hook.is_none() || canceling {
             return;
         }
@@ -326,15 +310,8 @@ pub(super) struct Shared {
 impl Shared {
     /// Fresh memory of a GitLab at `url`.
     pub(super) fn new(url: String) -> Self {
-        let inner = Inner {
-            trace_interval_seconds: 1,
-            ..Inner::default()
-        };
-        Self {
-            inner: Mutex::new(inner),
-            changed: watch::Sender::new(0),
-            url,
-        }
+        let inner = Inner { trace_interval_seconds: 1, ..Inner::default() };
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(0), url }
     }
 
     /// Looks at the memory.
@@ -363,9 +340,7 @@ impl Shared {
 /// Twenty random bytes in hexadecimal, for tokens nobody can guess.
 pub(super) fn random_hex() -> String {
     let mut bytes = [0_u8; 20];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .expect("the system gives random bytes");
+    SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
     hex(&bytes)
 }
 

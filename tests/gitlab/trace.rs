@@ -14,12 +14,7 @@ use super::state::Shared;
 /// Appends a range, or says where the runner has to resume (416).
 ///
 /// As in GitLab, sending the last range again is accepted: what counts is where the range ends.
-pub(super) async fn append(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<i64>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+pub(super) async fn append(State(shared): State<Arc<Shared>>, Path(id): Path<i64>, headers: HeaderMap, body: Bytes) -> Response {
     let token = header_token(&headers).unwrap_or_default();
     shared.write(|inner| {
         let interval = inner.trace_interval_seconds;
@@ -35,19 +30,9 @@ pub(super) async fn append(
         }
         let size = job.trace.len();
         let joined = size == start.saturating_add(body.len());
-        let status = if joined {
-            StatusCode::ACCEPTED
-        } else {
-            StatusCode::RANGE_NOT_SATISFIABLE
-        };
+        let status = if joined { StatusCode::ACCEPTED } else { StatusCode::RANGE_NOT_SATISFIABLE };
         let range = [(header::RANGE, format!("0-{size}"))];
-        (
-            status,
-            job_headers(job.status, interval),
-            range,
-            format!("0-{size}"),
-        )
-            .into_response()
+        (status, job_headers(job.status, interval), range, format!("0-{size}")).into_response()
     })
 }
 

@@ -43,12 +43,7 @@ pub(crate) struct Delivery {
 }
 
 /// Sends one event to the hook that is set, and records the outcome.
-pub(super) async fn deliver(
-    shared: &Shared,
-    client: &reqwest::Client,
-    event: &Value,
-    key: Uuid,
-) -> Delivery {
+pub(super) async fn deliver(shared: &Shared, client: &reqwest::Client, event: &Value, key: Uuid) -> Delivery {
     let hook = shared.read(|inner| inner.hook.clone());
     let (status, body) = match hook {
         Some(hook) => post(client, &hook, &shared.url, event, key).await,
@@ -56,10 +51,7 @@ pub(super) async fn deliver(
     };
     let delivery = Delivery {
         job: event["build_id"].as_i64().unwrap_or_default(),
-        build_status: event["build_status"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
+        build_status: event["build_status"].as_str().unwrap_or_default().to_owned(),
         idempotency_key: key.to_string(),
         status,
         body,
@@ -85,19 +77,9 @@ pub(super) async fn run_outbox(shared: Arc<Shared>, client: reqwest::Client) {
 }
 
 /// One HTTP request, and its answer in words.
-async fn post(
-    client: &reqwest::Client,
-    hook: &Hook,
-    instance: &str,
-    event: &Value,
-    key: Uuid,
-) -> (Option<u16>, String) {
+async fn post(client: &reqwest::Client, hook: &Hook, instance: &str, event: &Value, key: Uuid) -> (Option<u16>, String) {
     let body = event.to_string();
-    let request = client
-        .post(&hook.url)
-        .headers(headers(hook, instance, &body, key))
-        .timeout(DELIVERY_TIMEOUT)
-        .body(body);
+    let request = client.post(&hook.url).headers(headers(hook, instance, &body, key)).timeout(DELIVERY_TIMEOUT).body(body);
     match request.send().await {
         Ok(answer) => {
             let status = answer.status().as_u16();
@@ -125,21 +107,10 @@ fn headers(hook: &Hook, instance: &str, body: &str, key: Uuid) -> HeaderMap {
     if let Some(secret) = &hook.secret_token {
         all.push(("x-gitlab-token", secret.clone()));
     }
-    if let Some(signature) = hook
-        .signing_token
-        .as_deref()
-        .and_then(|token| sign(token, &key, &timestamp, body))
-    {
+    if let Some(signature) = hook.signing_token.as_deref().and_then(|token| sign(token, &key, &timestamp, body)) {
         all.push(("webhook-signature", signature));
     }
-    all.into_iter()
-        .filter_map(|(name, value)| {
-            Some((
-                HeaderName::from_static(name),
-                HeaderValue::try_from(value).ok()?,
-            ))
-        })
-        .collect()
+    all.into_iter().filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))).collect()
 }
 
 /// `v1,` and the HMAC of id, timestamp and body, as Standard Webhooks has it; nothing if the token is malformed.

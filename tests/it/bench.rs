@@ -9,7 +9,7 @@ use bollard::query_parameters::WaitContainerOptions;
 use futures_util::{StreamExt, TryStreamExt};
 use runner_coordinator::docker::{ContainerFacts, ContainerPlan, DockerDriver, Driver, LogRecord, LogStream, Owner, ResolvedImage};
 use runner_coordinator::domain::{ClassName, CpuMillis, HostId, ImageRef, JobId, MemoryBytes, RunnerId};
-use runner_coordinator::security::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount, SecurityManager};
+use runner_coordinator::security::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, SecurityManager, TmpfsMount};
 
 /// Longest wait for anything here.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -2,8 +2,10 @@
 
 mod api_jobs;
 mod bench;
+mod broker;
 mod docker;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
+mod gitlab_road;
 mod harness;
 mod restart;

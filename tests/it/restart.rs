@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::{BUSYBOX, Setup, engine};
+use crate::harness::{BUSYBOX, Daemon, Setup, engine};
 
 /// Writes numbered lines until told to stop by a file that never comes, or until the count is reached.
 fn counting(lines: u32) -> String {
@@ -21,7 +21,6 @@ async fn after_a_kill_the_running_are_adopted_and_the_waiting_run_none_twice() {
     for id in &running {
         daemon.reaches(id, &["running"]).await;
     }
-    daemon.until("output is kept", |_| async { true }).await;
     let before = engine::containers("restart-kill");
     daemon.kill();
     assert_eq!(engine::containers("restart-kill"), before, "containers outlive the daemon");
@@ -102,7 +101,7 @@ async fn a_container_of_ours_without_a_runner_is_removed_and_others_are_left_alo
     engine::docker(&arguments);
     engine::docker(&["create", "--name", "somebody-elses", "--label", "runner-coordinator.instance=another", BUSYBOX, "true"]);
     daemon.start().await;
-    daemon.until("the stray is gone", |_| async { !engine::containers("restart-stray").contains(&"rc-stray-test".to_owned()) }).await;
+    daemon.until("the stray is gone", async |_| !engine::containers("restart-stray").contains(&"rc-stray-test".to_owned())).await;
     assert_eq!(daemon.job(&id).await["state"], "running");
     engine::docker(&["rm", "somebody-elses"]);
     daemon.request(reqwest::Method::DELETE, &format!("/jobs/{id}"), None).await;
@@ -125,6 +124,6 @@ async fn an_engine_that_comes_late_finds_the_jobs_waiting() {
     std::os::unix::fs::symlink(real, &socket).expect("the engine comes");
     let job = daemon.ended(&id).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}");
-    daemon.until("it is healthy", |daemon| async move { daemon.request(reqwest::Method::GET, "/health", None).await.0 == StatusCode::OK }).await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
     daemon.finish().await;
 }

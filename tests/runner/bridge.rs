@@ -53,11 +53,7 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// A bridge to `server`.
     pub(crate) fn new(server: Url, record: Arc<Record>) -> Self {
-        Self {
-            server,
-            client: reqwest::Client::new(),
-            record,
-        }
+        Self { server, client: reqwest::Client::new(), record }
     }
 
     /// Serves on a free local port as one of `tasks`, and gives the address for the crate.
@@ -67,11 +63,7 @@ impl Bridge {
         let app = Router::new().fallback(forward).with_state(self.clone());
         tasks.spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
-                say(
-                    "error",
-                    "The bridge stopped",
-                    json!({ "error": error.to_string() }),
-                );
+                say("error", "The bridge stopped", json!({ "error": error.to_string() }));
             }
         });
         Ok(format!("http://{address}/"))
@@ -85,31 +77,17 @@ impl Bridge {
         let Some(id) = facts.job else { return };
         let url = self.target(&format!("/api/v4/jobs/{id}"));
         let body = json!({ "token": facts.token, "state": "running" });
-        match self
-            .client
-            .put(url)
-            .header("JOB-TOKEN", facts.token)
-            .json(&body)
-            .send()
-            .await
-        {
+        match self.client.put(url).header("JOB-TOKEN", facts.token).json(&body).send().await {
             Ok(answer) => self.note(answer.headers()),
             Err(error) => {
-                say(
-                    "warning",
-                    "Updating job... failed",
-                    json!({ "job": id, "error": error.to_string() }),
-                );
+                say("warning", "Updating job... failed", json!({ "job": id, "error": error.to_string() }));
             }
         }
     }
 
     /// The server's address for a path, below whatever path the server's own URL has.
     fn target(&self, path_and_query: &str) -> String {
-        format!(
-            "{}{path_and_query}",
-            self.server.as_str().trim_end_matches('/')
-        )
+        format!("{}{path_and_query}", self.server.as_str().trim_end_matches('/'))
     }
 
     /// Adds what the crate leaves out.
@@ -126,8 +104,7 @@ impl Bridge {
         } else if *method == Method::PUT && json["state"] == "failed" {
             let mut facts = self.record.facts();
             // A failure without a reason is the crate's own, such as an artifact that could not be uploaded.
-            json["failure_reason"] =
-                (*facts.failure_reason.get_or_insert("runner_system_failure")).into();
+            json["failure_reason"] = (*facts.failure_reason.get_or_insert("runner_system_failure")).into();
             json["exit_code"] = facts.exit_code.into();
         }
         json.to_string().into()
@@ -140,20 +117,10 @@ impl Bridge {
         };
         let mut facts = self.record.facts();
         facts.job = job["id"].as_u64();
-        job["token"]
-            .as_str()
-            .unwrap_or_default()
-            .clone_into(&mut facts.token);
-        facts.timeout = job["runner_info"]["timeout"]
-            .as_u64()
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs);
+        job["token"].as_str().unwrap_or_default().clone_into(&mut facts.token);
+        facts.timeout = job["runner_info"]["timeout"].as_u64().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         drop(facts);
-        say(
-            "info",
-            "Checking for jobs... received",
-            json!({ "job": job["id"], "repo_url": job["git_info"]["repo_url"] }),
-        );
+        say("info", "Checking for jobs... received", json!({ "job": job["id"], "repo_url": job["git_info"]["repo_url"] }));
     }
 
     /// Notes what an answer says about the job.
@@ -163,9 +130,7 @@ impl Bridge {
         if matches!(value("job-status"), Some("canceling" | "canceled")) {
             facts.canceled.cancel();
         }
-        if let Some(seconds) =
-            value("x-gitlab-trace-update-interval").and_then(|text| text.parse().ok())
-        {
+        if let Some(seconds) = value("x-gitlab-trace-update-interval").and_then(|text| text.parse().ok()) {
             facts.interval = Some(Duration::from_secs(seconds));
         }
     }
@@ -183,37 +148,14 @@ async fn forward(State(bridge): State<Bridge>, request: Request) -> Response<Bod
         return refused(StatusCode::PAYLOAD_TOO_LARGE);
     };
     let path = parts.uri.path().to_owned();
-    let is_json = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind == "application/json");
-    let body = if is_json {
-        bridge.enrich(&parts.method, &path, body)
-    } else {
-        body
-    };
+    let is_json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let body = if is_json { bridge.enrich(&parts.method, &path, body) } else { body };
     let mut headers = parts.headers;
-    for name in [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-    ] {
+    for name in [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
         headers.remove(name);
     }
-    let target = bridge.target(
-        parts
-            .uri
-            .path_and_query()
-            .map_or(path.as_str(), |all| all.as_str()),
-    );
-    let sent = bridge
-        .client
-        .request(parts.method, target)
-        .headers(headers)
-        .body(body)
-        .send()
-        .await;
+    let target = bridge.target(parts.uri.path_and_query().map_or(path.as_str(), |all| all.as_str()));
+    let sent = bridge.client.request(parts.method, target).headers(headers).body(body).send().await;
     let Ok(answer) = sent else {
         return refused(StatusCode::BAD_GATEWAY);
     };
@@ -227,11 +169,7 @@ async fn forward(State(bridge): State<Bridge>, request: Request) -> Response<Bod
         bridge.beat().await;
     }
     bridge.note(&headers);
-    for name in [
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-    ] {
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
         headers.remove(name);
     }
     let mut response = Response::new(Body::from(body));

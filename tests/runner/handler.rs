@@ -53,12 +53,7 @@ impl Shell {
     pub(crate) fn new(job: Job, record: Arc<Record>, abort: CancellationToken) -> Self {
         let timeout = record.facts().timeout;
         job.trace("Running with gitlab-runner (stand-in)\n");
-        Self {
-            job,
-            record,
-            abort,
-            deadline: timeout.map(|timeout| Instant::now() + timeout),
-        }
+        Self { job, record, abort, deadline: timeout.map(|timeout| Instant::now() + timeout) }
     }
 
     /// Notes why the job fails, in the trace too.
@@ -74,12 +69,7 @@ impl Shell {
 
 #[async_trait::async_trait]
 impl CancellableJobHandler<BuildFile> for Shell {
-    async fn step(
-        &mut self,
-        lines: &[String],
-        phase: Phase,
-        cancel: &CancellationToken,
-    ) -> JobResult {
+    async fn step(&mut self, lines: &[String], phase: Phase, cancel: &CancellationToken) -> JobResult {
         let deadline = self.deadline;
         let overdue = async move {
             match deadline {
@@ -109,24 +99,17 @@ impl CancellableJobHandler<BuildFile> for Shell {
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => {
                 let code = status.code();
-                let words =
-                    code.map_or_else(|| status.to_string(), |code| format!("exit status {code}"));
+                let words = code.map_or_else(|| status.to_string(), |code| format!("exit status {code}"));
                 self.fail("script_failure", code, &words)
             }
-            Ok(None) if cancel.is_cancelled() || canceled.is_cancelled() => {
-                self.fail("job_canceled", None, "canceled")
-            }
-            Ok(None) if self.abort.is_cancelled() => {
-                self.fail("runner_interrupted", None, "aborted: terminated")
-            }
+            Ok(None) if cancel.is_cancelled() || canceled.is_cancelled() => self.fail("job_canceled", None, "canceled"),
+            Ok(None) if self.abort.is_cancelled() => self.fail("runner_interrupted", None, "aborted: terminated"),
             Ok(None) => self.fail("job_execution_timeout", None, "execution took too long"),
             Err(error) => self.fail("runner_system_failure", None, &error.to_string()),
         }
     }
 
-    async fn get_uploadable_files(
-        &mut self,
-    ) -> Result<Box<dyn Iterator<Item = BuildFile> + Send>, ()> {
+    async fn get_uploadable_files(&mut self) -> Result<Box<dyn Iterator<Item = BuildFile> + Send>, ()> {
         let root = self.job.build_dir().to_owned();
         let mut files = Vec::new();
         collect(&root, &root, &mut files).map_err(|_| ())?;
@@ -145,11 +128,7 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<BuildFile>) -> std::io
         } else if kind.is_file() {
             let below = on_disk.strip_prefix(root).unwrap_or(&on_disk);
             let path = below.to_string_lossy().into_owned();
-            files.push(BuildFile {
-                path,
-                on_disk,
-                content: OnceLock::new(),
-            });
+            files.push(BuildFile { path, on_disk, content: OnceLock::new() });
         }
     }
     Ok(())

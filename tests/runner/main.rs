@@ -67,10 +67,7 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut tasks = JoinSet::new();
     let abort = CancellationToken::new();
-    let (mut terminated, mut interrupted) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let on_signal = abort.clone();
     tasks.spawn(async move {
         tokio::select! {
@@ -83,22 +80,14 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let bridge = Bridge::new(options.url.clone(), record.clone());
     let address = bridge.serve(&mut tasks).await?;
     let (layer, jobs) = GitlabLayer::new();
-    let log = tracing_subscriber::fmt::layer()
-        .json()
-        .with_writer(std::io::stderr)
-        .with_filter(EnvFilter::new("warn"));
+    let log = tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(EnvFilter::new("warn"));
     tracing_subscriber::registry().with(layer).with(log).init();
-    let mut runner = RunnerBuilder::new(
-        address.parse()?,
-        options.token.clone(),
-        &options.builds_dir,
-        jobs,
-    )
-    .version("19.3.0")
-    .platform("linux")
-    .architecture(std::env::consts::ARCH)
-    .build()
-    .await;
+    let mut runner = RunnerBuilder::new(address.parse()?, options.token.clone(), &options.builds_dir, jobs)
+        .version("19.3.0")
+        .platform("linux")
+        .architecture(std::env::consts::ARCH)
+        .build()
+        .await;
     say(
         "info",
         "Starting runner",
@@ -118,12 +107,7 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
 }
 
 /// Asks until a job came; false when patience is over or a signal came.
-async fn next_job(
-    runner: &mut Runner,
-    options: &Options,
-    record: &Arc<Record>,
-    abort: &CancellationToken,
-) -> bool {
+async fn next_job(runner: &mut Runner, options: &Options, record: &Arc<Record>, abort: &CancellationToken) -> bool {
     let give_up = options.patience().map(|patience| Instant::now() + patience);
     let mut polls = tokio::time::interval(POLL_INTERVAL);
     loop {
@@ -132,26 +116,15 @@ async fn next_job(
             () = abort.cancelled() => return false,
         }
         if give_up.is_some_and(|at| at <= Instant::now()) {
-            say(
-                "info",
-                "This runner has not received a job in time",
-                json!({}),
-            );
+            say("info", "This runner has not received a job in time", json!({}));
             return false;
         }
         let (record, abort) = (record.clone(), abort.clone());
         // Not raced against the signal: a job that was already given must not be dropped on the floor.
-        match runner
-            .request_job(move |job| async move { Ok(Shell::new(job, record, abort)) })
-            .await
-        {
+        match runner.request_job(move |job| async move { Ok(Shell::new(job, record, abort)) }).await {
             Ok(true) => return true,
             Ok(false) => {}
-            Err(error) => say(
-                "warning",
-                "Checking for jobs... failed",
-                json!({ "status": error.to_string() }),
-            ),
+            Err(error) => say("warning", "Checking for jobs... failed", json!({ "status": error.to_string() })),
         }
     }
 }
@@ -161,11 +134,7 @@ async fn run_job(runner: &mut Runner, bridge: &Bridge, record: &Record) {
     let over = runner.drain();
     tokio::pin!(over);
     loop {
-        let pause = record
-            .facts()
-            .interval
-            .unwrap_or(BEAT_INTERVAL)
-            .max(POLL_INTERVAL);
+        let pause = record.facts().interval.unwrap_or(BEAT_INTERVAL).max(POLL_INTERVAL);
         match tokio::time::timeout(pause, &mut over).await {
             Ok(()) => break,
             Err(_) => bridge.beat().await,

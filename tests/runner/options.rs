@@ -33,12 +33,7 @@ pub(crate) struct Options {
     #[arg(short, long, env = "CI_SERVER_TOKEN", hide_env_values = true)]
     pub(crate) token: String,
     /// Name that appears in the log.
-    #[arg(
-        long,
-        alias = "description",
-        env = "RUNNER_NAME",
-        default_value = "stand-in"
-    )]
+    #[arg(long, alias = "description", env = "RUNNER_NAME", default_value = "stand-in")]
     pub(crate) name: String,
     /// Executor; there is only one kind.
     #[arg(long, env = "RUNNER_EXECUTOR", default_value = "shell")]
@@ -80,9 +75,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> (Options, 
     let mut dropped = Vec::new();
     loop {
         let error = match Arguments::try_parse_from(&rest) {
-            Ok(Arguments {
-                command: Command::RunSingle(options),
-            }) => return (options, dropped),
+            Ok(Arguments { command: Command::RunSingle(options) }) => return (options, dropped),
             Err(error) if error.kind() == clap::error::ErrorKind::UnknownArgument => error,
             Err(error) => error.exit(),
         };
@@ -90,28 +83,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> (Options, 
             Some(clap::error::ContextValue::String(name)) => name.clone(),
             _ => error.exit(),
         };
-        let flag = unknown
-            .split(['=', ' '])
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let fits = |argument: &OsString| {
-            argument
-                .to_str()
-                .is_some_and(|text| text.split('=').next() == Some(flag.as_str()))
-        };
-        let Some(at) = rest.iter().position(fits) else {
-            error.exit()
-        };
-        let apart = rest
-            .remove(at)
-            .to_str()
-            .is_some_and(|text| !text.contains('='));
-        if apart
-            && rest
-                .get(at)
-                .is_some_and(|next| !next.to_string_lossy().starts_with('-'))
-        {
+        let flag = unknown.split(['=', ' ']).next().unwrap_or_default().to_owned();
+        let fits = |argument: &OsString| argument.to_str().is_some_and(|text| text.split('=').next() == Some(flag.as_str()));
+        let Some(at) = rest.iter().position(fits) else { error.exit() };
+        let apart = rest.remove(at).to_str().is_some_and(|text| !text.contains('='));
+        if apart && rest.get(at).is_some_and(|next| !next.to_string_lossy().starts_with('-')) {
             rest.remove(at);
         }
         dropped.push(flag);

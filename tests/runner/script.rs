@@ -28,11 +28,7 @@ fn script_text(lines: &[String]) -> String {
 /// Runs the lines in the job's build directory until they end or `stop` does.
 ///
 /// Nothing of the script's process group is left when this returns. `None` stands for a script that was stopped.
-pub(crate) async fn run(
-    job: &Job,
-    lines: &[String],
-    stop: impl Future<Output = ()>,
-) -> io::Result<Option<ExitStatus>> {
+pub(crate) async fn run(job: &Job, lines: &[String], stop: impl Future<Output = ()>) -> io::Result<Option<ExitStatus>> {
     let file = job.build_dir().with_extension("sh");
     tokio::fs::write(&file, script_text(lines)).await?;
     let outcome = run_file(job, &file, stop).await;
@@ -41,26 +37,16 @@ pub(crate) async fn run(
 }
 
 /// Runs a script file.
-async fn run_file(
-    job: &Job,
-    file: &Path,
-    stop: impl Future<Output = ()>,
-) -> io::Result<Option<ExitStatus>> {
+async fn run_file(job: &Job, file: &Path, stop: impl Future<Output = ()>) -> io::Result<Option<ExitStatus>> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new("/bin/sh");
     command
         .arg("-e")
         .arg(file)
         .current_dir(job.build_dir())
-        .envs(
-            job.variables()
-                .map(|variable| (variable.key(), variable.value())),
-        )
+        .envs(job.variables().map(|variable| (variable.key(), variable.value())))
         .env("CI_PROJECT_DIR", job.build_dir())
-        .env(
-            "CI_BUILDS_DIR",
-            job.build_dir().parent().unwrap_or_else(|| Path::new("/")),
-        )
+        .env("CI_BUILDS_DIR", job.build_dir().parent().unwrap_or_else(|| Path::new("/")))
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)

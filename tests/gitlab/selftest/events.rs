@@ -20,31 +20,20 @@ async fn receiver(tasks: &mut JoinSet<()>) -> (String, Seen) {
     let seen = Seen::default();
     let keep = seen.clone();
     let hear = move |headers: HeaderMap, body: axum::Json<Value>| async move {
-        keep.lock()
-            .expect("nobody panicked")
-            .push((headers, body.0));
+        keep.lock().expect("nobody panicked").push((headers, body.0));
         "thanks"
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a free port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
     tasks.spawn(async move {
-        axum::serve(listener, Router::new().route("/hook", post(hear)))
-            .await
-            .expect("it serves");
+        axum::serve(listener, Router::new().route("/hook", post(hear))).await.expect("it serves");
     });
     (url, seen)
 }
 
 /// The field names of an object, sorted.
 fn fields(value: &Value) -> Vec<String> {
-    let mut names: Vec<String> = value
-        .as_object()
-        .expect("an object")
-        .keys()
-        .cloned()
-        .collect();
+    let mut names: Vec<String> = value.as_object().expect("an object").keys().cloned().collect();
     names.sort();
     names
 }
@@ -59,22 +48,13 @@ async fn transitions_send_events_of_the_recorded_shape() {
     let client = Client::new(&gitlab);
     let id = gitlab.enqueue(JobSpec::new("train").commit_message("Train more"));
     client.take(json!({})).await;
-    client
-        .update(&gitlab.job(id), json!({ "state": "success" }))
-        .await;
+    client.update(&gitlab.job(id), json!({ "state": "success" })).await;
     assert!(gitlab.wait_for_deliveries(3, SOON).await);
 
-    let statuses: Vec<String> = gitlab
-        .deliveries()
-        .into_iter()
-        .map(|sent| sent.build_status)
-        .collect();
+    let statuses: Vec<String> = gitlab.deliveries().into_iter().map(|sent| sent.build_status).collect();
     assert_eq!(statuses, ["pending", "running", "success"]);
     let seen = seen.lock().expect("nobody panicked").clone();
-    let samples = [
-        include_str!("../../payloads/pending.json"),
-        include_str!("../../payloads/running.json"),
-    ];
+    let samples = [include_str!("../../payloads/pending.json"), include_str!("../../payloads/running.json")];
     for ((headers, event), sample) in seen.iter().zip(samples) {
         let sample: Value = serde_json::from_str(sample).expect("a payload");
         assert_eq!(fields(event), fields(&sample));
@@ -100,17 +80,10 @@ async fn a_resent_event_keeps_its_key_and_a_signed_one_is_signed() {
     let first = gitlab.send_job_event_as(id, key).await;
     gitlab.send_job_event_as(id, key).await;
 
-    assert_eq!(
-        (first.job, first.status, first.body.as_str()),
-        (id, Some(200), "thanks")
-    );
+    assert_eq!((first.job, first.status, first.body.as_str()), (id, Some(200), "thanks"));
     assert_eq!(first.idempotency_key, key.to_string());
     let seen = seen.lock().expect("nobody panicked").clone();
     assert_eq!(seen[0].0["idempotency-key"], seen[1].0["idempotency-key"]);
-    assert!(
-        seen[0].0["webhook-signature"]
-            .as_bytes()
-            .starts_with(b"v1,")
-    );
+    assert!(seen[0].0["webhook-signature"].as_bytes().starts_with(b"v1,"));
     assert!(!seen[0].0.contains_key("x-gitlab-token"));
 }

@@ -20,9 +20,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A stand-in on a free local port.
 async fn start() -> GitLab {
-    GitLab::start(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .await
-        .expect("a free port")
+    GitLab::start(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port")
 }
 
 /// A runner as plain as can be.
@@ -36,21 +34,13 @@ struct Client<'a> {
 impl<'a> Client<'a> {
     /// A runner of `gitlab`.
     fn new(gitlab: &'a GitLab) -> Self {
-        Self {
-            gitlab,
-            http: reqwest::Client::new(),
-        }
+        Self { gitlab, http: reqwest::Client::new() }
     }
 
     /// Sends JSON.
     async fn send(&self, method: Method, path: &str, body: Value) -> Response {
         let url = format!("{}/api/v4{path}", self.gitlab.url());
-        self.http
-            .request(method, url)
-            .json(&body)
-            .send()
-            .await
-            .expect("an answer")
+        self.http.request(method, url).json(&body).send().await.expect("an answer")
     }
 
     /// Asks for a job with these features.
@@ -72,8 +62,7 @@ impl<'a> Client<'a> {
         for (key, value) in more.as_object().expect("an object") {
             body[key] = value.clone();
         }
-        self.send(Method::PUT, &format!("/jobs/{}", job.id), body)
-            .await
+        self.send(Method::PUT, &format!("/jobs/{}", job.id), body).await
     }
 
     /// Sends a range of the trace.
@@ -81,20 +70,11 @@ impl<'a> Client<'a> {
         let url = format!("{}/api/v4/jobs/{}/trace", self.gitlab.url(), job.id);
         let range = format!("{start}-{}", start + text.len() - 1);
         let request = self.http.patch(url).header("JOB-TOKEN", &job.job_token);
-        request
-            .header("Content-Range", range)
-            .body(text)
-            .send()
-            .await
-            .expect("an answer")
+        request.header("Content-Range", range).body(text).send().await.expect("an answer")
     }
 }
 
 /// A header of an answer.
 fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
-    answer
-        .headers()
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

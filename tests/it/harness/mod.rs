@@ -19,7 +19,7 @@ pub(crate) const BUSYBOX: &str = "rc-test/busybox:1";
 pub(crate) const RUNNER: &str = "rc-test/runner:1";
 
 /// Longest wait for anything; generous, because the machine is shared.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
 /// How the daemon is set up.
 #[derive(Debug, Clone)]
@@ -159,11 +159,18 @@ impl Daemon {
 
     /// Stops the daemon in order and fails when it left anything behind.
     pub(crate) async fn finish(mut self) {
-        self.until("no runner is left", |daemon| async move { daemon.get("/runners").await["runners"].as_array().is_some_and(Vec::is_empty) }).await;
+        self.until("no runner is left", async |daemon| daemon.get("/runners").await["runners"].as_array().is_some_and(Vec::is_empty)).await;
         assert_eq!(engine::containers(&self.name), Vec::<String>::new(), "containers are left:\n{}", self.log());
         let status = self.terminate().await;
         assert!(status.success(), "it ended with {status}:\n{}", self.log());
         engine::remove_networks(&self.name, &self.dir.path().join("data"));
+    }
+
+    /// The same for a daemon that keeps warm runners: they stay when it stops, and are taken away here.
+    pub(crate) async fn finish_with_pool(mut self) {
+        let status = self.terminate().await;
+        assert!(status.success(), "it ended with {status}:\n{}", self.log());
+        engine::remove_everything(&self.name, &self.dir.path().join("data"));
     }
 
     async fn try_request(&self, method: Method, path: &str, body: Option<Value>) -> Option<(StatusCode, Value)> {
@@ -187,6 +194,11 @@ impl Daemon {
         let (status, body) = self.request(Method::GET, path, None).await;
         assert!(status.is_success(), "GET {path}: {status} {body}");
         body
+    }
+
+    /// Whether `/health` says so.
+    pub(crate) async fn is_healthy(&self) -> bool {
+        self.request(Method::GET, "/health", None).await.0 == StatusCode::OK
     }
 
     /// Submits a job and answers its id.
@@ -234,7 +246,7 @@ impl Daemon {
     }
 
     /// Waits until something is so.
-    pub(crate) async fn until<'d, F: Future<Output = bool>>(&'d self, what: &str, so: impl Fn(&'d Self) -> F) {
+    pub(crate) async fn until(&self, what: &str, so: impl AsyncFn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !so(self).await {
             assert!(Instant::now() < deadline, "not so in time: {what}\n{}", self.log());

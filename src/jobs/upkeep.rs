@@ -1,0 +1,68 @@
+//! What has to be done now and then, whatever happens: GitLab hears of jobs that wait here, and old keys against doubles are forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::broker::KeepAlive;
+use super::deps::Shared;
+use super::observer::chain;
+use crate::domain::{EndReason, Source};
+use crate::store::{JobFilter, StoreError};
+
+/// Time between two words to GitLab about a job that waits here; GitLab gives a silent one up after an hour.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Rounds of [`KEEP_ALIVE`] between two clearings of old keys.
+const FORGET_EVERY: u32 = 120;
+/// Most waiting jobs that are looked at in one round.
+const AT_ONCE: u32 = 500;
+
+/// Goes its rounds until told to stop.
+pub(super) async fn run(shared: &Arc<Shared>) {
+    let mut round: u32 = 0;
+    loop {
+        if round.is_multiple_of(FORGET_EVERY) {
+            forget_keys(shared).await;
+        }
+        round = round.wrapping_add(1);
+        tokio::select! {
+            () = tokio::time::sleep(KEEP_ALIVE) => {}
+            () = shared.deps.stop.cancelled() => return,
+        }
+        if let Err(error) = keep_alive(shared).await {
+            warn!(error = chain(&error), "GitLab was not told which of its jobs wait here");
+        }
+    }
+}
+
+async fn forget_keys(shared: &Shared) {
+    let deps = &shared.deps;
+    let Ok(before) = deps.clock.now().checked_sub(deps.config.limits.delivery_memory) else { return };
+    match deps.store.forget_keys(before).await {
+        Ok(0) => {}
+        Ok(forgotten) => info!(forgotten, "old keys against doubles were forgotten"),
+        Err(error) => warn!(error = chain(&error), "old keys against doubles could not be forgotten"),
+    }
+}
+
+/// Tells GitLab of its jobs that wait here or whose container is being made, and hears which of them nobody wants any more.
+async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
+    let deps = &shared.deps;
+    if deps.gitlab.is_none() {
+        return Ok(());
+    }
+    let filter = JobFilter { states: vec!["queued".to_owned(), "starting".to_owned()], limit: AT_ONCE, ..JobFilter::default() };
+    let waiting = deps.store.jobs(filter).await?;
+    for job in waiting.iter().filter(|job| job.spec.source == Source::GitLab) {
+        match deps.broker.keep_alive(job).await {
+            KeepAlive::Wanted | KeepAlive::NotReachable => {}
+            KeepAlive::Ended => {
+                info!(job.id = %job.id, "the job is no longer wanted in GitLab");
+                deps.store.cancel_job(&job.id, EndReason::CanceledInGitlab, deps.clock.now()).await?;
+                deps.handle.nudge();
+            }
+        }
+    }
+    Ok(())
+}
