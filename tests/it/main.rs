@@ -1,6 +1,7 @@
 //! The integration tests: one binary, run by `make test` inside an engine of its own.
 
 mod api_jobs;
+mod architecture;
 mod bench;
 mod broker;
 mod docker;
