@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
 mod api_jobs;
+mod architecture;
 mod bench;
 mod broker;
 mod docker;
