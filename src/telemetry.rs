@@ -45,7 +45,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let registry = tracing_subscriber::registry().with(read.add_directive(quiet));
     match format {
         LogFormat::Text => {
-            registry.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).try_init()?
+            registry.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).try_init()?;
         }
         LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()?,
     }

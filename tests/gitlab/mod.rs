@@ -12,6 +12,14 @@
 //!
 //! The same tree serves the integration tests and the `gitlab-stand-in` example, which adds `control` for `curl`.
 
+#![expect(clippy::disallowed_methods, reason = "GitLab keeps its own time")]
+#![expect(clippy::expect_used, reason = "a stand-in that cannot go on fails its test")]
+#![expect(
+    clippy::fn_params_excessive_bools,
+    clippy::struct_excessive_bools,
+    reason = "switches of a test and features of the protocol are just that"
+)]
+
 mod artifacts;
 mod control;
 mod event;

@@ -10,6 +10,11 @@ fn counting(lines: u32) -> String {
     format!("i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 7")
 }
 
+/// What it writes in all.
+fn counted(lines: u32) -> String {
+    (1..=lines).fold(String::new(), |text, line| text + &format!("line {line}\n"))
+}
+
 #[tokio::test]
 async fn after_a_kill_the_running_are_adopted_and_the_waiting_run_none_twice() {
     let mut daemon = Setup::new("restart-kill").host("cpus = 2").start().await;
@@ -25,7 +30,7 @@ async fn after_a_kill_the_running_are_adopted_and_the_waiting_run_none_twice() {
     daemon.kill();
     assert_eq!(engine::containers("restart-kill"), before, "containers outlive the daemon");
     daemon.start().await;
-    let whole: String = (1..=200).map(|line| format!("line {line}\n")).collect();
+    let whole = counted(200);
     for id in &running {
         let job = daemon.ended(id).await;
         assert_eq!((&job["reason"], &job["exit_code"], &job["attempt"]), (&json!("exit_code"), &json!(7), &json!(1)), "{job}");
@@ -67,7 +72,7 @@ async fn sigterm_leaves_containers_running_and_the_next_start_adopts_them() {
     daemon.start().await;
     let job = daemon.ended(&id).await;
     assert_eq!((&job["exit_code"], &job["attempt"]), (&json!(7), &json!(1)), "{job}");
-    let whole: String = (1..=100).map(|line| format!("line {line}\n")).collect();
+    let whole = counted(100);
     assert_eq!(daemon.logs(&id).await, whole);
     daemon.finish().await;
 }

@@ -4,7 +4,7 @@
 
 pub(crate) mod engine;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ impl Setup {
         let Self { name, docker_host, top, rest } = self;
         let data = dir.path().join("data");
         let config = format!(
-            "data_dir = {data:?}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n[host]\nname = {name:?}\n{top}\n{rest}"
+            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n[host]\nname = {name:?}\n{top}\n{rest}",
+            data.display()
         );
         let file = dir.path().join("config.toml");
         std::fs::write(&file, config).expect("a configuration");
@@ -119,11 +120,6 @@ impl Daemon {
             assert!(ended.is_none() && Instant::now() < deadline, "the daemon does not answer ({ended:?}):\n{}", self.log());
             pause().await;
         }
-    }
-
-    /// The directory that holds everything of this daemon.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     fn log_path(&self, start: u32) -> PathBuf {
