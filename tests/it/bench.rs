@@ -14,11 +14,6 @@ use runner_coordinator::security::{Exec, HardenedProfile, NetworkAccess, Profile
 /// Longest wait for anything here.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn engine() -> String {
-    let named = |name| std::env::var_os(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
-    named("RC_TEST_ENGINE").or_else(|| named("DOCKER_HOST")).expect("no engine for the tests (RC_TEST_ENGINE or DOCKER_HOST): run \"make test\"")
-}
-
 /// A coordinator of its own per test, so that tests can share an engine.
 pub(crate) struct Bench {
     pub(crate) driver: DockerDriver,
@@ -29,7 +24,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        let host = engine();
+        let host = crate::harness::engine::host();
         let instance = JobId::generate().to_string().chars().rev().collect::<String>();
         let driver = DockerDriver::new(&host, instance.clone(), Vec::new()).expect("a driver");
         let image = driver.resolve_image(&ImageRef::from_trusted("rc-test/busybox:1")).await.expect("the engine answers");

@@ -15,7 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::bench::{Bench, PATIENCE, bytes, engine, profile, request};
+use crate::bench::{Bench, PATIENCE, bytes, profile, request};
+use crate::harness::engine;
 
 #[tokio::test]
 async fn a_container_lives_and_leaves_nothing() {
@@ -175,7 +176,7 @@ async fn logs_are_exact_and_can_be_resumed() {
 #[tokio::test]
 async fn the_network_is_one_and_keeps_containers_apart() {
     let bench = Bench::new().await;
-    let again = DockerDriver::new(&engine(), bench.instance.clone(), Vec::new()).expect("a driver");
+    let again = DockerDriver::new(&engine::host(), bench.instance.clone(), Vec::new()).expect("a driver");
     let (one, two) = tokio::join!(bench.driver.ensure_network(), again.ensure_network());
     assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
     let network = bench.driver.ensure_network().await.expect("a network");
@@ -256,7 +257,7 @@ async fn events_wake_for_our_containers_only() {
 
 #[tokio::test]
 async fn an_engine_that_goes_and_comes_is_found_again() {
-    let host = engine();
+    let host = engine::host();
     let path = host.strip_prefix("unix://").expect("the tests' engine listens on a socket file").to_owned();
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("s");

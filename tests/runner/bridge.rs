@@ -2,7 +2,8 @@
 //!
 //! The crate sends neither exit codes nor reasons, knows `canceled` but not `canceling`, and keeps the job's timeout
 //! to itself. The bridge adds the former to the calls that pass through, takes the latter from the answers, and keeps
-//! in touch with the server while a job is silent.
+//! in touch with the server while a job is silent. Like the official runner, and unlike the crate, it does not give up when the
+//! server is away for a while: it repeats what it had to say.
 
 use std::io;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ use super::record::{Record, say};
 
 /// Largest body that passes.
 const MAX_BODY_BYTES: usize = 256 << 20;
+
+/// How long the server may be away while a job runs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Features of the official runner that matter to a server.
 const FEATURES: [&str; 12] = [
@@ -136,6 +140,25 @@ impl Bridge {
     }
 }
 
+/// Sends a call; one about a job is repeated while the server is away. A part of the trace that the server had taken although its
+/// answer was lost counts as accepted.
+async fn patiently(path: &str, call: reqwest::RequestBuilder) -> Option<(StatusCode, reqwest::Response)> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut repeated = false;
+    loop {
+        let answer = call.try_clone()?.send().await;
+        let away = answer.as_ref().map_or(true, |answer| answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS);
+        if !away || path.ends_with("/jobs/request") || tokio::time::Instant::now() >= deadline {
+            let answer = answer.ok()?;
+            let taken = repeated && path.ends_with("/trace") && answer.status() == StatusCode::RANGE_NOT_SATISFIABLE;
+            return Some((if taken { StatusCode::ACCEPTED } else { answer.status() }, answer));
+        }
+        repeated = true;
+        say("warning", "The server is away; trying again", json!({ "path": path }));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
 /// Passes one request on and its answer back.
 async fn forward(State(bridge): State<Bridge>, request: Request) -> Response<Body> {
     let refused = |status: StatusCode| {
@@ -155,11 +178,10 @@ async fn forward(State(bridge): State<Bridge>, request: Request) -> Response<Bod
         headers.remove(name);
     }
     let target = bridge.target(parts.uri.path_and_query().map_or(path.as_str(), |all| all.as_str()));
-    let sent = bridge.client.request(parts.method, target).headers(headers).body(body).send().await;
-    let Ok(answer) = sent else {
+    let call = bridge.client.request(parts.method, target).headers(headers).body(body);
+    let Some((status, answer)) = patiently(&path, call).await else {
         return refused(StatusCode::BAD_GATEWAY);
     };
-    let status = answer.status();
     let mut headers = answer.headers().clone();
     let Ok(body) = answer.bytes().await else {
         return refused(StatusCode::BAD_GATEWAY);
