@@ -16,7 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn engine() -> String {
     let named = |name| std::env::var_os(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
-    named("RC_TEST_ENGINE").or_else(|| named("DOCKER_HOST")).expect("no engine for the tests (RC_TEST_ENGINE or DOCKER_HOST): run \"make test\"")
+    named("RC_TEST_ENGINE").and_then(|_| named("DOCKER_HOST")).expect("no engine for the tests: run \"make test\"")
 }
 
 /// A coordinator of its own per test, so that tests can share an engine.
