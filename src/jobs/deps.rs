@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::board::Board;
 use super::broker::Broker;
 use super::handle::ManagerHandle;
-use super::intake::Board;
 use super::observer::Observer;
 use super::reconcile::Deadlines;
 use super::vitals::Vitals;

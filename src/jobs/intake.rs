@@ -3,15 +3,13 @@
 //! A webhook carries no job tags and may be lost or doubled, so it is only a doorbell; GitLab's own queue is the truth
 //! (design, section 2, point 4). What GitLab hands out is stored before anything else happens.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_requirement};
-use super::handle::IntakeState;
 use super::observer::chain;
 use crate::config::Class;
 use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Source, Work};
@@ -26,23 +24,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const DENIED: Duration = Duration::from_secs(5 * 60);
 /// Wait before a store that failed is tried again with a job that GitLab already gave away.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// How asking goes, by class, for `/status` and `/health`.
-#[derive(Debug, Default)]
-pub(super) struct Board(Mutex<BTreeMap<ClassName, IntakeState>>);
-
-impl Board {
-    fn post(&self, class: &ClassName, change: impl FnOnce(&mut IntakeState)) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || IntakeState { class: class.clone(), state: "waiting", last_answer_at: None, error: None };
-        change(all.entry(class.clone()).or_insert_with(fresh));
-    }
-
-    /// All classes that ask.
-    pub(super) fn read(&self) -> Vec<IntakeState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-}
 
 /// Why asking has to wait, and whether a bell may shorten the wait.
 enum Pause {

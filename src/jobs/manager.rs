@@ -1,42 +1,37 @@
 //! The one task that decides.
 //!
-//! Start-up, a nudge, a timer, a container's death and a full channel all lead to the same [`JobManager::tick`]: read what is stored
+//! Start-up, a nudge, a timer, a container's death and a full channel all lead to the same `JobManager::tick`: read what is stored
 //! and what the engine shows, decide with pure functions, act. A pass that is repeated does no harm, so losing a wake-up loses
 //! nothing, and recovery after a crash is a pass like any other.
 //!
 //! Passes never wait for the engine: operations on containers run as tasks of their own, one at a time per runner, and the engine is
 //! watched by the [`super::observer::Observer`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::board::Board;
 use super::conclude::cancel_waiting;
-use super::deps::{Deps, Followers, OpError, Shared};
+use super::deps::{Deps, Followers, Shared};
 use super::follow::follow;
-use super::handle::{ManagerHandle, OpResult, Status, WAKE_QUEUE, Wake};
-use super::intake::Board;
+use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
 use super::observer::{EngineSight, EngineView, Observer, chain};
+use super::ops::Operations;
 use super::plan::Restarts;
 use super::reconcile::{Action, InFlight, Seen, Sight, decide};
 use super::vitals::Vitals;
-use super::{finish, launch, plan, publish};
+use super::{plan, publish};
 use crate::docker::ContainerState;
-use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerId, RunnerState, Source, Step};
+use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerState, Source, Step};
 use crate::store::{Store, StoreError};
 
 /// Longest time between two passes.
 const TICK: Duration = Duration::from_secs(1);
-/// First wait after an operation failed; it doubles up to [`BACKOFF_MAX`].
-const BACKOFF: Duration = Duration::from_millis(200);
-/// Longest wait after an operation failed.
-const BACKOFF_MAX: Duration = Duration::from_secs(15);
-
 /// The ends of the channels that belong to the manager's task; made before it, so that others can hold a [`ManagerHandle`] first.
 #[derive(Debug)]
 pub struct Seat {
@@ -56,24 +51,13 @@ pub fn channel(store: Arc<dyn Store>, clock: Arc<dyn Clock>, vitals: Arc<Vitals>
 /// The scheduler of this machine.
 #[derive(Debug)]
 pub struct JobManager {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     seat: Seat,
-    operations: HashMap<RunnerId, Operation>,
+    operations: Operations,
     strays: HashSet<String>,
-    pub(super) restarts: Restarts,
+    restarts: Restarts,
     started_at: Timestamp,
     adopted: bool,
-}
-
-/// What is under way, or was, on one runner.
-#[derive(Debug)]
-struct Operation {
-    kind: InFlight,
-    cancel: CancellationToken,
-    /// Views of the engine with an older stamp prove nothing about this runner.
-    after: u64,
-    failures: u32,
-    not_before: Option<Timestamp>,
 }
 
 impl JobManager {
@@ -92,7 +76,7 @@ impl JobManager {
         Self {
             shared: Arc::new(shared),
             seat,
-            operations: HashMap::new(),
+            operations: Operations::default(),
             strays: HashSet::new(),
             restarts: Restarts::default(),
             started_at,
@@ -128,7 +112,7 @@ impl JobManager {
                 self.on_wake(wake, &mut waiting).await;
             }
         }
-        info!(operations = self.operations.len(), "no new work; running containers are left to the next start");
+        info!(operations = self.operations.under_way(), "no new work; running containers are left to the next start");
     }
 
     fn spawn_watchers(&self) {
@@ -161,7 +145,10 @@ impl JobManager {
     async fn on_wake(&mut self, wake: Wake, waiting: &mut Vec<oneshot::Sender<()>>) {
         match wake {
             Wake::Look => {}
-            Wake::Done { runner, stamp, result } => self.on_done(&runner, stamp, result),
+            Wake::Done { runner, stamp, result } => {
+                self.operations.on_done(&runner, stamp, result, self.shared.deps.clock.now());
+                self.shared.observer.refresh();
+            }
             Wake::Settle(reply) => waiting.push(reply),
             Wake::Cancel { job, reason, reply } => {
                 let shared = Arc::clone(&self.shared);
@@ -170,24 +157,9 @@ impl JobManager {
                 });
             }
             Wake::Spawn { class, reply } => {
-                let _ = reply.send(plan::spawn(self, class).await);
+                let _ = reply.send(plan::spawn(&self.shared, class).await);
             }
         }
-    }
-
-    fn on_done(&mut self, runner: &RunnerId, stamp: u64, result: OpResult) {
-        let now = self.shared.deps.clock.now();
-        if let Some(operation) = self.operations.get_mut(runner) {
-            operation.kind = InFlight::Nothing;
-            operation.after = stamp;
-            operation.failures = match result {
-                OpResult::Success => 0,
-                OpResult::Failure => operation.failures.saturating_add(1),
-            };
-            let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(operation.failures.min(16))).min(BACKOFF_MAX);
-            operation.not_before = (result == OpResult::Failure).then(|| now.checked_add(wait).unwrap_or(now));
-        }
-        self.shared.observer.refresh();
     }
 
     /// One pass over everything.
@@ -204,24 +176,27 @@ impl JobManager {
             self.step(aggregate, &view, now).await?;
         }
         self.remove_strays(&open, &view);
-        let planned = plan::plan(self, open, &view, now).await?;
-        for aggregate in planned {
-            self.begin(aggregate, Action::Launch);
+        let plan = plan::plan(&self.shared, &mut self.restarts, open, &view, now).await?;
+        for aggregate in plan.launch {
+            self.operations.begin(&self.shared, aggregate, Action::Launch, now);
         }
+        // What concerns runners that are gone is forgotten, so that nothing grows.
+        self.operations.retain(&plan.open);
+        self.shared.deps.vitals.retain(|runner| plan.open.contains(runner));
+        self.seat.status.send_modify(|status| plan.numbers.write(Arc::make_mut(status)));
         Ok(())
     }
 
     /// Decides about one runner and acts.
     async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
         let runner = &aggregate.runner;
-        let operation = self.operations.get(&runner.id);
-        let seen = seen(view, operation.map_or(0, |operation| operation.after), &runner.container_name());
+        let seen = seen(view, self.operations.proven_after(&runner.id), &runner.container_name());
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
             self.ensure_follower(aggregate);
         }
         let sight = Sight {
             seen,
-            work: operation.map_or(InFlight::Nothing, |operation| operation.kind),
+            work: self.operations.on(&runner.id),
             contact: self.shared.deps.vitals.of(&runner.id).last_contact_at.or(runner.last_contact_at),
             listening_since: self.started_at,
         };
@@ -233,9 +208,7 @@ impl JobManager {
             Action::Launch | Action::Stop | Action::Finish | Action::Remove => None,
         };
         let Some(step) = ordered else {
-            if operation.and_then(|operation| operation.not_before).is_none_or(|not_before| not_before <= now) {
-                self.begin(aggregate.clone(), action);
-            }
+            self.operations.begin(&self.shared, aggregate.clone(), action, now);
             return Ok(());
         };
         match self.shared.deps.store.apply(&runner.id, step, now).await {
@@ -244,32 +217,9 @@ impl JobManager {
             Err(StoreError::Refused(refused)) => info!(runner.id = %runner.id, %refused, "a decision came too late"),
             Err(error) => return Err(error),
         }
-        if let Some(operation) = self.operations.get(&runner.id).filter(|operation| operation.kind == InFlight::Launch) {
-            operation.cancel.cancel();
-        }
+        self.operations.cancel_launch(&runner.id);
         self.shared.deps.handle.nudge();
         Ok(())
-    }
-
-    /// Starts an operation on a runner as a task of its own.
-    fn begin(&mut self, aggregate: Aggregate, action: Action) {
-        let id = aggregate.runner.id.clone();
-        let operation = self.operations.entry(id.clone()).or_insert_with(Operation::idle);
-        operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
-        operation.cancel = CancellationToken::new();
-        operation.not_before = None;
-        let (shared, cancel) = (Arc::clone(&self.shared), operation.cancel.clone());
-        self.shared.deps.tracker.spawn(async move {
-            let mut done = Done { shared: &shared, runner: Some(id), outcome: OpResult::Failure };
-            let result = carry_out(&shared, aggregate, action, &cancel).await;
-            if result.is_ok() {
-                done.outcome = OpResult::Success;
-            }
-            if let (Err(error), Some(runner)) = (&result, &done.runner) {
-                warn!(runner.id = %runner, ?action, error = chain(error), "an operation failed and will be tried again");
-            }
-            done.tell().await;
-        });
     }
 
     fn ensure_follower(&self, aggregate: &Aggregate) {
@@ -306,7 +256,7 @@ impl JobManager {
         self.strays.retain(|name| containers.contains_key(name));
         for (name, facts) in containers.iter() {
             let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);
-            let busy = facts.owner.as_ref().is_some_and(|owner| self.operations.get(&owner.runner).is_some_and(|op| op.kind != InFlight::Nothing));
+            let busy = facts.owner.as_ref().is_some_and(|owner| self.operations.on(&owner.runner) != InFlight::Nothing);
             if !ours || busy || known.contains(name) || !self.strays.insert(name.clone()) {
                 continue;
             }
@@ -324,66 +274,6 @@ impl JobManager {
     fn publish(&mut self, error: Option<&StoreError>) {
         let status = publish::status(&self.shared, &self.seat.status.borrow(), error.map(|error| chain(error)));
         self.seat.status.send_replace(Arc::new(status));
-    }
-
-    /// Forgets what concerns runners that are gone, so that nothing grows.
-    pub(super) fn forget_gone(&mut self, open: &HashSet<&RunnerId>) {
-        self.operations.retain(|runner, operation| operation.kind != InFlight::Nothing || open.contains(runner));
-        self.shared.deps.vitals.retain(|runner| open.contains(runner));
-    }
-
-    /// Publishes numbers that only a whole pass knows.
-    pub(super) fn note_plan(&self, planned: publish::Planned) {
-        self.seat.status.send_modify(|status| {
-            let mut next = Status::clone(status);
-            planned.write(&mut next);
-            *status = Arc::new(next);
-        });
-    }
-}
-
-impl Operation {
-    fn idle() -> Self {
-        Self { kind: InFlight::Nothing, cancel: CancellationToken::new(), after: 0, failures: 0, not_before: None }
-    }
-}
-
-async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, cancel: &CancellationToken) -> Result<(), OpError> {
-    match action {
-        Action::Launch => launch::launch(shared, aggregate, cancel).await,
-        Action::Stop => finish::stop(shared, &aggregate).await,
-        Action::Finish => finish::finish(shared, &aggregate).await,
-        Action::Remove => finish::remove(shared, &aggregate).await,
-        Action::NoteStarted | Action::OrderStop(_) | Action::DeclareLost(_) => Ok(()),
-    }
-}
-
-/// Tells the manager that an operation ended, also when it panicked.
-struct Done<'s> {
-    shared: &'s Shared,
-    runner: Option<RunnerId>,
-    outcome: OpResult,
-}
-
-impl Done<'_> {
-    async fn tell(mut self) {
-        if let Some(runner) = self.runner.take() {
-            let wake = Wake::Done { runner, stamp: self.shared.observer.stamp(), result: self.outcome };
-            // Closed only when the manager has stopped.
-            let _ = self.shared.deps.handle.wake.send(wake).await;
-        }
-    }
-}
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        let Some(runner) = self.runner.take() else { return };
-        error!(runner.id = %runner, "an operation died");
-        let (wake, message) =
-            (self.shared.deps.handle.wake.clone(), Wake::Done { runner, stamp: self.shared.observer.stamp(), result: OpResult::Failure });
-        self.shared.deps.tracker.spawn(async move {
-            let _ = wake.send(message).await;
-        });
     }
 }
 

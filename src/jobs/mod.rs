@@ -17,11 +17,13 @@ pub mod observer;
 pub mod reconcile;
 pub mod vitals;
 
+mod board;
 mod conclude;
 mod container;
 mod finish;
 mod follow;
 mod launch;
+mod ops;
 mod plan;
 mod publish;
 mod sample;

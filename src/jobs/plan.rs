@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::deps::{class_named, class_requirement};
+use super::deps::{Shared, class_named, class_requirement};
 use super::handle::Spawned;
-use super::manager::JobManager;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
 use crate::domain::{Aggregate, ClassName, HostFacts, Placement, Runner, RunnerId, RunnerOrigin, RunnerState};
@@ -68,47 +67,52 @@ impl Restarts {
     }
 }
 
-/// Claims what fits, keeps the warm runners, and publishes for which classes GitLab may be asked. Answers the runners to launch.
+/// What was given away.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Runners to launch.
+    pub(super) launch: Vec<Aggregate>,
+    /// All runners that are not gone.
+    pub(super) open: HashSet<RunnerId>,
+    /// What is to be published.
+    pub(super) numbers: Planned,
+}
+
+/// Claims what fits, keeps the warm runners, and finds for which classes GitLab may be asked.
 pub(super) async fn plan(
-    manager: &mut JobManager,
+    shared: &Shared,
+    restarts: &mut Restarts,
     mut open: Vec<Aggregate>,
     view: &EngineView,
     now: Timestamp,
-) -> Result<Vec<Aggregate>, StoreError> {
-    let shared = std::sync::Arc::clone(&manager.shared);
+) -> Result<Plan, StoreError> {
     let facts = shared.deps.platform.facts();
-    let mut planned = Vec::new();
+    let mut launch = Vec::new();
     let up = matches!(view.sight, EngineSight::Up { .. });
-    manager.restarts.observe(&open, now);
+    restarts.observe(&open, now);
     if up {
-        assign_warm(manager, &mut open, now).await?;
-        claim(manager, &facts, &mut open, &mut planned, now).await?;
-        keep_warm(manager, &facts, &mut open, &mut planned, now).await?;
+        assign_warm(shared, &mut open, now).await?;
+        launch.extend(claim(shared, &facts, &mut open, now).await?);
+        launch.extend(keep_warm(shared, restarts, &facts, &mut open, now).await?);
     }
-    let askable = if up { askable(manager, &facts, &open).await? } else { HashSet::new() };
-    manager.forget_gone(&open.iter().map(|aggregate| &aggregate.runner.id).collect());
-    manager.note_plan(Planned::new(&facts, &open, askable));
-    Ok(planned)
+    let askable = if up { askable(shared, &facts, &open).await? } else { HashSet::new() };
+    let numbers = Planned::new(&facts, &open, askable);
+    Ok(Plan { launch, open: open.into_iter().map(|aggregate| aggregate.runner.id).collect(), numbers })
 }
 
 /// Gives waiting jobs of GitLab to runners that wait at the broker.
-async fn assign_warm(manager: &JobManager, open: &mut [Aggregate], now: Timestamp) -> Result<(), StoreError> {
+async fn assign_warm(shared: &Shared, open: &mut [Aggregate], now: Timestamp) -> Result<(), StoreError> {
     for aggregate in open.iter_mut().filter(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.job.is_none()) {
-        if let Some(bound) = manager.shared.deps.store.assign(&aggregate.runner.id, now).await? {
+        if let Some(bound) = shared.deps.store.assign(&aggregate.runner.id, now).await? {
             *aggregate = bound;
         }
     }
     Ok(())
 }
 
-async fn claim(
-    manager: &JobManager,
-    facts: &HostFacts,
-    open: &mut Vec<Aggregate>,
-    planned: &mut Vec<Aggregate>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let deps = &manager.shared.deps;
+async fn claim(shared: &Shared, facts: &HostFacts, open: &mut Vec<Aggregate>, now: Timestamp) -> Result<Vec<Aggregate>, StoreError> {
+    let deps = &shared.deps;
+    let mut launch = Vec::new();
     for _ in 0..CLAIMS_PER_PASS {
         let ledger = ledger(facts, open);
         let mut candidates = Vec::new();
@@ -116,32 +120,32 @@ async fn claim(
             // A class that was taken out of the configuration still has its jobs claimed, so that they end with that reason.
             let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
             if let Ok(placement) = ledger.fit(&waiting.requirement, limit) {
-                let runner = new_runner(manager, waiting.requirement.class, RunnerOrigin::Job, placement, now);
+                let runner = new_runner(shared, waiting.requirement.class, RunnerOrigin::Job, placement, now);
                 candidates.push(Candidate { requirement: waiting.id, runner });
             }
         }
         if candidates.is_empty() {
-            return Ok(());
+            return Ok(launch);
         }
-        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(()) };
+        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(launch) };
         open.push(claimed.clone());
-        planned.push(claimed);
+        launch.push(claimed);
     }
     deps.handle.nudge();
-    Ok(())
+    Ok(launch)
 }
 
 /// Plans runners up to each class's `warm`, and those that are owed for one that was asked for and died.
 async fn keep_warm(
-    manager: &mut JobManager,
+    shared: &Shared,
+    restarts: &mut Restarts,
     facts: &HostFacts,
     open: &mut Vec<Aggregate>,
-    planned: &mut Vec<Aggregate>,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let shared = std::sync::Arc::clone(&manager.shared);
+) -> Result<Vec<Aggregate>, StoreError> {
+    let mut launch = Vec::new();
     for class in shared.deps.config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
-        let restart = manager.restarts.by_class.entry(class.name.clone()).or_default();
+        let restart = restarts.by_class.entry(class.name.clone()).or_default();
         if restart.not_before.is_some_and(|not_before| not_before > now) {
             continue;
         }
@@ -157,22 +161,20 @@ async fn keep_warm(
                 unmet += u32::from(origin == RunnerOrigin::Request);
                 continue;
             };
-            let runner = Runner { restarts: deaths, ..new_runner(manager, class.name.clone(), origin, placement, now) };
+            let runner = Runner { restarts: deaths, ..new_runner(shared, class.name.clone(), origin, placement, now) };
             shared.deps.store.plan_runner(&runner).await?;
             let aggregate = Aggregate::new(runner, None);
             open.push(aggregate.clone());
-            planned.push(aggregate);
+            launch.push(aggregate);
         }
-        if let Some(restart) = manager.restarts.by_class.get_mut(&class.name) {
-            restart.owed += unmet;
-        }
+        restart.owed += unmet;
     }
-    Ok(())
+    Ok(launch)
 }
 
 /// Classes for which there is room or a waiting runner, and of whose jobs none waits here already.
-async fn askable(manager: &JobManager, facts: &HostFacts, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
-    let deps = &manager.shared.deps;
+async fn askable(shared: &Shared, facts: &HostFacts, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
+    let deps = &shared.deps;
     if deps.gitlab.is_none() {
         return Ok(HashSet::new());
     }
@@ -187,8 +189,8 @@ async fn askable(manager: &JobManager, facts: &HostFacts, open: &[Aggregate]) ->
 }
 
 /// Plans a waiting runner because somebody asked for it.
-pub(super) async fn spawn(manager: &mut JobManager, name: ClassName) -> Result<Spawned, StoreError> {
-    let deps = &manager.shared.deps;
+pub(super) async fn spawn(shared: &Shared, name: ClassName) -> Result<Spawned, StoreError> {
+    let deps = &shared.deps;
     let Some(class) = class_named(&deps.config, &name) else { return Ok(Spawned::NoSuchClass) };
     if class.gitlab_token.is_none() {
         return Ok(Spawned::NotForGitLab);
@@ -200,7 +202,7 @@ pub(super) async fn spawn(manager: &mut JobManager, name: ClassName) -> Result<S
         Ok(placement) => placement,
         Err(missing) => return Ok(Spawned::DoesNotFit(missing)),
     };
-    let runner = new_runner(manager, name, RunnerOrigin::Request, placement, now);
+    let runner = new_runner(shared, name, RunnerOrigin::Request, placement, now);
     deps.store.plan_runner(&runner).await?;
     Ok(Spawned::Planned(Box::new(runner)))
 }
@@ -209,8 +211,8 @@ fn ledger<'f>(facts: &'f HostFacts, open: &[Aggregate]) -> Ledger<'f> {
     Ledger::new(facts, open.iter().map(|aggregate| (&aggregate.runner.class, &aggregate.runner.placement)))
 }
 
-fn new_runner(manager: &JobManager, class: ClassName, origin: RunnerOrigin, placement: Placement, now: Timestamp) -> Runner {
-    Runner::planned(RunnerId::generate(), class, manager.shared.deps.config.host.name.clone(), origin, placement, now)
+fn new_runner(shared: &Shared, class: ClassName, origin: RunnerOrigin, placement: Placement, now: Timestamp) -> Runner {
+    Runner::planned(RunnerId::generate(), class, shared.deps.config.host.name.clone(), origin, placement, now)
 }
 
 fn waits(runner: &Runner, class: &ClassName) -> bool {

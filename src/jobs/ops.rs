@@ -1,0 +1,147 @@
+//! Operations on containers: tasks of their own, one at a time per runner, tried again with back-off when they fail.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::deps::{OpError, Shared};
+use super::handle::{OpResult, Wake};
+use super::observer::chain;
+use super::reconcile::{Action, InFlight};
+use super::{finish, launch};
+use crate::domain::{Aggregate, RunnerId};
+
+/// First wait after an operation failed; it doubles up to [`BACKOFF_MAX`].
+const BACKOFF: Duration = Duration::from_millis(200);
+/// Longest wait after an operation failed.
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// What is under way, or was, on each runner.
+#[derive(Debug, Default)]
+pub(super) struct Operations(HashMap<RunnerId, Operation>);
+
+#[derive(Debug)]
+struct Operation {
+    kind: InFlight,
+    cancel: CancellationToken,
+    /// Views of the engine with an older stamp prove nothing about this runner.
+    after: u64,
+    failures: u32,
+    not_before: Option<Timestamp>,
+}
+
+impl Operations {
+    /// What is under way on a runner.
+    pub(super) fn on(&self, runner: &RunnerId) -> InFlight {
+        self.0.get(runner).map_or(InFlight::Nothing, |operation| operation.kind)
+    }
+
+    /// The stamp that a view of the engine must have to prove anything about a runner.
+    pub(super) fn proven_after(&self, runner: &RunnerId) -> u64 {
+        self.0.get(runner).map_or(0, |operation| operation.after)
+    }
+
+    /// How many are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.0.values().filter(|operation| operation.kind != InFlight::Nothing).count()
+    }
+
+    /// Ends a launch early; what it made already is taken away by the passes that follow.
+    pub(super) fn cancel_launch(&self, runner: &RunnerId) {
+        if let Some(operation) = self.0.get(runner).filter(|operation| operation.kind == InFlight::Launch) {
+            operation.cancel.cancel();
+        }
+    }
+
+    /// Forgets runners that are gone, so that nothing grows.
+    pub(super) fn retain(&mut self, open: &HashSet<RunnerId>) {
+        self.0.retain(|runner, operation| operation.kind != InFlight::Nothing || open.contains(runner));
+    }
+
+    /// Starts an operation on a runner, unless it has to wait after a failure.
+    pub(super) fn begin(&mut self, shared: &Arc<Shared>, aggregate: Aggregate, action: Action, now: Timestamp) {
+        let id = aggregate.runner.id.clone();
+        let operation = self.0.entry(id.clone()).or_insert_with(Operation::idle);
+        if operation.kind != InFlight::Nothing || operation.not_before.is_some_and(|not_before| not_before > now) {
+            return;
+        }
+        operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
+        operation.cancel = CancellationToken::new();
+        operation.not_before = None;
+        let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
+        shared.deps.tracker.clone().spawn(async move {
+            let mut done = Done { shared: &shared, runner: Some(id), result: OpResult::Failure };
+            let result = carry_out(&shared, aggregate, action, &cancel).await;
+            match (&result, &done.runner) {
+                (Ok(()), _) => done.result = OpResult::Success,
+                (Err(error), Some(runner)) => {
+                    warn!(runner.id = %runner, ?action, error = chain(error), "an operation failed and will be tried again");
+                }
+                (Err(_), None) => {}
+            }
+            done.tell().await;
+        });
+    }
+
+    /// An operation ended.
+    pub(super) fn on_done(&mut self, runner: &RunnerId, stamp: u64, result: OpResult, now: Timestamp) {
+        let Some(operation) = self.0.get_mut(runner) else { return };
+        operation.kind = InFlight::Nothing;
+        operation.after = stamp;
+        operation.failures = match result {
+            OpResult::Success => 0,
+            OpResult::Failure => operation.failures.saturating_add(1),
+        };
+        let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(operation.failures.min(16))).min(BACKOFF_MAX);
+        operation.not_before = (result == OpResult::Failure).then(|| now.checked_add(wait).unwrap_or(now));
+    }
+}
+
+impl Operation {
+    fn idle() -> Self {
+        Self { kind: InFlight::Nothing, cancel: CancellationToken::new(), after: 0, failures: 0, not_before: None }
+    }
+}
+
+async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, cancel: &CancellationToken) -> Result<(), OpError> {
+    match action {
+        Action::Launch => launch::launch(shared, aggregate, cancel).await,
+        Action::Stop => finish::stop(shared, &aggregate).await,
+        Action::Finish => finish::finish(shared, &aggregate).await,
+        Action::Remove => finish::remove(shared, &aggregate).await,
+        Action::NoteStarted | Action::OrderStop(_) | Action::DeclareLost(_) => Ok(()),
+    }
+}
+
+/// Tells the manager that an operation ended, also when it panicked.
+struct Done<'s> {
+    shared: &'s Shared,
+    runner: Option<RunnerId>,
+    result: OpResult,
+}
+
+impl Done<'_> {
+    async fn tell(mut self) {
+        if let Some(runner) = self.runner.take() {
+            let wake = Wake::Done { runner, stamp: self.shared.observer.stamp(), result: self.result };
+            // Closed only when the manager has stopped.
+            let _ = self.shared.deps.handle.wake.send(wake).await;
+        }
+    }
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        let Some(runner) = self.runner.take() else { return };
+        error!(runner.id = %runner, "an operation died");
+        let (wake, message) =
+            (self.shared.deps.handle.wake.clone(), Wake::Done { runner, stamp: self.shared.observer.stamp(), result: OpResult::Failure });
+        self.shared.deps.tracker.spawn(async move {
+            let _ = wake.send(message).await;
+        });
+    }
+}
