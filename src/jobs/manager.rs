@@ -181,7 +181,7 @@ impl JobManager {
             self.operations.begin(&self.shared, aggregate, Action::Launch, now);
         }
         // What concerns runners that are gone is forgotten, so that nothing grows.
-        self.operations.retain(&plan.open);
+        self.operations.retain(&plan.open, view.stamp);
         self.shared.deps.vitals.retain(|runner| plan.open.contains(runner));
         self.seat.status.send_modify(|status| plan.numbers.write(Arc::make_mut(status)));
         Ok(())
@@ -256,7 +256,10 @@ impl JobManager {
         self.strays.retain(|name| containers.contains_key(name));
         for (name, facts) in containers.iter() {
             let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);
-            let busy = facts.owner.as_ref().is_some_and(|owner| self.operations.on(&owner.runner) != InFlight::Nothing);
+            // A view that is older than our last operation on the runner may show what that operation took away.
+            let busy = facts.owner.as_ref().is_some_and(|owner| {
+                self.operations.on(&owner.runner) != InFlight::Nothing || self.operations.proven_after(&owner.runner) > view.stamp
+            });
             if !ours || busy || known.contains(name) || !self.strays.insert(name.clone()) {
                 continue;
             }

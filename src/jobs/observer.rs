@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -25,6 +25,9 @@ const REFRESH: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two lists; a long list makes it longer, so that watching never costs more than half of a core.
 const LEAST_GAP: Duration = Duration::from_millis(20);
+
+/// Looks after an end, beside the one that its event leads to: engine 20.10 tells of an end before its list shows it.
+const AFTER_AN_END: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
 
 /// What the engine showed.
 #[derive(Debug, Clone)]
@@ -64,6 +67,7 @@ pub struct Observer {
     stamps: AtomicU64,
     epoch: AtomicU64,
     refresh: Notify,
+    ended: AtomicBool,
     view: watch::Sender<EngineView>,
 }
 
@@ -72,7 +76,7 @@ impl Observer {
     #[must_use]
     pub fn new(epoch_base: u64) -> Self {
         let view = watch::Sender::new(EngineView { stamp: 0, sight: EngineSight::Unknown });
-        Self { stamps: AtomicU64::new(1), epoch: AtomicU64::new(epoch_base), refresh: Notify::new(), view }
+        Self { stamps: AtomicU64::new(1), epoch: AtomicU64::new(epoch_base), refresh: Notify::new(), ended: AtomicBool::new(false), view }
     }
 
     /// A stamp that is later than that of every view whose engine was already asked.
@@ -103,9 +107,14 @@ impl Observer {
     /// Lists until told to stop. Each new view wakes the manager.
     pub(super) async fn run(&self, driver: &dyn Driver, clock: &dyn Clock, wake: &mpsc::Sender<Wake>, stop: &CancellationToken) {
         let mut info = None;
+        let mut soon = [].iter();
         loop {
+            if self.ended.swap(false, Ordering::SeqCst) {
+                soon = AFTER_AN_END.iter();
+            }
             let asked = tokio::time::Instant::now();
-            let wait = if self.look(driver, clock, &mut info).await { REFRESH } else { RETRY };
+            let calm = if self.look(driver, clock, &mut info).await { REFRESH } else { RETRY };
+            let wait = soon.next().copied().unwrap_or(calm);
             let _ = wake.try_send(Wake::Look);
             let gap = asked.elapsed().max(LEAST_GAP);
             // Both arms only wait; a refresh that arrives during the gap is kept by the Notify.
@@ -174,7 +183,10 @@ impl Observer {
                     () = stop.cancelled() => return,
                 };
                 match event {
-                    Some(Ok(_)) => self.refresh(),
+                    Some(Ok(event)) => {
+                        self.ended.fetch_or(event.action == "die", Ordering::SeqCst);
+                        self.refresh();
+                    }
                     Some(Err(_)) | None => break,
                 }
             }

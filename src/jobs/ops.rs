@@ -57,9 +57,9 @@ impl Operations {
         }
     }
 
-    /// Forgets runners that are gone, so that nothing grows.
-    pub(super) fn retain(&mut self, open: &HashSet<RunnerId>) {
-        self.0.retain(|runner, operation| operation.kind != InFlight::Nothing || open.contains(runner));
+    /// Forgets runners that are gone, so that nothing grows; one whose end is newer than the view is still needed to read that view.
+    pub(super) fn retain(&mut self, open: &HashSet<RunnerId>, view_stamp: u64) {
+        self.0.retain(|runner, operation| operation.kind != InFlight::Nothing || open.contains(runner) || operation.after > view_stamp);
     }
 
     /// Starts an operation on a runner, unless it has to wait after a failure.
