@@ -29,7 +29,10 @@ pub(super) async fn stop(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<
 /// Writes down how the attempt went, and takes everything away.
 pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<(), OpError> {
     let deps = &shared.deps;
-    let facts = deps.driver.inspect(&aggregate.runner.container_name()).await?;
+    let mut facts = deps.driver.inspect(&aggregate.runner.container_name()).await?;
+    if let Some(facts) = facts.as_mut().filter(|facts| facts.exit_code == Some(137) && facts.oom_killed != Some(true)) {
+        facts.oom_killed = Some(shared.observer.ran_out_of_memory(&aggregate.runner.id).await);
+    }
     let open = aggregate.job.as_ref().is_some_and(|job| job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none()));
     if open {
         let outcome = outcome(shared, aggregate, facts.as_ref());

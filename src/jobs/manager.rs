@@ -183,6 +183,7 @@ impl JobManager {
         // What concerns runners that are gone is forgotten, so that nothing grows.
         self.operations.retain(&plan.open, view.stamp);
         self.shared.deps.vitals.retain(|runner| plan.open.contains(runner));
+        self.shared.observer.retain(|runner| plan.open.contains(runner));
         self.seat.status.send_modify(|status| plan.numbers.write(Arc::make_mut(status)));
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! [`EngineView`]. Each view carries a stamp taken before the engine was asked: what a view says of a container proves nothing
 //! about an operation that ended after the stamp.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::handle::Wake;
 use crate::docker::{ContainerFacts, Driver, EngineInfo};
-use crate::domain::Clock;
+use crate::domain::{Clock, RunnerId};
 
 /// How long a view may get old without any event.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -26,6 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two lists; a long list makes it longer, so that watching never costs more than half of a core.
 const LEAST_GAP: Duration = Duration::from_millis(20);
 
+/// How long the kernel's word about memory may come after a container's end.
+const OOM_PATIENCE: Duration = Duration::from_millis(500);
 /// Looks after an end, beside the one that its event leads to: engine 20.10 tells of an end before its list shows it.
 const AFTER_AN_END: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
 
@@ -68,6 +70,7 @@ pub struct Observer {
     epoch: AtomicU64,
     refresh: Notify,
     ended: AtomicBool,
+    out_of_memory: watch::Sender<HashSet<RunnerId>>,
     view: watch::Sender<EngineView>,
 }
 
@@ -76,7 +79,14 @@ impl Observer {
     #[must_use]
     pub fn new(epoch_base: u64) -> Self {
         let view = watch::Sender::new(EngineView { stamp: 0, sight: EngineSight::Unknown });
-        Self { stamps: AtomicU64::new(1), epoch: AtomicU64::new(epoch_base), refresh: Notify::new(), ended: AtomicBool::new(false), view }
+        Self {
+            stamps: AtomicU64::new(1),
+            epoch: AtomicU64::new(epoch_base),
+            refresh: Notify::new(),
+            ended: AtomicBool::new(false),
+            out_of_memory: watch::Sender::default(),
+            view,
+        }
     }
 
     /// A stamp that is later than that of every view whose engine was already asked.
@@ -98,6 +108,22 @@ impl Observer {
     #[must_use]
     pub fn view(&self) -> EngineView {
         self.view.borrow().clone()
+    }
+
+    /// Whether the kernel was seen to kill a process of the runner's container for want of memory. Engine 20.10 forgets to say so of a
+    /// container whose end reached it before the kernel's word; that word still comes as an event, a moment later.
+    pub(super) async fn ran_out_of_memory(&self, runner: &RunnerId) -> bool {
+        let mut told = self.out_of_memory.subscribe();
+        let heard = told.wait_for(|all| all.contains(runner));
+        matches!(tokio::time::timeout(OOM_PATIENCE, heard).await, Ok(Ok(_)))
+    }
+
+    /// Forgets runners that are gone, so that nothing grows.
+    pub(super) fn retain(&self, keep: impl Fn(&RunnerId) -> bool) {
+        self.out_of_memory.send_if_modified(|all| {
+            all.retain(|runner| keep(runner));
+            false
+        });
     }
 
     fn broke_off(&self) {
@@ -185,6 +211,9 @@ impl Observer {
                 match event {
                     Some(Ok(event)) => {
                         self.ended.fetch_or(event.action == "die", Ordering::SeqCst);
+                        if let (Some(runner), "oom") = (event.runner, event.action.as_str()) {
+                            self.out_of_memory.send_modify(|all| all.extend([runner]));
+                        }
                         self.refresh();
                     }
                     Some(Err(_)) | None => break,
