@@ -19,8 +19,8 @@ use crate::telemetry::{self, LogFormat};
 #[derive(Debug, Parser)]
 #[command(name = "runner-coordinator", version, about)]
 pub struct Cli {
-    /// The configuration file [default: /etc/runner-coordinator/config.toml, where it exists].
-    #[arg(long, global = true, env = "RUNNER_COORDINATOR_CONFIG", value_name = "FILE")]
+    /// The configuration file [env: `RUNNER_COORDINATOR_CONFIG`] [default: /etc/runner-coordinator/config.toml, where it exists].
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// How log lines on standard error look.
     #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_enum, default_value = "text")]
@@ -98,7 +98,11 @@ async fn serve(config: Config) -> ExitCode {
 fn new_token(name: &str) -> ExitCode {
     match SecurityManager::generate_api_token() {
         Ok((token, digest)) => {
-            say(&format!("token: {}\n\n[[http.tokens]]\nname = {name:?}\nrole = \"operator\"\nsha256 = \"{digest}\"", token.expose_secret()));
+            say(&format!(
+                "token: {}\n\n[[http.tokens]]\nname = {}\nrole = \"operator\"\nsha256 = \"{digest}\"",
+                token.expose_secret(),
+                serde_json::Value::from(name)
+            ));
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error),

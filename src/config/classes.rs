@@ -5,10 +5,8 @@ use std::time::Duration;
 use super::section::Section;
 use super::values::{self, SECOND, duration};
 use super::{Class, Network, Pull};
-use crate::domain::{Arch, ClassName, CpuMillis, FieldFault, GpuRequest, GpuVendor, ImageRef, MemoryBytes};
+use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, GpuVendor, ImageRef, MemoryBytes};
 
-/// Least memory of a container that the engine accepts.
-const LEAST_MEMORY: MemoryBytes = MemoryBytes(6 << 20);
 /// Most runners of one class on one machine; a bound against nonsense.
 const MAX_RUNNERS: i64 = 10_000;
 /// What the class is called when none is configured.
@@ -54,8 +52,8 @@ fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
         arch: section.parsed("arch", Arch::parse),
         gpus: gpus(section),
         cpus: section.number("cpus", CpuMillis::parse).unwrap_or(base.cpus),
-        memory: section.parsed("memory", memory).unwrap_or(base.memory),
-        pids: section.whole_number("pids", 1..=4_194_304).unwrap_or(base.pids),
+        memory: section.parsed("memory", MemoryBytes::parse_of_container).unwrap_or(base.memory),
+        pids: section.whole_number("pids", 8..=4_194_304).unwrap_or(base.pids),
         timeout: section.parsed("timeout", duration(SECOND..=around.max_timeout)).unwrap_or(base.timeout.min(around.max_timeout)),
         network: section.parsed("network", values::choice(&Network::ALL, Network::as_str)).unwrap_or(base.network),
         runtime: section.parsed("runtime", values::runtime).unwrap_or(base.runtime),
@@ -91,14 +89,6 @@ fn check(section: &Section<'_>, class: &Class, around: &Around) {
     if class.max_runners.is_some_and(|most| class.warm > most) {
         section.fault("warm", "must not be more than max_runners");
     }
-}
-
-fn memory(field: &str, text: &str) -> Result<MemoryBytes, FieldFault> {
-    let memory = MemoryBytes::parse(field, text)?;
-    if memory < LEAST_MEMORY {
-        return Err(FieldFault::new(field, format!("must be at least {LEAST_MEMORY}, the least that the engine accepts")));
-    }
-    Ok(memory)
 }
 
 fn tags(section: &mut Section<'_>) -> Vec<String> {

@@ -172,7 +172,7 @@ fn limits(section: &mut Section<'_>) -> Limits {
         retry_backoff_max: section.parsed("retry_backoff_max", duration(SECOND / 10..=DAY)).unwrap_or(base.retry_backoff_max),
         stop_grace: section.parsed("stop_grace", duration(SECOND..=HOUR)).unwrap_or(base.stop_grace),
         start_timeout: section.parsed("start_timeout", duration(SECOND..=HOUR)).unwrap_or(base.start_timeout),
-        runner_contact_timeout: section.parsed("runner_contact_timeout", duration(10 * SECOND..=DAY)).unwrap_or(base.runner_contact_timeout),
+        runner_contact_timeout: section.parsed("runner_contact_timeout", duration(90 * SECOND..=DAY)).unwrap_or(base.runner_contact_timeout),
         delivery_memory: section.parsed("delivery_memory", duration(HOUR..=365 * DAY)).unwrap_or(base.delivery_memory),
         max_timeout: section.parsed("max_timeout", duration(SECOND..=365 * DAY)).unwrap_or(base.max_timeout),
         env_vars: section.whole_number("env_vars", 0..=10_000).unwrap_or(base.env_vars),

@@ -22,7 +22,7 @@ impl Section<'_> {
 
     /// One secret or several, from the values under `key` or the files under `key_file`; both are a fault.
     pub(super) fn secrets(&mut self, key: &str) -> Vec<SecretString> {
-        let (file_key, values, files) = self.secret_texts(key, Self::texts);
+        let (file_key, values, files) = self.secret_texts(key, Self::whole_texts);
         let from_files = files.iter().map(|name| (file_key.as_str(), self.reading().secret_file(name)));
         let from_values = values.into_iter().map(|value| (key, checked(value)));
         from_files.chain(from_values).filter_map(|(from, secret)| secret.map_err(|message| self.fault(from, message)).ok()).collect()

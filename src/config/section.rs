@@ -125,9 +125,18 @@ impl<'a> Section<'a> {
 
     /// A list of texts; a variable gives them with commas between. A single text is a list of one.
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+        let split = self.is_variable(key);
+        let texts = self.whole_texts(key);
+        match texts.as_slice() {
+            [text] if split => text.split(',').map(|part| part.trim().to_owned()).collect(),
+            _ => texts,
+        }
+    }
+
+    /// The same for texts in which a comma is a character like any other.
+    pub(super) fn whole_texts(&mut self, key: &str) -> Vec<String> {
         let texts = match self.take(key).map(|value| value.kind) {
             None => Some(Vec::new()),
-            Some(ValueKind::String(text)) if self.is_variable(key) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
             Some(ValueKind::String(text)) => Some(vec![text]),
             Some(ValueKind::Array(values)) => values.into_iter().map(as_text).collect(),
             Some(_) => None,

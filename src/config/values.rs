@@ -53,7 +53,7 @@ pub(super) fn host_name(field: &str, text: &str) -> Result<HostId, FieldFault> {
 /// The name of an engine's runtime.
 pub(super) fn runtime(field: &str, text: &str) -> Result<String, FieldFault> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if text.is_empty() || text.len() > 128 || !text.chars().all(legal) {
+    if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || text.len() > 128 || !text.chars().all(legal) {
         return Err(FieldFault::new(field, "must be the name of a runtime of the engine, such as runc or runsc"));
     }
     Ok(text.to_owned())
@@ -160,7 +160,7 @@ pub(super) fn sha256(field: &str, text: &str) -> Result<[u8; 32], FieldFault> {
 
 /// `UID:GID`, both numbers above 0. A name would be looked up in the image, which may call root by any name.
 pub(super) fn user(field: &str, text: &str) -> Result<String, FieldFault> {
-    let id = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok_and(|id| (1..u32::MAX).contains(&id));
+    let id = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok_and(|id| (1..=i32::MAX.unsigned_abs()).contains(&id));
     match text.split_once(':') {
         Some((user, group)) if id(user) && id(group) => Ok(text.to_owned()),
         _ => Err(FieldFault::new(field, "must be UID:GID in numbers such as 65532:65532, neither of them 0 (root)")),

@@ -12,7 +12,7 @@ use bollard::models::{
 
 use super::labels;
 use super::plan::ContainerPlan;
-use crate::security::{Exec, HardenedProfile, NetworkAccess};
+use crate::security::{Exec, HardenedProfile, NetworkAccess, is_refused};
 
 /// What keeps NVIDIA's container runtime from adding any GPU by itself.
 const NO_NVIDIA: (&str, &str) = ("NVIDIA_VISIBLE_DEVICES", "void");
@@ -20,7 +20,7 @@ const NO_NVIDIA: (&str, &str) = ("NVIDIA_VISIBLE_DEVICES", "void");
 /// Whether a name in an image's environment could subvert the runtime, the assignment of devices or the coordinator's own variables.
 #[must_use]
 pub fn must_be_forced(name: &str) -> bool {
-    ["LD_", "NVIDIA_", "DOCKER_", "RUNNER_COORDINATOR_"].iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("_VISIBLE_DEVICES")
+    is_refused(name)
 }
 
 /// The whole request.

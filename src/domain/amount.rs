@@ -70,6 +70,8 @@ const DECIMAL_UNITS: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000
 impl MemoryBytes {
     /// Most that a request may name: 1 PiB, a bound against nonsense.
     pub const MAX: Self = Self(1 << 50);
+    /// Least that the engine gives a container.
+    pub const LEAST_OF_CONTAINER: Self = Self(6 << 20);
 
     /// Reads an amount such as `4GiB`, `512MiB`, `1.5GiB`, `2GB` or a plain number of bytes.
     ///
@@ -82,6 +84,18 @@ impl MemoryBytes {
                 "must be an amount of memory such as 512MiB or 4GiB (units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB), at most 1024TiB",
             )
         })
+    }
+
+    /// Reads an amount that a container is to get: at least [`Self::LEAST_OF_CONTAINER`].
+    ///
+    /// # Errors
+    /// Names `field` when the text is not such an amount.
+    pub fn parse_of_container(field: &str, text: &str) -> Result<Self, FieldFault> {
+        let memory = Self::parse(field, text)?;
+        if memory < Self::LEAST_OF_CONTAINER {
+            return Err(FieldFault::new(field, format!("must be at least {}, the least that the engine accepts", Self::LEAST_OF_CONTAINER)));
+        }
+        Ok(memory)
     }
 
     fn read(text: &str) -> Option<Self> {

@@ -24,6 +24,8 @@ use crate::store::log::{Follow, LogStore};
 
 /// How soon a log is looked at again that has no writer although its attempt has not ended: it is about to be opened, or was just closed.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// The longest such wait; it doubles while nothing new comes.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// `GET /jobs/{id}/logs`: of the latest attempt, or of the one that is asked for.
 pub(super) async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, mut params: Params) -> Result<Response, Problem> {
@@ -47,6 +49,7 @@ pub(super) async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(
             attempt: attempt.max(1),
             through: asked.map_or(Through::EndOfJob, |_| Through::EndOfAttempt),
             sent: 0,
+            wait: LOOK_AGAIN,
             open: None,
             _permit: permit,
         };
@@ -99,6 +102,8 @@ struct Tail {
     through: Through,
     /// Bytes of this attempt that the client has.
     sent: u64,
+    /// How long to wait for more when nobody writes.
+    wait: Duration,
     open: Option<OpenLog>,
     _permit: Permit,
 }
@@ -122,6 +127,7 @@ impl Tail {
                     Some(Ok(chunk)) => match open.unseen(chunk) {
                         Some(chunk) => {
                             self.sent += chunk.len() as u64;
+                            self.wait = LOOK_AGAIN;
                             return Some(Ok(chunk));
                         }
                         None => continue,
@@ -143,7 +149,10 @@ impl Tail {
                 self.attempt += 1;
                 self.sent = 0;
             }
-            (false, Through::EndOfAttempt | Through::EndOfJob) => tokio::time::sleep(LOOK_AGAIN).await,
+            (false, Through::EndOfAttempt | Through::EndOfJob) => {
+                tokio::time::sleep(self.wait).await;
+                self.wait = (self.wait * 2).min(LOOK_AGAIN_MAX);
+            }
         }
         Some(())
     }

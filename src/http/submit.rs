@@ -113,7 +113,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
     let gpus = body.gpus.and_then(|gpus| gpus_of(gpus, &mut faults));
     let cpus = body.cpus.and_then(|cpus| faults.keep(CpuMillis::parse("cpus", cpus)));
-    let memory = body.memory.and_then(|text| faults.keep(MemoryBytes::parse("memory", &text)));
+    let memory = body.memory.and_then(|text| faults.keep(MemoryBytes::parse_of_container("memory", &text)));
     let timeout = body.timeout.and_then(|text| faults.keep(timeout_of(&text, config.limits.max_timeout)));
     let priority = body.priority.and_then(|value| faults.keep(priority_of(value)));
     let retries = body.retries.and_then(|value| faults.keep(retries_of(value)));
@@ -204,6 +204,9 @@ fn gpus_of(body: GpusBody, faults: &mut Faults) -> Option<GpuRequest> {
     let vendor = body.vendor.and_then(|name| faults.keep(GpuVendor::parse("gpus.vendor", &name)));
     let min_memory = body.min_memory.and_then(|text| faults.keep(MemoryBytes::parse("gpus.min_memory", &text)));
     let mig_profile = body.mig_profile.and_then(|text| faults.keep(mig_profile_of(text)));
+    if mig_profile.is_some() && vendor != Some(GpuVendor::Nvidia) {
+        faults.add("gpus.mig_profile", "is for vendor nvidia only");
+    }
     Some(GpuRequest { count: count?, vendor, min_memory, mig_profile })
 }
 

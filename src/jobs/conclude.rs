@@ -9,23 +9,42 @@ use super::broker::ReportResult;
 use super::deps::{OpError, Shared};
 use crate::domain::job::CancelEffect;
 use crate::domain::retry::Next;
-use crate::domain::{Aggregate, EndReason, Job, Outcome, Source, Step};
+use crate::domain::{Aggregate, EndReason, GitLabJob, Job, JobId, Outcome, Source, Step};
 use crate::store::StoreError;
 
 /// How long GitLab's silence may hold up a job's end. Past it, GitLab finds out by itself (its own sweep of stuck jobs).
 const REPORT_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How often GitLab is told of a job that was cancelled here while it waited.
+const CANCEL_TRIES: u32 = 20;
+/// Wait before it is told again.
+const CANCEL_RETRY: Duration = Duration::from_secs(15);
 
-/// Ends a job of GitLab that waits here. GitLab hears it first, as well as it can be reached: if the daemon dies in between, the job is
-/// found unwanted at the next word about it.
-pub(super) async fn cancel_waiting(shared: &Arc<Shared>, job: &Job, reason: EndReason) -> Result<Option<(Job, CancelEffect)>, StoreError> {
+/// Ends a job of GitLab that waits here; GitLab is told afterwards, so that nothing can start it meanwhile.
+pub(super) async fn cancel_waiting(shared: &Arc<Shared>, id: &JobId, reason: EndReason) -> Result<Option<(Job, CancelEffect)>, StoreError> {
     let deps = &shared.deps;
-    if let Some(gitlab) = deps.store.gitlab_job(&job.id).await? {
-        let outcome = Outcome::Canceled { reason, detail: None };
-        if deps.broker.report_unstarted(job, gitlab, &outcome).await == ReportResult::NotReachable {
-            warn!(job.id = %job.id, "GitLab was not told that the job was cancelled here: it did not answer");
+    // Read before: with the job's end the store forgets the token with which GitLab is told.
+    let gitlab = deps.store.gitlab_job(id).await?;
+    let cancelled = deps.store.cancel_job(id, reason, deps.clock.now()).await?;
+    if let (Some(gitlab), Some((job, CancelEffect::Ended))) = (gitlab, cancelled.clone()) {
+        let shared = Arc::clone(shared);
+        deps.tracker.spawn(async move { tell_of_cancel(&shared, &job, &gitlab, reason).await });
+    }
+    Ok(cancelled)
+}
+
+async fn tell_of_cancel(shared: &Shared, job: &Job, gitlab: &GitLabJob, reason: EndReason) {
+    let deps = &shared.deps;
+    let outcome = Outcome::Canceled { reason, detail: None };
+    for _ in 0..CANCEL_TRIES {
+        if deps.broker.report_unstarted(job, gitlab.clone(), &outcome).await != ReportResult::NotReachable {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CANCEL_RETRY) => {}
+            () = deps.stop.cancelled() => break,
         }
     }
-    deps.store.cancel_job(&job.id, reason, deps.clock.now()).await
+    warn!(job.id = %job.id, "GitLab was not told that the job was cancelled here: it did not answer");
 }
 
 /// Ends the attempt with this outcome, or the runner, when it has no job.

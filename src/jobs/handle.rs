@@ -27,8 +27,8 @@ pub(super) enum Wake {
     Done { runner: RunnerId, stamp: u64, result: OpResult },
     /// Answer after the next whole pass.
     Settle(oneshot::Sender<()>),
-    /// A job of GitLab that waits here is to end: GitLab is told first.
-    Cancel { job: Box<Job>, reason: EndReason, reply: oneshot::Sender<Result<Option<(Job, CancelEffect)>, StoreError>> },
+    /// A job of GitLab that waits here is to end, and GitLab to be told.
+    Cancel { job: JobId, reason: EndReason, reply: oneshot::Sender<Result<Option<(Job, CancelEffect)>, StoreError>> },
     /// Plan a waiting runner of this class.
     Spawn { class: ClassName, reply: oneshot::Sender<Result<Spawned, StoreError>> },
 }
@@ -190,9 +190,8 @@ impl ManagerHandle {
     pub async fn cancel(&self, id: &JobId, reason: EndReason) -> Result<Option<(Job, CancelEffect)>, StoreError> {
         let Some(job) = self.store.job(id).await? else { return Ok(None) };
         let cancelled = if job.spec.source == Source::GitLab && matches!(job.state, JobState::Queued { .. }) {
-            // Once it has ended here, the token with which GitLab could be told is forgotten.
             let (reply, answer) = oneshot::channel();
-            let asked = self.wake.send(Wake::Cancel { job: Box::new(job), reason, reply }).await;
+            let asked = self.wake.send(Wake::Cancel { job: job.id, reason, reply }).await;
             match (asked, answer.await) {
                 (Ok(()), Ok(cancelled)) => cancelled?,
                 (Ok(()), Err(_)) | (Err(_), _) => self.store.cancel_job(id, reason, self.clock.now()).await?,

@@ -20,6 +20,8 @@ use crate::store::{NewJob, StoreError, Submission};
 const BACKOFF: Duration = Duration::from_secs(2);
 /// Longest such wait.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Wait after another runner was quicker, as the official runner has it.
+const CONFLICT: Duration = Duration::from_secs(3);
 /// Wait after GitLab refused a class's token: only a person can mend that.
 const DENIED: Duration = Duration::from_secs(5 * 60);
 /// Wait before a store that failed is tried again with a job that GitLab already gave away.
@@ -93,7 +95,7 @@ async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: 
             deps.handle.settle().await;
             Pause::None
         }
-        Err(GitLabError::Conflict) => Pause::None,
+        Err(GitLabError::Conflict) => Pause::Backoff(CONFLICT),
         Err(error) => {
             *failures = failures.saturating_add(1);
             let (state, wait) = judge(&error, *failures);

@@ -8,15 +8,15 @@ use tracing::{info, warn};
 use super::broker::KeepAlive;
 use super::deps::Shared;
 use super::observer::chain;
-use crate::domain::{EndReason, Source};
+use crate::domain::{EndReason, Job, Source};
 use crate::store::{JobFilter, StoreError};
 
 /// Time between two words to GitLab about a job that waits here; GitLab gives a silent one up after an hour.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Rounds of [`KEEP_ALIVE`] between two clearings of old keys.
 const FORGET_EVERY: u32 = 120;
-/// Most waiting jobs that are looked at in one round.
-const AT_ONCE: u32 = 500;
+/// Waiting jobs that are read at once.
+const PAGE: u32 = 500;
 
 /// Goes its rounds until told to stop.
 pub(super) async fn run(shared: &Arc<Shared>) {
@@ -52,16 +52,27 @@ async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
     if deps.gitlab.is_none() {
         return Ok(());
     }
-    let filter = JobFilter { states: vec!["queued".to_owned(), "starting".to_owned()], limit: AT_ONCE, ..JobFilter::default() };
-    let waiting = deps.store.jobs(filter).await?;
-    for job in waiting.iter().filter(|job| job.spec.source == Source::GitLab) {
-        match deps.broker.keep_alive(job).await {
-            KeepAlive::Wanted | KeepAlive::NotReachable => {}
-            KeepAlive::Ended => {
-                info!(job.id = %job.id, "the job is no longer wanted in GitLab");
-                deps.store.cancel_job(&job.id, EndReason::CanceledInGitlab, deps.clock.now()).await?;
-                deps.handle.nudge();
-            }
+    let mut filter = JobFilter { states: vec!["queued".to_owned(), "starting".to_owned()], limit: PAGE, ..JobFilter::default() };
+    loop {
+        let waiting = deps.store.jobs(filter.clone()).await?;
+        for job in waiting.iter().filter(|job| job.spec.source == Source::GitLab) {
+            keep_one_alive(shared, job).await?;
+        }
+        if waiting.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+        filter.before = waiting.last().map(|job| job.id.clone());
+    }
+}
+
+async fn keep_one_alive(shared: &Shared, job: &Job) -> Result<(), StoreError> {
+    let deps = &shared.deps;
+    match deps.broker.keep_alive(job).await {
+        KeepAlive::Wanted | KeepAlive::NotReachable => {}
+        KeepAlive::Ended => {
+            info!(job.id = %job.id, "the job is no longer wanted in GitLab");
+            deps.store.cancel_job(&job.id, EndReason::CanceledInGitlab, deps.clock.now()).await?;
+            deps.handle.nudge();
         }
     }
     Ok(())

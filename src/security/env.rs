@@ -59,7 +59,10 @@ fn is_portable(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-fn is_refused(name: &str) -> bool {
+/// Whether a name could subvert the runtime, the assignment of devices or what the daemon tells a container: jobs may not set it, and what
+/// an image says for it is overruled.
+#[must_use]
+pub fn is_refused(name: &str) -> bool {
     REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || REFUSED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
         || REFUSED_NAMES.contains(&name)

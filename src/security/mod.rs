@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::SystemRandom;
 use secrecy::SecretString;
 
+pub use env::is_refused;
 pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
 pub use token::Principal;
 pub use webhook::{WebhookDenied, WebhookHeaders};

@@ -67,6 +67,8 @@ impl StateReport {
                 Outcome::final_failure(EndReason::RunnerUnresponsive, "GitLab had failed the job before the runner reported its success")
             }
             (Reported::Success | Reported::Alive, _) => Outcome::Succeeded,
+            // GitLab itself had failed the job, which to us looked like a cancel.
+            (Reported::Failed, Some("failed")) if cancelled == Some(EndReason::CanceledInGitlab) => self.failure(),
             (Reported::Failed, _) => match cancelled {
                 Some(reason) => Outcome::Canceled { reason, detail: None },
                 None => self.failure(),
