@@ -139,7 +139,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         stop: lifecycle.stop.clone(),
     };
     // One bit of the boot's number is given up, because stores count with a sign.
-    let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | u64::from(std::process::id() & 0xffff) << 16;
+    let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
@@ -150,6 +150,11 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store })
+}
+
+/// Tells this run of the daemon from others, in 16 bits: the low end of a fresh id is random.
+fn run_number() -> u64 {
+    uuid::Uuid::now_v7().as_u64_pair().1 & 0xffff
 }
 
 fn logins(config: &Config) -> Vec<RegistryLogin> {

@@ -70,6 +70,17 @@ pub enum ContainerState {
     Unknown(String),
 }
 
+impl ContainerState {
+    /// Whether its processes exist.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        match self {
+            Self::Running { .. } | Self::Paused | Self::Restarting => true,
+            Self::Created | Self::Removing | Self::Exited | Self::Dead | Self::Unknown(_) => false,
+        }
+    }
+}
+
 /// What an engine knows of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerFacts {

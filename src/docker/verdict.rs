@@ -11,6 +11,8 @@ pub enum Continuity {
     Unbroken,
     /// It went away, restarted or hung meanwhile.
     Broken,
+    /// The coordinator itself was away for a while; whether the engine was too is not known.
+    Unwatched,
 }
 
 /// How the job ended, from what `inspect` tells of its container, which must have ended or never have run.
@@ -34,12 +36,19 @@ pub fn judge(facts: &ContainerFacts, engine: Continuity) -> Outcome {
         return out_of_memory();
     }
     match (code, engine) {
-        (0, Continuity::Unbroken) if facts.error.is_empty() && facts.started_at.is_some() && facts.finished_at.is_some() => Outcome::Succeeded,
-        (0, Continuity::Unbroken) => lost(format!("the engine reports exit code 0 but also an unfinished run: {}", facts.error)),
+        (0, Continuity::Unbroken | Continuity::Unwatched) if facts.error.is_empty() && facts.started_at.is_some() && facts.finished_at.is_some() => {
+            Outcome::Succeeded
+        }
+        (0, Continuity::Unbroken | Continuity::Unwatched) => {
+            lost(format!("the engine reports exit code 0 but also an unfinished run: {}", facts.error))
+        }
         (0 | 137 | 143 | 255, Continuity::Broken) => {
             lost(format!("the engine broke off while the job ran, so the exit code {code} that it reports proves nothing"))
         }
-        (_, Continuity::Unbroken | Continuity::Broken) => exit_code(code, facts.oom_killed),
+        (137 | 143 | 255, Continuity::Unwatched) => {
+            lost(format!("the exit code {code} is what an engine reports of jobs that it ended itself, and nobody watched it all the time"))
+        }
+        (_, Continuity::Unbroken | Continuity::Broken | Continuity::Unwatched) => exit_code(code, facts.oom_killed),
     }
 }
 

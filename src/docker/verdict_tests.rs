@@ -32,7 +32,7 @@ fn verdict(facts: &ContainerFacts, engine: Continuity) -> (Option<EndReason>, Op
 
 #[test]
 fn codes_are_believed_as_far_as_they_go() {
-    use Continuity::{Broken, Unbroken};
+    use Continuity::{Broken, Unbroken, Unwatched};
     let own = |code| (Some(EndReason::ExitCode), Some(Disposition::Job), Some(code));
     let lost = (Some(EndReason::ContainerLost), Some(Disposition::Infrastructure), None);
     let table = [
@@ -48,6 +48,10 @@ fn codes_are_believed_as_far_as_they_go() {
         (143, Broken, lost),
         (255, Unbroken, own(255)),
         (255, Broken, lost),
+        (0, Unwatched, (None, None, Some(0))),
+        (7, Unwatched, own(7)),
+        (143, Unwatched, lost),
+        (255, Unwatched, lost),
     ];
     for (code, engine, expected) in table {
         assert_eq!(verdict(&exited(code), engine), expected, "{code} {engine:?}");

@@ -1,15 +1,17 @@
 //! Writes down how an attempt ended; for a job of GitLab, GitLab hears it first, so that both sides agree.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::warn;
 
-use super::broker::ReportResult;
+use super::broker::{KnownEnd, ReportResult};
 use super::deps::{OpError, Shared};
 use crate::domain::job::CancelEffect;
 use crate::domain::retry::Next;
-use crate::domain::{Aggregate, EndReason, GitLabJob, Job, JobId, Outcome, Source, Step};
+use crate::domain::{Aggregate, EndReason, GitLabJob, Job, JobId, Outcome, RunnerId, Source, Step};
 use crate::store::StoreError;
 
 /// How long GitLab's silence may hold up a job's end. Past it, GitLab finds out by itself (its own sweep of stuck jobs).
@@ -48,24 +50,31 @@ async fn tell_of_cancel(shared: &Shared, job: &Job, gitlab: &GitLabJob, reason: 
 }
 
 /// Ends the attempt with this outcome, or the runner, when it has no job.
-pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, outcome: Outcome) -> Result<(), OpError> {
+pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut outcome: Outcome) -> Result<(), OpError> {
     let deps = &shared.deps;
     let runner = &aggregate.runner.id;
-    let Some(job) = &aggregate.job else {
+    // Read again: the broker may have handed the job over, or stored its end, since this operation began.
+    let Some(Aggregate { job, .. }) = deps.store.runner(runner).await? else { return Ok(()) };
+    let Some(job) = job else {
         let reason = outcome.reason().unwrap_or(EndReason::RunnerExited);
         warn!(runner.id = %runner, %reason, detail = outcome.detail(), "a runner ended without a job");
         deps.store.apply(runner, Step::StopOrdered { reason }, deps.clock.now()).await?;
         return Ok(());
     };
     let retry = shared.retry_policy();
-    let ends = retry.next(job, &outcome, deps.clock.now()) == Next::End;
+    let ends = retry.next(&job, &outcome, deps.clock.now()) == Next::End;
     let open = job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none());
     if job.spec.source == Source::GitLab && ends && open {
-        let waited = deps.clock.now().duration_since(aggregate.runner.state_since);
-        let patient = waited < jiff::SignedDuration::try_from(REPORT_PATIENCE).unwrap_or(jiff::SignedDuration::ZERO);
-        match deps.broker.report_end(job, &outcome).await {
-            ReportResult::Told | ReportResult::GitLabAlreadyKnew => {}
-            ReportResult::NotReachable if patient => return Err(OpError::NotYet("GitLab could not be told of the job's end")),
+        match deps.broker.report_end(&job, &outcome).await {
+            ReportResult::Told | ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) => {}
+            ReportResult::GitLabAlreadyKnew(KnownEnd::Succeeded) => outcome = Outcome::Succeeded,
+            ReportResult::GitLabAlreadyKnew(KnownEnd::Canceled) => {
+                let reason = job.cancel.as_ref().map_or(EndReason::CanceledInGitlab, |cancel| cancel.reason);
+                outcome = Outcome::Canceled { reason, detail: None };
+            }
+            ReportResult::NotReachable if shared.untold.is_patient(runner, deps.clock.now()) => {
+                return Err(OpError::NotYet("GitLab could not be told of the job's end"));
+            }
             ReportResult::NotReachable => warn!(job.id = %job.id, "GitLab was not told of the job's end: it did not answer for too long"),
         }
     }
@@ -73,5 +82,26 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, outcom
         // The runner itself told how it went in the meantime.
         Ok(_) | Err(StoreError::Refused(_)) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Since when GitLab cannot be told of the ends of which runners' jobs.
+#[derive(Debug, Default)]
+pub(super) struct Untold(Mutex<HashMap<RunnerId, Timestamp>>);
+
+impl Untold {
+    /// Whether GitLab's silence about this runner's job is still to be waited out.
+    fn is_patient(&self, runner: &RunnerId, now: Timestamp) -> bool {
+        let since = *self.lock().entry(runner.clone()).or_insert(now);
+        now.duration_since(since) < jiff::SignedDuration::try_from(REPORT_PATIENCE).unwrap_or(jiff::SignedDuration::ZERO)
+    }
+
+    /// Forgets runners that are gone, so that nothing grows.
+    pub(super) fn retain(&self, keep: impl Fn(&RunnerId) -> bool) {
+        self.lock().retain(|runner, _| keep(runner));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunnerId, Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

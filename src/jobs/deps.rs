@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::board::Board;
 use super::broker::Broker;
+use super::conclude::Untold;
 use super::handle::ManagerHandle;
 use super::observer::Observer;
 use super::reconcile::Deadlines;
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     pub(super) starts: Semaphore,
     pub(super) followers: Followers,
     pub(super) intake: Board,
+    pub(super) untold: Untold,
 }
 
 /// A log that is being followed; its task hands the writer back when the container's output has ended.

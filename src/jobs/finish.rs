@@ -33,11 +33,14 @@ pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if let Some(facts) = facts.as_mut().filter(|facts| facts.exit_code == Some(137) && facts.oom_killed != Some(true)) {
         facts.oom_killed = Some(shared.observer.ran_out_of_memory(&aggregate.runner.id).await);
     }
+    if facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
+        return Err(OpError::NotYet("the container runs after all"));
+    }
     let open = aggregate.job.as_ref().is_some_and(|job| job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none()));
     if open {
         let outcome = outcome(shared, aggregate, facts.as_ref());
         let log = match aggregate.job.as_ref().map(|job| job.spec.source) {
-            Some(Source::Api) => last_lines(shared, aggregate, facts.as_ref(), &outcome).await,
+            Some(Source::Api) => last_lines(shared, aggregate, facts.as_ref(), &outcome).await?,
             Some(Source::GitLab) | None => None,
         };
         conclude(shared, aggregate, outcome).await?;
@@ -118,15 +121,28 @@ fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> O
 
 /// An epoch is made of the machine's boot (upper half), the daemon's run and a count of breaks (lower half). Another boot means that
 /// the engine died with the container; another count in the same run means that it broke off meanwhile. Across runs of the daemon
-/// breaks cannot be compared.
+/// breaks cannot be compared: for a while nobody watched.
 fn continuity(then: u64, now: u64) -> Continuity {
     let (boot, run) = (|epoch: u64| epoch >> 32, |epoch: u64| epoch >> 16 & 0xffff);
-    if boot(then) != boot(now) || (run(then) == run(now) && then != now) { Continuity::Broken } else { Continuity::Unbroken }
+    if boot(then) != boot(now) {
+        Continuity::Broken
+    } else if run(then) != run(now) {
+        Continuity::Unwatched
+    } else if then != now {
+        Continuity::Broken
+    } else {
+        Continuity::Unbroken
+    }
 }
 
 /// Waits for the rest of the log and, where the job did not end by its own exit code, adds the reason in words.
-async fn last_lines(shared: &Arc<Shared>, aggregate: &Aggregate, facts: Option<&ContainerFacts>, outcome: &Outcome) -> Option<LogWriter> {
-    let (job, attempt) = aggregate.runner.job.as_ref()?;
+async fn last_lines(
+    shared: &Arc<Shared>,
+    aggregate: &Aggregate,
+    facts: Option<&ContainerFacts>,
+    outcome: &Outcome,
+) -> Result<Option<LogWriter>, OpError> {
+    let Some((job, attempt)) = aggregate.runner.job.as_ref() else { return Ok(None) };
     let started = facts.is_some_and(|facts| facts.started_at.is_some());
     if started {
         shared.followers.ensure(&aggregate.runner.id, || follow(shared, aggregate, aggregate.runner.container_name()));
@@ -135,7 +151,9 @@ async fn last_lines(shared: &Arc<Shared>, aggregate: &Aggregate, facts: Option<&
     let writer = match shared.followers.take(&aggregate.runner.id) {
         Some(mut follower) => {
             if let Ok(writer) = tokio::time::timeout(LOG_PATIENCE, &mut follower).await {
-                writer.ok().flatten()
+                let writer = writer.ok().flatten();
+                late = writer.is_none();
+                writer
             } else {
                 follower.abort();
                 let _ = follower.await;
@@ -145,11 +163,20 @@ async fn last_lines(shared: &Arc<Shared>, aggregate: &Aggregate, facts: Option<&
         }
         None => None,
     };
+    if late && shared.deps.stop.is_cancelled() {
+        return Err(OpError::NotYet("the daemon is stopping; the next start reads the rest of the log"));
+    }
     let writer = match writer {
         Some(writer) => Ok(writer),
         None => shared.deps.logs.writer(job, *attempt).await,
     };
-    let mut writer = writer.inspect_err(|error| warn!(job.id = %job, %error, "the job's log cannot be opened")).ok()?;
+    let mut writer = match writer {
+        Ok(writer) => writer,
+        Err(error) => {
+            warn!(job.id = %job, %error, "the job's log cannot be opened");
+            return Ok(None);
+        }
+    };
     let mut note = String::new();
     if late || facts.is_none() {
         note.push_str("runner-coordinator: lines may be missing here: the engine did not give the whole log\n");
@@ -164,7 +191,7 @@ async fn last_lines(shared: &Arc<Shared>, aggregate: &Aggregate, facts: Option<&
             warn!(job.id = %job, %error, "the reason of the end could not be added to the job's log");
         }
     }
-    Some(writer)
+    Ok(Some(writer))
 }
 
 #[cfg(test)]
@@ -176,7 +203,7 @@ mod tests {
         let epoch = |boot: u64, run: u64, breaks: u64| boot << 32 | run << 16 | breaks;
         assert_eq!(continuity(epoch(1, 1, 0), epoch(1, 1, 0)), Continuity::Unbroken);
         assert_eq!(continuity(epoch(1, 1, 0), epoch(1, 1, 1)), Continuity::Broken);
-        assert_eq!(continuity(epoch(1, 1, 3), epoch(1, 2, 0)), Continuity::Unbroken);
+        assert_eq!(continuity(epoch(1, 1, 3), epoch(1, 2, 0)), Continuity::Unwatched);
         assert_eq!(continuity(epoch(1, 1, 0), epoch(2, 1, 0)), Continuity::Broken);
     }
 }

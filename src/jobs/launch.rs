@@ -14,7 +14,7 @@ use super::follow::follow;
 use super::observer::chain;
 use crate::config::{Class, Network, Pull};
 use crate::docker::{DriverError, ResolvedImage};
-use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, JobState, Outcome, RunnerState, Step, Work};
+use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, JobState, Outcome, Step, Work};
 use crate::security::SecurityManager;
 use crate::store::StoreError;
 
@@ -94,10 +94,10 @@ fn needs_broker(aggregate: &Aggregate) -> bool {
     aggregate.job.as_ref().is_none_or(|job| matches!(job.spec.work, Work::GitLab(_)))
 }
 
-/// Before the start was sent, an engine that does not answer costs the attempt nothing; anything else ends it.
+/// What the engine refused ends the attempt. When its answer was lost, what it did is not known: a create is repeated, and after a start the
+/// next pass looks at the container.
 async fn start_failed(shared: &Arc<Shared>, aggregate: &Aggregate, error: DriverError) -> Result<(), OpError> {
-    let not_sent = matches!(aggregate.runner.state, RunnerState::Starting { start_sent: None });
-    if not_sent && matches!(error, DriverError::Unreachable { .. } | DriverError::Deadline { .. }) {
+    if matches!(error, DriverError::Unreachable { .. } | DriverError::Deadline { .. } | DriverError::Interrupted { .. }) {
         return Err(error.into());
     }
     let failure = Failure { reason: EndReason::StartFailed, exit_code: None, detail: Some(chain(&error)), disposition: error.disposition() };

@@ -7,7 +7,7 @@
 //! Passes never wait for the engine: operations on containers run as tasks of their own, one at a time per runner, and the engine is
 //! watched by the [`super::observer::Observer`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +16,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::board::Board;
-use super::conclude::cancel_waiting;
+use super::conclude::{Untold, cancel_waiting};
 use super::deps::{Deps, Followers, Shared};
 use super::follow::follow;
 use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
+use super::hearing::{Broker, Hearing};
 use super::observer::{EngineSight, EngineView, Observer, chain};
 use super::ops::Operations;
 use super::plan::Restarts;
@@ -32,6 +33,9 @@ use crate::store::{Store, StoreError};
 
 /// Longest time between two passes.
 const TICK: Duration = Duration::from_secs(1);
+/// Wait before a stray that could not be removed is tried again.
+const STRAY_RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+
 /// The ends of the channels that belong to the manager's task; made before it, so that others can hold a [`ManagerHandle`] first.
 #[derive(Debug)]
 pub struct Seat {
@@ -54,9 +58,9 @@ pub struct JobManager {
     shared: Arc<Shared>,
     seat: Seat,
     operations: Operations,
-    strays: HashSet<String>,
+    strays: HashMap<String, Timestamp>,
     restarts: Restarts,
-    started_at: Timestamp,
+    hearing: Hearing,
     adopted: bool,
 }
 
@@ -65,21 +69,21 @@ impl JobManager {
     #[must_use]
     pub fn new(deps: Deps, seat: Seat, epoch_base: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let started_at = deps.clock.now();
         let shared = Shared {
             deps,
             observer: Observer::new(epoch_base),
             starts: Semaphore::new((2 * cores).min(8)),
             followers: Followers::default(),
             intake: Board::default(),
+            untold: Untold::default(),
         };
         Self {
             shared: Arc::new(shared),
             seat,
             operations: Operations::default(),
-            strays: HashSet::new(),
+            strays: HashMap::new(),
             restarts: Restarts::default(),
-            started_at,
+            hearing: Hearing::default(),
             adopted: false,
         }
     }
@@ -171,11 +175,13 @@ impl JobManager {
         if let EngineSight::Up { info, .. } = &view.sight {
             self.shared.deps.platform.on_engine(info);
         }
+        let broker = if self.shared.deps.broker_url.borrow().is_some() { Broker::Listens } else { Broker::Silent };
+        self.hearing.observe(broker, now);
         self.note_adopted(&open, &view, now).await?;
         for aggregate in &open {
             self.step(aggregate, &view, now).await?;
         }
-        self.remove_strays(&open, &view);
+        self.remove_strays(&open, &view, now);
         let plan = plan::plan(&self.shared, &mut self.restarts, open, &view, now).await?;
         for aggregate in plan.launch {
             self.operations.begin(&self.shared, aggregate, Action::Launch, now);
@@ -184,6 +190,7 @@ impl JobManager {
         self.operations.retain(&plan.open, view.stamp);
         self.shared.deps.vitals.retain(|runner| plan.open.contains(runner));
         self.shared.observer.retain(|runner| plan.open.contains(runner));
+        self.shared.untold.retain(|runner| plan.open.contains(runner));
         self.seat.status.send_modify(|status| plan.numbers.write(Arc::make_mut(status)));
         Ok(())
     }
@@ -199,8 +206,12 @@ impl JobManager {
             seen,
             work: self.operations.on(&runner.id),
             contact: self.shared.deps.vitals.of(&runner.id).last_contact_at.or(runner.last_contact_at),
-            listening_since: self.started_at,
+            listening_since: self.hearing.since(now),
         };
+        if !matches!(runner.state, RunnerState::Starting { .. }) {
+            // Whoever ordered its end, a pull for it is not worth going on with.
+            self.operations.cancel_launch(&runner.id);
+        }
         let Some(action) = decide(aggregate, &sight, &self.shared.deadlines(), now) else { return Ok(()) };
         let ordered = match action {
             Action::OrderStop(reason) => Some(Step::StopOrdered { reason }),
@@ -250,20 +261,22 @@ impl JobManager {
     }
 
     /// Removes containers that carry our mark but belong to no open runner: an answer to a create that came after we had given up.
-    fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView) {
+    fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView, now: Timestamp) {
         let EngineSight::Up { containers, .. } = &view.sight else { return };
         let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
         let host = &self.shared.deps.config.host.name;
-        self.strays.retain(|name| containers.contains_key(name));
+        self.strays.retain(|name, _| containers.contains_key(name));
         for (name, facts) in containers.iter() {
             let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);
             // A view that is older than our last operation on the runner may show what that operation took away.
             let busy = facts.owner.as_ref().is_some_and(|owner| {
                 self.operations.on(&owner.runner) != InFlight::Nothing || self.operations.proven_after(&owner.runner) > view.stamp
             });
-            if !ours || busy || known.contains(name) || !self.strays.insert(name.clone()) {
+            let tried = self.strays.get(name).is_some_and(|at| now.duration_since(*at) < STRAY_RETRY);
+            if !ours || busy || known.contains(name) || tried {
                 continue;
             }
+            self.strays.insert(name.clone(), now);
             warn!(container = name, "a container of ours belongs to no runner; it is removed");
             let (shared, name) = (Arc::clone(&self.shared), name.clone());
             self.shared.deps.tracker.spawn(async move {

@@ -139,7 +139,9 @@ impl Observer {
                 soon = AFTER_AN_END.iter();
             }
             let asked = tokio::time::Instant::now();
-            let calm = if self.look(driver, clock, &mut info).await { REFRESH } else { RETRY };
+            // A look that is dropped half-way is made again by whoever starts next.
+            let Some(up) = stop.run_until_cancelled(self.look(driver, clock, &mut info)).await else { return };
+            let calm = if up { REFRESH } else { RETRY };
             let wait = soon.next().copied().unwrap_or(calm);
             let _ = wake.try_send(Wake::Look);
             let gap = asked.elapsed().max(LEAST_GAP);

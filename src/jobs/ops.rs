@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::handle::{OpResult, Wake};
 use super::observer::chain;
 use super::reconcile::{Action, InFlight};
 use super::{finish, launch};
-use crate::domain::{Aggregate, RunnerId};
+use crate::domain::{Aggregate, EndReason, Outcome, RunnerId};
 
 /// First wait after an operation failed; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -31,6 +32,7 @@ struct Operation {
     /// Views of the engine with an older stamp prove nothing about this runner.
     after: u64,
     failures: u32,
+    failing_since: Option<Timestamp>,
     not_before: Option<Timestamp>,
 }
 
@@ -70,12 +72,18 @@ impl Operations {
             return;
         }
         operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
-        operation.cancel = CancellationToken::new();
+        operation.cancel = shared.deps.stop.child_token();
         operation.not_before = None;
+        let hopeless = operation.failing_since.is_some_and(|since| now.duration_since(since) > patience(shared));
         let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
         shared.deps.tracker.clone().spawn(async move {
             let mut done = Done { shared: &shared, runner: Some(id), result: OpResult::Failure };
-            let result = carry_out(&shared, aggregate, action, &cancel).await;
+            let mut result = carry_out(&shared, aggregate.clone(), action, &cancel).await;
+            if let (Err(error), Action::Launch, true) = (&result, action, hopeless) {
+                // It has failed for as long as a start may take; what it was waiting for may help another attempt.
+                let outcome = Outcome::infrastructure(EndReason::StartFailed, chain(error));
+                result = conclude(&shared, &aggregate, outcome).await;
+            }
             match (&result, &done.runner) {
                 (Ok(()), _) => done.result = OpResult::Success,
                 (Err(error), Some(runner)) => {
@@ -92,9 +100,9 @@ impl Operations {
         let Some(operation) = self.0.get_mut(runner) else { return };
         operation.kind = InFlight::Nothing;
         operation.after = stamp;
-        operation.failures = match result {
-            OpResult::Success => 0,
-            OpResult::Failure => operation.failures.saturating_add(1),
+        (operation.failures, operation.failing_since) = match result {
+            OpResult::Success => (0, None),
+            OpResult::Failure => (operation.failures.saturating_add(1), operation.failing_since.or(Some(now))),
         };
         let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(operation.failures.min(16))).min(BACKOFF_MAX);
         operation.not_before = (result == OpResult::Failure).then(|| now.checked_add(wait).unwrap_or(now));
@@ -103,8 +111,13 @@ impl Operations {
 
 impl Operation {
     fn idle() -> Self {
-        Self { kind: InFlight::Nothing, cancel: CancellationToken::new(), after: 0, failures: 0, not_before: None }
+        Self { kind: InFlight::Nothing, cancel: CancellationToken::new(), after: 0, failures: 0, failing_since: None, not_before: None }
     }
+}
+
+/// How long launching may fail before the attempt ends.
+fn patience(shared: &Shared) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(shared.deps.config.limits.start_timeout).unwrap_or(jiff::SignedDuration::MAX)
 }
 
 async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, cancel: &CancellationToken) -> Result<(), OpError> {

@@ -91,7 +91,7 @@ pub(super) async fn plan(
     let up = matches!(view.sight, EngineSight::Up { .. });
     restarts.observe(&open, now);
     if up {
-        assign_warm(shared, &mut open, now).await?;
+        assign_warm(shared, &mut open, view, now).await?;
         launch.extend(claim(shared, &facts, &mut open, now).await?);
         launch.extend(keep_warm(shared, restarts, &facts, &mut open, now).await?);
     }
@@ -101,10 +101,18 @@ pub(super) async fn plan(
 }
 
 /// Gives waiting jobs of GitLab to runners that wait at the broker.
-async fn assign_warm(shared: &Shared, open: &mut [Aggregate], now: Timestamp) -> Result<(), StoreError> {
+async fn assign_warm(shared: &Shared, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
+    let EngineSight::Up { containers, .. } = &view.sight else { return Ok(()) };
     for aggregate in open.iter_mut().filter(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.job.is_none()) {
-        if let Some(bound) = shared.deps.store.assign(&aggregate.runner.id, now).await? {
-            *aggregate = bound;
+        // One whose container has just ended would only lose the job again.
+        if !containers.get(&aggregate.runner.container_name()).is_some_and(|facts| facts.state.is_up()) {
+            continue;
+        }
+        match shared.deps.store.assign(&aggregate.runner.id, now).await {
+            Ok(Some(bound)) => *aggregate = bound,
+            // None waits, or the runner was told to end meanwhile.
+            Ok(None) | Err(StoreError::Refused(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

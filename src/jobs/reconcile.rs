@@ -188,8 +188,10 @@ fn ending(aggregate: &Aggregate, seen: Seen<'_>, while_up: WhileUp) -> Option<Ac
             ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => {
                 (while_up == WhileUp::Stop).then_some(Action::Stop)
             }
-            ContainerState::Created | ContainerState::Exited | ContainerState::Dead | ContainerState::Removing => Some(take_away),
-            ContainerState::Unknown(_) => None,
+            // What cannot be read is taken away too: the removal is forced.
+            ContainerState::Created | ContainerState::Exited | ContainerState::Dead | ContainerState::Removing | ContainerState::Unknown(_) => {
+                Some(take_away)
+            }
         },
     }
 }

@@ -21,7 +21,8 @@ pub(super) async fn run(shared: &Arc<Shared>) {
         for facts in containers.values().filter(|facts| matches!(facts.state, ContainerState::Running { .. })) {
             let Some(owner) = &facts.owner else { continue };
             // A container that ended meanwhile, or an engine that is busy, costs one sample.
-            if let Ok(Some(usage)) = shared.deps.driver.usage(&facts.name).await {
+            let usage = shared.deps.stop.run_until_cancelled(shared.deps.driver.usage(&facts.name)).await;
+            if let Some(Ok(Some(usage))) = usage {
                 shared.deps.vitals.used(&owner.runner, usage.cpu_nanos, usage.memory.0, usage.pids, shared.deps.clock.now());
             }
         }

@@ -30,7 +30,8 @@ pub(super) async fn run(shared: &Arc<Shared>) {
             () = tokio::time::sleep(KEEP_ALIVE) => {}
             () = shared.deps.stop.cancelled() => return,
         }
-        if let Err(error) = keep_alive(shared).await {
+        let Some(kept) = shared.deps.stop.run_until_cancelled(keep_alive(shared)).await else { return };
+        if let Err(error) = kept {
             warn!(error = chain(&error), "GitLab was not told which of its jobs wait here");
         }
     }

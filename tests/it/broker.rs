@@ -17,7 +17,7 @@ use runner_coordinator::domain::{
 };
 use runner_coordinator::gitlab::{ClaimedJob, GitLab as _, HttpGitLab, JobAnswer, RunnerInfo};
 use runner_coordinator::http::broker_router;
-use runner_coordinator::jobs::broker::{Broker, BrokerParts, ReportResult};
+use runner_coordinator::jobs::broker::{Broker, BrokerParts, KnownEnd, ReportResult};
 use runner_coordinator::jobs::contacts::Contacts;
 use runner_coordinator::security::SecurityManager;
 use runner_coordinator::store::log::{Follow, LogStore};
@@ -214,5 +214,5 @@ async fn gitlab_is_told_of_a_job_whose_runner_never_came() {
     let there = rig.gitlab.job(id);
     assert_eq!((there.status, there.failure_reason.as_deref()), (Status::Failed, Some("runner_system_failure")));
     assert!(there.trace.contains("Runner Coordinator: the container was lost: gone"), "{}", there.trace);
-    assert_eq!(rig.broker.report_end(&stored, &outcome).await, ReportResult::GitLabAlreadyKnew);
+    assert_eq!(rig.broker.report_end(&stored, &outcome).await, ReportResult::GitLabAlreadyKnew(KnownEnd::Failed));
 }

@@ -33,7 +33,7 @@ use crate::store::{Store, StoreError};
 use super::contacts::Contacts;
 use session::{Session, Sessions};
 
-pub use report::{KeepAlive, ReportResult};
+pub use report::{KeepAlive, KnownEnd, ReportResult};
 pub use request::{LONG_POLL, WorkAnswer};
 
 /// How long the store may take before the broker goes on with what it knew.

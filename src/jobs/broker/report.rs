@@ -24,9 +24,20 @@ pub enum ReportResult {
     /// We told it.
     Told,
     /// The job had ended in GitLab, or GitLab has nothing to do with it.
-    GitLabAlreadyKnew,
+    GitLabAlreadyKnew(KnownEnd),
     /// GitLab did not answer, or the store could not tell what GitLab needs to hear; try again later.
     NotReachable,
+}
+
+/// How a job had ended in GitLab before we told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownEnd {
+    /// `success`: the runner's own word had come through.
+    Succeeded,
+    /// `canceled`.
+    Canceled,
+    /// `failed`, or nothing that we are told.
+    Failed,
 }
 
 /// How a job that waits here stands in GitLab.
@@ -51,7 +62,7 @@ impl Broker {
             return self.report(&session, outcome).await;
         }
         match self.parts.store.gitlab_job(&job.id).await {
-            Ok(None) => ReportResult::GitLabAlreadyKnew,
+            Ok(None) => ReportResult::GitLabAlreadyKnew(KnownEnd::Failed),
             Ok(Some(gitlab)) => match attempt {
                 Some((runner, number)) => {
                     let opened = self.sessions.open(&self.parts, runner, &job.id, number).await;
@@ -71,7 +82,7 @@ impl Broker {
     pub async fn report_unstarted(&self, job: &Job, gitlab: GitLabJob, outcome: &Outcome) -> ReportResult {
         let session = Session::new(gitlab, job.id.clone(), 0);
         session.end_told.store(true, Ordering::Relaxed);
-        let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew };
+        let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) };
         self.write_line(client, &session, 0, &words(outcome)).await;
         tell_failed(client, &session, outcome).await
     }
@@ -110,7 +121,7 @@ impl Broker {
     }
 
     async fn report(&self, session: &Session, outcome: &Outcome) -> ReportResult {
-        let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew };
+        let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) };
         if !session.end_told.swap(true, Ordering::Relaxed) {
             let line = words(outcome);
             let start = {
@@ -151,7 +162,11 @@ async fn tell_failed(client: &dyn GitLab, session: &Session, outcome: &Outcome) 
         Ok(Relay { status: 200, .. }) => ReportResult::Told,
         // 202: GitLab still writes the trace down and wants to be asked again.
         Ok(Relay { status: 202 | 429 | 500.., .. }) => ReportResult::NotReachable,
-        Ok(_) => ReportResult::GitLabAlreadyKnew,
+        Ok(answer) => ReportResult::GitLabAlreadyKnew(match answer.job_status() {
+            Some("success") => KnownEnd::Succeeded,
+            Some("canceled") => KnownEnd::Canceled,
+            Some(_) | None => KnownEnd::Failed,
+        }),
         Err(error) => {
             not_reachable(&error);
             ReportResult::NotReachable

@@ -130,7 +130,7 @@ async fn gitlab_hears_in_words_of_an_end_that_no_runner_reported() {
     assert_eq!(rig.log().await, format!("hello{line}"));
     let last = rig.gitlab.bodies.lock().expect("lock").last().cloned().expect("a body");
     assert_eq!(last, serde_json::json!({ "state": "failed", "failure_reason": "job_execution_timeout" }));
-    assert_eq!(rig.broker.report_end(&rig.job(), &outcome).await, ReportResult::GitLabAlreadyKnew);
+    assert_eq!(rig.broker.report_end(&rig.job(), &outcome).await, ReportResult::GitLabAlreadyKnew(KnownEnd::Failed));
     assert_eq!(rig.gitlab.trace(), format!("hello world{line}"), "the line is written once");
 }
 
