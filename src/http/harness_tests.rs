@@ -135,7 +135,7 @@ image = "debian:bookworm"
             cpus: CpuMillis(8000),
             memory: MemoryBytes(16 << 30),
             gpus: Vec::new(),
-            runtimes: Vec::new(),
+            runtimes: vec!["runc".to_owned()],
         };
         let (manager, seat) = channel(Arc::clone(&store), clock.clone(), Arc::new(Vitals::default()), facts);
         let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager, security, Arc::new(config), clock.clone());

@@ -16,7 +16,6 @@ use super::state::AppState;
 use super::submit::{self, IfUnsatisfiable, SubmitBody};
 use crate::domain::job::CancelEffect;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName, Requirement};
-use crate::jobs::EngineState;
 use crate::platform;
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
@@ -68,8 +67,8 @@ pub(super) async fn submit(
 /// A job that no host could ever run is refused at once; one that only does not fit now waits.
 fn refuse_impossible(state: &AppState, requirement: &Requirement) -> Result<(), Problem> {
     let status = state.manager.status();
-    if matches!(status.engine, EngineState::Unknown | EngineState::Down { .. }) {
-        // What is known of the machine may be its kernel's word only, and the engine may be elsewhere.
+    if status.facts.runtimes.is_empty() {
+        // Until the engine has answered once, what is known of the machine is its kernel's word only, and the engine may be elsewhere.
         return Ok(());
     }
     let class = state.config.classes.iter().find(|class| class.name == requirement.class);

@@ -47,10 +47,20 @@ async fn a_verdict_whose_answer_was_lost_is_stored_when_it_is_repeated() {
 #[tokio::test]
 async fn what_gitlab_has_not_taken_yet_ends_nothing() {
     let rig = Rig::at_work().await;
-    for status in [202, 412, 404, 403] {
+    for status in [202, 412] {
         rig.gitlab.next(Scripted::Answers(Relay::empty(status)));
         assert_eq!(rig.report("success").await, Ok(Relay::empty(status)));
         assert_eq!(rig.job().state.name(), "running");
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_that_gitlab_will_never_take_is_kept_here() {
+    for status in [404, 403] {
+        let rig = Rig::at_work().await;
+        rig.gitlab.next(Scripted::Answers(Relay::empty(status)));
+        assert_eq!(rig.report("success").await, Ok(Relay::empty(status)));
+        assert_eq!(outcome_of(&rig.job()), Outcome::Succeeded);
     }
 }
 
