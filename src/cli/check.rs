@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::say;
-use crate::config::{Class, Config};
+use crate::config::{self, Class, Config};
 use crate::docker::{DockerDriver, Driver, EngineInfo};
 use crate::domain::ClassName;
 use crate::gitlab::{GitLab, HttpGitLab};
@@ -117,10 +117,16 @@ async fn gitlab(config: &Config, findings: &mut Vec<Finding>) {
         let Some(token) = &class.gitlab_token else { continue };
         findings.push(token_finding(&class.name, client.verify_runner(token).await));
     }
-    if settings.webhook_secret_tokens.is_empty() {
-        findings
-            .push(Finding::Bad("gitlab.webhook.secret_token: none is set, so every webhook is refused; work is found by polling only".to_owned()));
-    }
+    findings.extend(webhook_finding(settings));
+}
+
+/// Nothing when webhooks can be verified, by either kind of token.
+fn webhook_finding(settings: &config::GitLab) -> Option<Finding> {
+    let none = settings.webhook_signing_keys.is_empty() && settings.webhook_secret_tokens.is_empty();
+    none.then(|| {
+        let keys = "gitlab.webhook.signing_token, gitlab.webhook.secret_token";
+        Finding::Bad(format!("{keys}: neither is set, so every webhook is refused; work is found by polling only"))
+    })
 }
 
 fn token_finding(class: &ClassName, verified: Result<(), crate::gitlab::GitLabError>) -> Finding {

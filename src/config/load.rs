@@ -148,9 +148,12 @@ fn host(section: &mut Section<'_>) -> Host {
 
 fn gitlab(section: &mut Section<'_>) -> Option<GitLab> {
     let url = required(section, "url", values::base_url);
-    let webhook_secret_tokens = section.within("webhook", |webhook| webhook.secrets("secret_token"));
+    let (webhook_signing_keys, webhook_secret_tokens) = section.within("webhook", |webhook| {
+        let keys = webhook.secrets_read_by("signing_token", values::signing_key);
+        (keys, webhook.secrets("secret_token"))
+    });
     let poll_interval = section.parsed("poll_interval", duration(SECOND..=HOUR)).unwrap_or(Duration::from_secs(15));
-    Some(GitLab { url: url?, webhook_secret_tokens, poll_interval })
+    Some(GitLab { url: url?, webhook_signing_keys, webhook_secret_tokens, poll_interval })
 }
 
 fn broker(section: &mut Section<'_>) -> Broker {

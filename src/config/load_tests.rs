@@ -70,7 +70,7 @@ fn the_environment_wins_over_the_file() {
         ("RUNNER_COORDINATOR__HTTP__LISTEN", "127.0.0.1:9000"),
         ("RUNNER_COORDINATOR__CLASSES__1__CPUS", "0.5"),
         ("RUNNER_COORDINATOR__CLASSES__1__TAGS", "x, y"),
-        ("RUNNER_COORDINATOR__CLASSES__1__PIDS", "7"),
+        ("RUNNER_COORDINATOR__CLASSES__1__PIDS", "9"),
         ("RUNNER_COORDINATOR__STORE__URL", "sqlite:q.db"),
         ("DOCKER_HOST", "tcp://10.0.0.1:2375"),
         ("RUNNER_COORDINATOR__DATA_DIR", ""),
@@ -78,7 +78,7 @@ fn the_environment_wins_over_the_file() {
     ];
     let config = good(toml, &env);
     assert_eq!((config.service_name.as_str(), config.http.listen.port()), ("env", 9000));
-    assert_eq!((config.classes[0].cpus, config.classes[1].cpus, config.classes[1].pids), (CpuMillis(2000), CpuMillis(500), 7));
+    assert_eq!((config.classes[0].cpus, config.classes[1].cpus, config.classes[1].pids), (CpuMillis(2000), CpuMillis(500), 9));
     assert_eq!(config.classes[1].tags, ["x", "y"]);
     assert_eq!(config.store, StoreUrl::Sqlite("/d/q.db".into()));
     assert_eq!(config.docker.host, "tcp://10.0.0.1:2375");
@@ -255,6 +255,14 @@ fn a_secret_is_a_value_or_a_file_and_not_both() {
         faulty("gitlab = { url = \"http://g\", webhook.secret_token_file = \"none\" }", &[]),
         set(&["c.toml gitlab.webhook.secret_token_file"])
     );
+}
+
+#[test]
+fn a_comma_in_a_secret_is_a_character_like_any_other() {
+    let name = "RUNNER_COORDINATOR__GITLAB__WEBHOOK__SECRET_TOKEN";
+    let secrets = |env: &[(&str, &str)]| good("gitlab.url = \"http://g\"", env).gitlab.map_or(0, |gitlab| gitlab.webhook_secret_tokens.len());
+    assert_eq!(secrets(&[(name, "k,verylongsecret")]), 1);
+    assert_eq!(secrets(&[(&format!("{name}__0"), "one"), (&format!("{name}__1"), "two")]), 2);
 }
 
 #[test]

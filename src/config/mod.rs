@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 
 pub use fault::{ConfigFault, ConfigFaults};
 
@@ -132,8 +132,11 @@ pub struct Host {
 pub struct GitLab {
     /// `gitlab.url`: its base URL, `http` or `https`, without a slash at the end.
     pub url: String,
+    /// `gitlab.webhook.signing_token` (one or a list) or `gitlab.webhook.signing_token_file`: the keys that may sign webhooks, 32 bytes each.
+    /// More than one lets the token be changed without a lost event.
+    pub webhook_signing_keys: Vec<SecretSlice<u8>>,
     /// `gitlab.webhook.secret_token` (one or a list) or `gitlab.webhook.secret_token_file`: what `X-Gitlab-Token` may be.
-    /// More than one lets the secret be changed without a lost event. Empty: webhooks are refused.
+    /// More than one lets the secret be changed without a lost event. Without this and a signing token webhooks are refused.
     pub webhook_secret_tokens: Vec<SecretString>,
     /// `gitlab.poll_interval`, default `15s`: how often GitLab is asked for work without an event.
     pub poll_interval: Duration,

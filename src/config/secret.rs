@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::section::{Reading, Section};
+use crate::domain::FieldFault;
 
 /// Largest file that is taken for a secret, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -22,10 +23,20 @@ impl Section<'_> {
 
     /// One secret or several, from the values under `key` or the files under `key_file`; both are a fault.
     pub(super) fn secrets(&mut self, key: &str) -> Vec<SecretString> {
+        self.secrets_read_by(key, |_, secret| Ok(secret))
+    }
+
+    /// The same, of a form that `read` understands; `read` gets the dotted key that the secret came from, and the secret.
+    pub(super) fn secrets_read_by<T>(&mut self, key: &str, read: impl Fn(&str, SecretString) -> Result<T, FieldFault>) -> Vec<T> {
+        // A comma in a secret is a character like any other, also in a variable.
         let (file_key, values, files) = self.secret_texts(key, Self::whole_texts);
         let from_files = files.iter().map(|name| (file_key.as_str(), self.reading().secret_file(name)));
         let from_values = values.into_iter().map(|value| (key, checked(value)));
-        from_files.chain(from_values).filter_map(|(from, secret)| secret.map_err(|message| self.fault(from, message)).ok()).collect()
+        let secrets = from_files.chain(from_values).filter_map(|(from, secret)| {
+            let secret = secret.map_err(|message| self.fault(from, message)).ok()?;
+            self.note(from, read(&self.field(from), secret))
+        });
+        secrets.collect()
     }
 
     fn text_of_one(&mut self, key: &str) -> Vec<String> {

@@ -5,8 +5,15 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
+
 use super::{BrokerListen, StoreUrl};
 use crate::domain::{FieldFault, HostId};
+
+/// Length of the key that signs webhooks.
+const SIGNING_KEY_BYTES: usize = 32;
 
 /// A second.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -156,6 +163,14 @@ pub(super) fn sha256(field: &str, text: &str) -> Result<[u8; 32], FieldFault> {
         *byte = u8::from_str_radix(digits, 16).map_err(|_| fault())?;
     }
     Ok(digest)
+}
+
+/// The key in a signing token of GitLab's webhooks: `whsec_` and the base64 of 32 bytes, the only form that GitLab takes.
+pub(super) fn signing_key(field: &str, token: SecretString) -> Result<SecretSlice<u8>, FieldFault> {
+    let fault = || FieldFault::new(field, "must be a signing token as GitLab makes it: whsec_ and the base64 of 32 bytes");
+    let encoded = token.expose_secret().strip_prefix("whsec_").ok_or_else(fault)?;
+    let key = SecretSlice::from(BASE64.decode(encoded).map_err(|_| fault())?);
+    if key.expose_secret().len() == SIGNING_KEY_BYTES { Ok(key) } else { Err(fault()) }
 }
 
 /// `UID:GID`, both numbers above 0. A name would be looked up in the image, which may call root by any name.

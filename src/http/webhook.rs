@@ -10,6 +10,8 @@ use serde::Serialize;
 use super::extract::body_bytes;
 use super::problem::{Problem, quoted};
 use super::state::AppState;
+use crate::domain::job::CancelEffect;
+use crate::domain::{EndReason, JobId};
 use crate::gitlab::webhook::{self, BuildStatus, Reading};
 use crate::security::{WebhookHeaders, sha256};
 use crate::store::{Delivery, Recorded};
@@ -41,7 +43,9 @@ impl Answer {
 enum Meaning {
     /// GitLab may have work.
     Ring,
-    /// A job of ours may have been cancelled: look again.
+    /// This job of ours was cancelled.
+    Cancel(JobId),
+    /// A job may have been cancelled that is about to be ours: look again.
     LookAgain(String),
     /// Nothing.
     Nothing(String),
@@ -52,17 +56,25 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
     let headers = request.headers().clone();
     let _room = state.rations.body(&headers).await;
     let body = body_bytes(request, &()).await?;
-    let shown = WebhookHeaders { token: headers.get("x-gitlab-token").map(HeaderValue::as_bytes) };
-    state.security.verify_webhook(shown, &body).map_err(|_| Problem::WebhookUnverified)?;
+    let now = state.clock.now();
+    state.security.verify_webhook(proof_of(&headers), &body, now).map_err(|denied| {
+        tracing::info!(error = %denied, "a webhook was refused");
+        Problem::WebhookUnverified
+    })?;
     let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
-    let meaning = meaning_of(webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?);
+    let reading = webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?;
+    let meaning = meaning_of(&state, reading).await?;
     let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning) };
-    if state.store.record_delivery(delivery, state.clock.now()).await? == Recorded::Duplicate {
+    if state.store.record_delivery(delivery, now).await? == Recorded::Duplicate {
         return Ok(Json(Answer::ignored("duplicate")));
     }
     Ok(Json(match meaning {
         Meaning::Ring => {
             state.manager.ring();
+            Answer::accepted()
+        }
+        Meaning::Cancel(job) => {
+            cancel(&state, &job).await?;
             Answer::accepted()
         }
         Meaning::LookAgain(reason) => {
@@ -73,23 +85,53 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
     }))
 }
 
-fn meaning_of(reading: Reading) -> Meaning {
+/// The headers that say who sent it.
+fn proof_of(headers: &HeaderMap) -> WebhookHeaders<'_> {
+    let header = |name| headers.get(name).map(HeaderValue::as_bytes);
+    WebhookHeaders {
+        id: header("webhook-id"),
+        timestamp: header("webhook-timestamp"),
+        signature: header("webhook-signature"),
+        token: header("x-gitlab-token"),
+    }
+}
+
+async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Problem> {
     let job = match reading {
         Reading::Job(job) => job,
-        Reading::Ignored(reason) => return Meaning::Nothing(reason),
+        Reading::Ignored(reason) => return Ok(Meaning::Nothing(reason)),
     };
-    match job.status {
+    Ok(match job.status {
         BuildStatus::Pending => Meaning::Ring,
-        BuildStatus::Canceled => Meaning::LookAgain("the job was canceled".to_owned()),
+        BuildStatus::Canceled => match held(state, job.build_id).await? {
+            Some(job) => Meaning::Cancel(job),
+            None => Meaning::LookAgain("the job was canceled".to_owned()),
+        },
         BuildStatus::Created | BuildStatus::Running | BuildStatus::Success | BuildStatus::Failed | BuildStatus::Other(_) => {
             Meaning::Nothing(format!("nothing to do for status {}", quoted(job.status.as_str())))
         }
+    })
+}
+
+/// Our job that was made of this job of GitLab, unless it has ended.
+async fn held(state: &AppState, build_id: u64) -> Result<Option<JobId>, Problem> {
+    let Some(gitlab) = &state.config.gitlab else { return Ok(None) };
+    let Some(id) = state.store.gitlab_job_id(&gitlab.url, build_id).await? else { return Ok(None) };
+    Ok(state.store.job(&id).await?.filter(|job| !job.has_ended()).map(|job| job.id))
+}
+
+async fn cancel(state: &AppState, job: &JobId) -> Result<(), Problem> {
+    match state.manager.cancel(job, EndReason::CanceledInGitlab).await? {
+        Some((_, CancelEffect::Ended | CancelEffect::Requested)) => tracing::info!(job.id = %job, "job {job} was cancelled in GitLab"),
+        // It ended, or its end was asked for, in between.
+        Some((_, CancelEffect::AlreadyRequested | CancelEffect::AlreadyEnded)) | None => {}
     }
+    Ok(())
 }
 
 fn outcome_of(meaning: &Meaning) -> String {
     match meaning {
-        Meaning::Ring => "accepted".to_owned(),
+        Meaning::Ring | Meaning::Cancel(_) => "accepted".to_owned(),
         Meaning::LookAgain(reason) | Meaning::Nothing(reason) => quoted(reason),
     }
 }

@@ -12,6 +12,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use secrecy::SecretString;
 
@@ -122,12 +123,12 @@ impl SecurityManager {
         HardenedProfile::new(request)
     }
 
-    /// Whether a webhook comes from our GitLab.
+    /// Whether a webhook comes from our GitLab; a signed one also not long before or after `now`.
     ///
     /// # Errors
     /// Why it is refused; also when there is no secret to compare with, because then anybody could have sent it.
-    pub fn verify_webhook(&self, headers: WebhookHeaders<'_>, body: &[u8]) -> Result<(), WebhookDenied> {
-        self.webhook.verify(&self.comparer, headers, body)
+    pub fn verify_webhook(&self, headers: WebhookHeaders<'_>, body: &[u8], now: Timestamp) -> Result<(), WebhookDenied> {
+        self.webhook.verify(&self.comparer, headers, body, now)
     }
 
     /// Checks the environment that a job asks for. `field` is the name of the environment's field in the request.

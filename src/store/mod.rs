@@ -228,6 +228,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What the broker needs of a job of GitLab; `None` when it has ended or is not one.
     async fn gitlab_job(&self, job: &JobId) -> Result<Option<GitLabJob>, StoreError>;
 
+    /// Our job that was made of a job of GitLab, ended or not: `url` is GitLab's base URL, `gitlab_id` the job's id there.
+    async fn gitlab_job_id(&self, url: &str, gitlab_id: u64) -> Result<Option<JobId>, StoreError>;
+
     /// History, oldest first.
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError>;
 

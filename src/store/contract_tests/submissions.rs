@@ -46,6 +46,21 @@ pub(in crate::store) async fn a_job_of_gitlab_is_taken_once(store: &dyn Store) {
     assert!(matches!(store.submit(again()).await, Ok(Submission::Existing(job)) if job.id == first.id && job.has_ended()));
 }
 
+pub(in crate::store) async fn a_job_of_gitlab_is_found_by_its_id_there(store: &dyn Store) {
+    const URL: &str = "https://gitlab.example.com";
+    const LARGE: u64 = (1 << 53) + 1;
+    created(store, command(requirement("default", 1000), 0)).await;
+    let small = created(store, gitlab(requirement("default", 1000), 0, 42)).await.id;
+    let large = created(store, gitlab(requirement("default", 1000), 0, LARGE)).await.id;
+    let find = async |url, id| store.gitlab_job_id(url, id).await.expect("read");
+    assert_eq!((find(URL, 42).await, find(URL, LARGE).await), (Some(small.clone()), Some(large)));
+    for (url, id) in [(URL, 43), (URL, LARGE - 1), (URL, u64::MAX), ("https://other.example.com", 42), ("", 42)] {
+        assert_eq!(find(url, id).await, None, "{url} {id}");
+    }
+    store.cancel_job(&small, EndReason::CanceledInGitlab, t(1)).await.expect("canceled");
+    assert_eq!(find(URL, 42).await, Some(small), "also after its end");
+}
+
 pub(in crate::store) async fn a_full_queue_refuses_only_its_project(store: &dyn Store) {
     let limited = |project: Option<&str>| {
         let new = command(requirement("default", 1000), 0);

@@ -179,8 +179,18 @@ pub(super) fn insert_gitlab(connection: &Connection, job: &JobId, gitlab: &GitLa
 
 /// The job of ours that was made of a job of GitLab.
 pub(super) fn of_gitlab(connection: &Connection, gitlab: &GitLabJob) -> Outcome<Option<String>> {
+    seek_gitlab(connection, &gitlab.reference.url, gitlab_id(gitlab)?)
+}
+
+/// The same by what an event says. No id that cannot be stored is ours.
+pub(super) fn gitlab_job_id(connection: &Connection, url: &str, gitlab_id: u64) -> Outcome<Option<JobId>> {
+    let Ok(gitlab_id) = i64::try_from(gitlab_id) else { return Ok(None) };
+    Ok(seek_gitlab(connection, url, gitlab_id)?.map(JobId::from_trusted))
+}
+
+fn seek_gitlab(connection: &Connection, url: &str, gitlab_id: i64) -> Outcome<Option<String>> {
     let mut statement = connection.prepare_cached("SELECT job_id FROM gitlab_jobs WHERE url = ?1 AND gitlab_id = ?2")?;
-    Ok(statement.query_row(params![gitlab.reference.url, gitlab_id(gitlab)?], |row| row.get(0)).optional()?)
+    Ok(statement.query_row(params![url, gitlab_id], |row| row.get(0)).optional()?)
 }
 
 fn gitlab_id(gitlab: &GitLabJob) -> Outcome<i64> {

@@ -243,6 +243,10 @@ impl Store for MemoryStore {
         Ok(self.gitlab.lock().expect("lock").get(job).cloned())
     }
 
+    async fn gitlab_job_id(&self, _: &str, _: u64) -> Result<Option<JobId>, StoreError> {
+        unimplemented!()
+    }
+
     async fn runner(&self, id: &RunnerId) -> Result<Option<Aggregate>, StoreError> {
         self.check()?;
         Ok(self.runners.lock().expect("lock").get(id).cloned())
