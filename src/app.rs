@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::{BrokerListen, Config, StoreUrl};
 use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
-use crate::domain::{Clock, SystemClock};
+use crate::domain::{Clock, HostId, SystemClock};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab};
 use crate::http::{AppState, broker_router, router};
 use crate::jobs::broker::{Broker, BrokerParts};
@@ -22,7 +22,7 @@ use crate::platform::{HostProbe, PlatformManager, SystemProbe};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{RunnerFilter, Store, StoreError};
 
 /// How often the broker makes sure that its address still exists.
 const BROKER_CHECK: Duration = Duration::from_secs(10);
@@ -49,6 +49,16 @@ pub enum StartError {
     /// GitLab's address makes no sense.
     #[error("gitlab.url cannot be used")]
     GitLab(#[from] GitLabError),
+    /// The store holds runners of a machine of another name, which nobody would look after.
+    #[error(
+        "the store holds runners of the machine \"{stored}\", and this one is called \"{configured}\": set host.name = \"{stored}\" until they are gone"
+    )]
+    OtherHost {
+        /// The name under which they were made.
+        stored: HostId,
+        /// The name now.
+        configured: HostId,
+    },
     /// The listen address is taken or not ours.
     #[error("http.listen {address} cannot be listened on")]
     Listen {
@@ -96,6 +106,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let config = Arc::new(config);
     let StoreUrl::Sqlite(path) = &config.store;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path)?);
+    refuse_other_host(store.as_ref(), &config.host.name).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, &config)?);
     let logs = Arc::new(LogStore::new(config.data_dir.join("logs"), config.limits.log_size.0).map_err(StartError::Logs)?);
     let driver = match outside.driver {
@@ -150,6 +161,15 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store })
+}
+
+/// The embedded store is one machine's. Were that machine renamed, its running containers would belong to nobody.
+async fn refuse_other_host(store: &dyn Store, configured: &HostId) -> Result<(), StartError> {
+    let open = store.runners(RunnerFilter { limit: u32::MAX, ..RunnerFilter::default() }).await?;
+    match open.into_iter().find(|runner| runner.host != *configured) {
+        Some(runner) => Err(StartError::OtherHost { stored: runner.host, configured: configured.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Tells this run of the daemon from others, in 16 bits: the low end of a fresh id is random.
