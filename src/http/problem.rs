@@ -149,7 +149,9 @@ impl Problem {
             Self::BodyTooLarge => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than allowed"),
             Self::TooSlow => ("too-slow", StatusCode::REQUEST_TIMEOUT, "The request was not complete or not answered in time"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid bearer token is needed"),
-            Self::WebhookUnverified => ("webhook-unverified", StatusCode::UNAUTHORIZED, "The webhook's signature or secret token is missing or wrong"),
+            Self::WebhookUnverified => {
+                ("webhook-unverified", StatusCode::UNAUTHORIZED, "The webhook's signature or secret token is missing or wrong")
+            }
             Self::Forbidden { .. } => ("forbidden", StatusCode::FORBIDDEN, "The token's role does not allow this"),
             Self::ForeignHost => ("foreign-host", StatusCode::FORBIDDEN, "Without configured tokens only local host names are served"),
             Self::NoSuchPath => ("no-such-path", StatusCode::NOT_FOUND, "There is no such path"),
