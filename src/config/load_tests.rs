@@ -257,6 +257,50 @@ fn a_secret_is_a_value_or_a_file_and_not_both() {
     );
 }
 
+/// A configuration with these signing tokens, as the value of the key.
+fn with_signing_token(toml: &str) -> Result<Config, ConfigFaults> {
+    load(&format!("gitlab = {{ url = \"http://g\", webhook.signing_token = {toml} }}"), &[])
+}
+
+#[test]
+fn signing_tokens_are_keys_of_32_bytes_in_gitlabs_form() {
+    const ONE: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const OTHER: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let keys = |config: Config| -> Vec<Vec<u8>> {
+        config.gitlab.iter().flat_map(|gitlab| &gitlab.webhook_signing_keys).map(|key| key.expose_secret().to_vec()).collect()
+    };
+    let one: Vec<u8> = (0..32).collect();
+    assert_eq!(keys(with_signing_token(&format!("{ONE:?}")).expect("one")), [one.clone()]);
+    assert_eq!(keys(with_signing_token(&format!("[{ONE:?}, {OTHER:?}]")).expect("a list")), [one, b"01234567890123456789012345678901".to_vec()]);
+    let name = "RUNNER_COORDINATOR__GITLAB__WEBHOOK__SIGNING_TOKEN";
+    let variable = [(&*format!("{name}__0"), ONE), (&*format!("{name}__1"), OTHER)];
+    assert_eq!(keys(load("gitlab.url = \"http://g\"", &variable).expect("a variable")).len(), 2);
+    let (bare, unpadded) = (&ONE["whsec_".len()..], &ONE[..ONE.len() - 1]);
+    let long = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g";
+    for wrong in [bare, unpadded, long, "", "whsec_", "WHSEC_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
+    {
+        let faults = with_signing_token(&format!("[{OTHER:?}, {wrong:?}]")).expect_err("a fault");
+        assert_eq!(faults.0.len(), 1, "{faults}");
+        let told = faults.to_string();
+        assert!(told.contains("gitlab.webhook.signing_token must be") && (wrong.len() < 10 || !told.contains(wrong)), "{told}");
+    }
+}
+
+#[test]
+fn a_signing_token_may_stand_in_a_file() {
+    let read = |content: &str| {
+        let dir = written("gitlab = { url = \"https://g\", webhook.signing_token_file = \"s\" }");
+        let file = dir.path().join("s");
+        fs::write(&file, content).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set");
+        from_layers(layers(&dir, &[])).0
+    };
+    let config = read("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").expect("read");
+    assert_eq!(config.gitlab.map(|gitlab| gitlab.webhook_signing_keys.len()), Some(1));
+    let told = read("whsec_hunter2").expect_err("a fault").to_string();
+    assert!(told.contains("gitlab.webhook.signing_token_file must be") && !told.contains("hunter2"), "{told}");
+}
+
 #[test]
 fn a_comma_in_a_secret_is_a_character_like_any_other() {
     let name = "RUNNER_COORDINATOR__GITLAB__WEBHOOK__SECRET_TOKEN";

@@ -25,6 +25,10 @@ use super::{AppState, router};
 
 /// The secret of GitLab's webhook.
 pub(super) const HOOK_SECRET: &str = "a-secret-of-the-webhook-0123456789";
+/// The key that signs GitLab's webhooks, as the configuration has it.
+pub(super) const HOOK_SIGNING_TOKEN: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+/// When the tests' clock stands, in seconds since 1970.
+pub(super) const NOW: i64 = 1_795_000_000;
 /// A token that may look.
 pub(super) const VIEWER: &str = "rca-viewer";
 /// A token that may do everything.
@@ -102,6 +106,11 @@ impl Harness {
 
     /// A daemon with more in its configuration.
     pub(super) fn with(more: &str) -> Self {
+        Self::of(&format!("gitlab.webhook.secret_token = \"{HOOK_SECRET}\""), more)
+    }
+
+    /// A daemon that knows webhooks by this, with more in its configuration.
+    pub(super) fn of(webhook: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let file = path.join("config.toml");
@@ -109,7 +118,7 @@ impl Harness {
             r#"
 data_dir = "{}"
 gitlab.url = "http://gitlab.example.com"
-gitlab.webhook.secret_token = "{HOOK_SECRET}"
+{webhook}
 limits.queue_per_project = 3
 limits.body = "64KiB"
 
@@ -128,7 +137,7 @@ image = "debian:bookworm"
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path.join("queue.db")).expect("a store"));
         let logs = Arc::new(LogStore::new(path.join("logs"), 1 << 20).expect("logs"));
         let security = Arc::new(SecurityManager::open(path, &config).expect("keys"));
-        let clock = Arc::new(TestClock(AtomicI64::new(1_795_000_000)));
+        let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
         let facts = HostFacts {
             id: HostId::from_trusted("box1"),
             arch: Some(Arch::Amd64),

@@ -64,6 +64,10 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
     let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
     let reading = webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?;
     let meaning = meaning_of(&state, reading).await?;
+    if let Meaning::Cancel(job) = &meaning {
+        // Before the delivery is remembered: when this fails, it is not a double that is sent again.
+        cancel(&state, job).await?;
+    }
     let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning) };
     if state.store.record_delivery(delivery, now).await? == Recorded::Duplicate {
         return Ok(Json(Answer::ignored("duplicate")));
@@ -73,10 +77,7 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
             state.manager.ring();
             Answer::accepted()
         }
-        Meaning::Cancel(job) => {
-            cancel(&state, &job).await?;
-            Answer::accepted()
-        }
+        Meaning::Cancel(_) => Answer::accepted(),
         Meaning::LookAgain(reason) => {
             state.manager.nudge();
             Answer::ignored(reason)

@@ -1,9 +1,15 @@
 //! GitLab's bell, with the events as GitLab sends them.
 
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
-use crate::http::harness::{Answer, HOOK_SECRET, Harness, request};
+use crate::domain::{
+    ClassName, Clock as _, CpuMillis, EndReason, GitLabJob, GitLabRef, Job, JobId, JobSpec, JobState, MemoryBytes, Outcome, Requirement, Source, Work,
+};
+use crate::http::harness::{Answer, HOOK_SECRET, HOOK_SIGNING_TOKEN, Harness, NOW, request};
+use crate::store::{NewJob, Submission};
 
 const PENDING: &str = include_str!("../../tests/payloads/pending.json");
 const RUNNING: &str = include_str!("../../tests/payloads/running.json");
@@ -29,11 +35,98 @@ async fn only_a_pending_job_is_a_reason_to_ask() {
     }
 }
 
+/// GitLab's word that a job was cancelled.
+fn canceled(gitlab_id: u64) -> String {
+    json!({ "object_kind": "build", "build_id": gitlab_id, "build_status": "canceled" }).to_string()
+}
+
+/// A job of GitLab that waits here.
+async fn waiting(harness: &Harness, gitlab_id: u64) -> JobId {
+    let url = "http://gitlab.example.com".to_owned();
+    let reference = GitLabRef { url, job_id: gitlab_id, project_id: None, pipeline_id: None, name: None, stage: None, ref_name: None, sha: None };
+    let class = ClassName::from_trusted("default");
+    let requirement = Requirement { class, arch: None, cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), gpus: None, runtime: None };
+    let (timeout, work) = (std::time::Duration::from_secs(3600), Work::GitLab(reference.clone()));
+    let spec = JobSpec { source: Source::GitLab, project: None, requirement, timeout, priority: 0, retries: 0, work };
+    let job = Job::new(JobId::generate(), spec, harness.clock.now());
+    let gitlab = Some(GitLabJob { reference, token: "t".to_owned(), payload: "{}".to_owned() });
+    match harness.store.submit(NewJob { job, gitlab, idempotency: None, queue_limit: 10 }).await.expect("stored") {
+        Submission::Created(job) => job.id,
+        other => panic!("not created: {other:?}"),
+    }
+}
+
 #[tokio::test]
-async fn a_cancelled_job_is_answered_well() {
+async fn a_cancelled_job_that_we_hold_is_cancelled_and_any_other_is_ignored() {
     let harness = Harness::start();
-    let answer = ring(&harness, "1", &RUNNING.replace("\"running\"", "\"canceled\"")).await;
-    assert_eq!((answer.status, &answer.json()["status"]), (StatusCode::OK, &json!("ignored")));
+    let (accepted, ignored) = (json!({ "status": "accepted" }), json!({ "status": "ignored", "reason": "the job was canceled" }));
+    waiting(&harness, 7).await;
+    let (runner, job) = harness.claim().await;
+    harness.run(&runner).await;
+    for (number, unknown) in [8, u64::MAX].into_iter().enumerate() {
+        let answer = ring(&harness, &format!("unknown {number}"), &canceled(unknown)).await;
+        assert_eq!((answer.status, answer.json()), (StatusCode::OK, ignored.clone()));
+    }
+    let stored = async || harness.store.job(&job).await.expect("read").expect("a job");
+    assert_eq!(stored().await.cancel, None);
+    for delivery in ["first", "again"] {
+        let answer = ring(&harness, delivery, &canceled(7)).await;
+        assert_eq!((answer.status, answer.json()), (StatusCode::OK, accepted.clone()), "{delivery}");
+        assert_eq!(stored().await.cancel.map(|cancel| cancel.reason), Some(EndReason::CanceledInGitlab));
+    }
+    assert_eq!(ring(&harness, "again", &canceled(7)).await.json()["reason"], "duplicate");
+    harness.end(&runner, Outcome::Canceled { reason: EndReason::CanceledInGitlab, detail: None }).await;
+    assert!(matches!(stored().await.state, JobState::Ended { .. }));
+    assert_eq!(ring(&harness, "late", &canceled(7)).await.json(), ignored, "it has ended");
+}
+
+/// The headers of a signed delivery, signed now.
+fn signed(id: &str, at: i64, body: &str) -> [(&'static str, String); 4] {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"01234567890123456789012345678901");
+    let signature = BASE64.encode(ring::hmac::sign(&key, format!("{id}.{at}.{body}").as_bytes()));
+    let signature = format!("v1,AAAA v1,{signature}");
+    [
+        ("webhook-id", id.to_owned()),
+        ("webhook-timestamp", at.to_string()),
+        ("webhook-signature", signature),
+        ("x-gitlab-event", "Job Hook".to_owned()),
+    ]
+}
+
+async fn deliver(harness: &Harness, headers: &[(&'static str, String)], body: &str) -> Answer {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    harness.send(request("POST", "/webhook/job", &headers, body.to_owned())).await
+}
+
+#[tokio::test]
+async fn a_signed_event_is_taken_when_its_signature_holds() {
+    let both = format!("gitlab.webhook = {{ signing_token = \"{HOOK_SIGNING_TOKEN}\", secret_token = \"{HOOK_SECRET}\" }}");
+    for webhook in [format!("gitlab.webhook.signing_token = \"{HOOK_SIGNING_TOKEN}\""), both] {
+        let harness = Harness::of(&webhook, "");
+        let good = deliver(&harness, &signed("1", NOW - 299, PENDING), PENDING).await;
+        assert_eq!((good.status, &good.json()["status"]), (StatusCode::OK, &json!("accepted")), "{}", good.text);
+        assert_eq!(deliver(&harness, &signed("1", NOW, PENDING), PENDING).await.json()["reason"], "duplicate");
+        let mut wrong = signed("2", NOW, PENDING).to_vec();
+        wrong.push(("x-gitlab-token", HOOK_SECRET.to_owned()));
+        let (mut renamed, mut old) = (wrong.clone(), signed("2", NOW - 301, PENDING).to_vec());
+        renamed[0].1 = "3".to_owned();
+        old.push(("x-gitlab-token", HOOK_SECRET.to_owned()));
+        for (headers, body) in [(&wrong, RUNNING), (&renamed, PENDING), (&old, PENDING)] {
+            let answer = deliver(&harness, headers, body).await;
+            assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::UNAUTHORIZED, "webhook-unverified"), "{headers:?}");
+        }
+        assert_eq!(deliver(&harness, &wrong, PENDING).await.json()["status"], "accepted", "nothing refused was remembered");
+    }
+}
+
+#[tokio::test]
+async fn an_unsigned_event_needs_the_secret_token_and_is_refused_when_there_is_none() {
+    let only = Harness::of(&format!("gitlab.webhook.signing_token = \"{HOOK_SIGNING_TOKEN}\""), "");
+    assert_eq!(ring(&only, "1", PENDING).await.problem(), "webhook-unverified");
+    let both = format!("gitlab.webhook = {{ signing_token = [\"{HOOK_SIGNING_TOKEN}\"], secret_token = \"{HOOK_SECRET}\" }}");
+    assert_eq!(ring(&Harness::of(&both, ""), "1", PENDING).await.json()["status"], "accepted");
+    let answer = deliver(&Harness::start(), &signed("1", NOW, PENDING), PENDING).await;
+    assert_eq!(answer.problem(), "webhook-unverified", "nobody can check this signature");
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ fn config() -> Config {
 
 fn with_secrets(secrets: &[&str]) -> Config {
     let webhook_secret_tokens = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
-    let gitlab = GitLab { url: "https://gitlab.example.com".into(), webhook_secret_tokens, poll_interval: std::time::Duration::from_secs(15) };
+    let (url, poll_interval) = ("https://gitlab.example.com".into(), std::time::Duration::from_secs(15));
+    let gitlab = GitLab { url, webhook_signing_keys: Vec::new(), webhook_secret_tokens, poll_interval };
     Config { gitlab: Some(gitlab), ..config() }
 }
 
@@ -118,7 +119,7 @@ fn without_api_tokens_nobody_is_known() {
 #[test]
 fn a_webhook_needs_one_of_the_secrets() {
     let (manager, _dir) = manager(&with_secrets(&["old", "new"]));
-    let verify = |token| manager.verify_webhook(WebhookHeaders { token }, b"{}");
+    let verify = |token| manager.verify_webhook(WebhookHeaders { token, ..WebhookHeaders::default() }, b"{}", Timestamp::UNIX_EPOCH);
     assert_eq!(verify(Some(b"old".as_slice())), Ok(()));
     assert_eq!(verify(Some(b"new")), Ok(()));
     assert_eq!(verify(Some(b"new ")), Err(WebhookDenied::WrongToken));
@@ -129,16 +130,17 @@ fn a_webhook_needs_one_of_the_secrets() {
 
 #[test]
 fn a_webhook_is_refused_when_there_is_no_secret() {
-    let headers = WebhookHeaders { token: Some(b"x") };
-    assert_eq!(manager(&with_secrets(&[])).0.verify_webhook(headers, b""), Err(WebhookDenied::NoSecret));
-    assert_eq!(manager(&config()).0.verify_webhook(headers, b""), Err(WebhookDenied::NoGitLab));
+    let headers = WebhookHeaders { token: Some(b"x"), signature: Some(b"v1,x"), ..WebhookHeaders::default() };
+    let verify = |config| manager(&config).0.verify_webhook(headers, b"", Timestamp::UNIX_EPOCH);
+    assert_eq!(verify(with_secrets(&[])), Err(WebhookDenied::NoSecret));
+    assert_eq!(verify(config()), Err(WebhookDenied::NoGitLab));
 }
 
 #[test]
 fn debug_shows_no_secret() {
     let config = with_secrets(&["hunter2"]);
     let (manager, _dir) = manager(&config);
-    let headers = WebhookHeaders { token: Some(b"hunter2") };
+    let headers = WebhookHeaders { token: Some(b"hunter2"), ..WebhookHeaders::default() };
     let token = manager.runner_token(&RunnerId::from_trusted("r1"));
     let shown = format!("{manager:?} {config:?} {headers:?} {token:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("rct-") && !shown.contains("104, 117"), "{shown}");
@@ -244,7 +246,8 @@ proptest! {
     fn a_webhook_passes_exactly_with_a_secret(secrets in proptest::collection::vec("[a-c]{1,3}", 1..4), token in "[a-c]{0,3}") {
         let given: Vec<&str> = secrets.iter().map(String::as_str).collect();
         let (manager, _dir) = manager(&with_secrets(&given));
-        let verified = manager.verify_webhook(WebhookHeaders { token: Some(token.as_bytes()) }, b"");
+        let headers = WebhookHeaders { token: Some(token.as_bytes()), ..WebhookHeaders::default() };
+        let verified = manager.verify_webhook(headers, b"", Timestamp::UNIX_EPOCH);
         prop_assert_eq!(verified.is_ok(), secrets.contains(&token));
     }
 

@@ -9,15 +9,22 @@ use crate::gitlab::{GitLab, JobSpec, Status};
 use crate::harness::{Daemon, PATIENCE, RUNNER, Setup, engine};
 
 const SECRET: &str = "hook-secret-of-the-tests";
+const SIGNING_TOKEN: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+const OLD_SIGNING_TOKEN: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const TOKEN: &str = "glrt-class-token-of-the-tests";
 
 /// A GitLab that containers reach, and a daemon that works for it.
 async fn road(name: &str, class: &str) -> (GitLab, Daemon) {
+    road_with(name, &format!("secret_token = {SECRET:?}"), class).await
+}
+
+/// The same, whose daemon knows webhooks by this.
+async fn road_with(name: &str, webhook: &str, class: &str) -> (GitLab, Daemon) {
     let gitlab = GitLab::start(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).await.expect("a GitLab");
     gitlab.add_runner(TOKEN, &["docker"]);
     let url = gitlab.url();
     let daemon = Setup::new(name)
-        .with(&format!("[gitlab]\nurl = {url:?}\npoll_interval = \"1h\"\n[gitlab.webhook]\nsecret_token = {SECRET:?}"))
+        .with(&format!("[gitlab]\nurl = {url:?}\npoll_interval = \"1h\"\n[gitlab.webhook]\n{webhook}"))
         .with(&format!(
             "[[classes]]\nname = \"gitlab\"\nimage = {RUNNER:?}\npull = \"never\"\ngitlab_token = {TOKEN:?}\ncpus = 0.5\nmemory = \"512MiB\"\n{class}"
         ))
@@ -200,5 +207,29 @@ async fn a_bell_that_is_not_gitlabs_is_refused_and_one_that_is_not_for_us_ignore
         assert!(answer["reason"].is_string(), "{answer}");
     }
     assert_eq!(gitlab.count_requests("POST", "/jobs/request"), asked, "none of them was a reason to ask");
+    daemon.finish().await;
+}
+
+#[tokio::test]
+async fn a_signed_bell_rings_and_ends_a_cancelled_job_and_a_wrongly_signed_one_does_not() {
+    let (gitlab, daemon) = road_with("road-signed", &format!("signing_token = [{OLD_SIGNING_TOKEN:?}, {SIGNING_TOKEN:?}]"), "").await;
+    let id = gitlab.enqueue(job("signed").script(["echo up; sleep 600"]));
+    assert_eq!(gitlab.send_job_event(id).await.status, Some(401), "a secret token does not replace a signature");
+    gitlab.set_signing_token("whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=");
+    assert_eq!(gitlab.send_job_event(id).await.status, Some(401), "signed with another token");
+    gitlab.set_signing_token(SIGNING_TOKEN);
+    let delivery = gitlab.send_job_event(id).await;
+    assert_eq!((delivery.status, delivery.body.contains("accepted")), (Some(200), true), "{delivery:?}");
+    gitlab.wait_for(id, PATIENCE, |job| job.trace.contains("up")).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
+
+    gitlab.cancel(id);
+    gitlab.wait_for(id, PATIENCE, |job| job.status.is_final()).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
+    gitlab.set_signing_token(OLD_SIGNING_TOKEN);
+    let delivery = gitlab.send_job_event(id).await;
+    assert_eq!((delivery.build_status.as_str(), delivery.status), ("canceled", Some(200)), "{delivery:?}");
+    let ours = record(&daemon, id).await;
+    let ours = daemon.ended(ours["id"].as_str().expect("an id")).await;
+    assert_eq!((&ours["state"], &ours["reason"]), (&json!("canceled"), &json!("canceled_in_gitlab")), "{ours}");
+    assert!(!daemon.log().contains("whsec_"), "a secret is in the daemon's log");
     daemon.finish().await;
 }
