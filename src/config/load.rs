@@ -149,7 +149,7 @@ fn host(section: &mut Section<'_>) -> Host {
 fn gitlab(section: &mut Section<'_>) -> Option<GitLab> {
     let url = required(section, "url", values::base_url);
     let (webhook_signing_keys, webhook_secret_tokens) = section.within("webhook", |webhook| {
-        let keys = webhook.secrets_read_by("signing_token", values::signing_key);
+        let keys = webhook.secrets_read_by("signing_token", |field, token| values::signing_key(field, &token));
         (keys, webhook.secrets("secret_token"))
     });
     let poll_interval = section.parsed("poll_interval", duration(SECOND..=HOUR)).unwrap_or(Duration::from_secs(15));

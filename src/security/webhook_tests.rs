@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! Tests of signed webhooks: a published example, the rules one by one, and that nothing changed gets through.
 
 use proptest::prelude::*;
@@ -189,4 +186,3 @@ proptest! {
         prop_assert_eq!(verdict, expected);
     }
 }
->>>>>>> w-sign
