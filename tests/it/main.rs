@@ -11,4 +11,5 @@ mod docker;
 mod gitlab;
 mod gitlab_road;
 mod harness;
+mod pull;
 mod restart;
