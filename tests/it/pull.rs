@@ -122,7 +122,7 @@ impl Registry {
         let file = self.dir.path().join("password");
         std::fs::write(&file, password).expect("a password");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its mode");
-        format!("[[docker.registries]]\nserver = \"{}\"\nusername = \"{USER}\"\npassword_file = {file:?}\n", self.server())
+        format!("[[docker.registries]]\nserver = \"{}\"\nusername = \"{USER}\"\npassword_file = \"{}\"\n", self.server(), file.display())
     }
 
     /// A job that runs from here.
