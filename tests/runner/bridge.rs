@@ -20,12 +20,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::record::{Record, say};
+use super::trace::Trace;
 
 /// Largest body that passes.
 const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// How long the server may be away while a job runs.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often the server may ask for another part of the trace at once.
+const TRACE_TRIES: u32 = 5;
 
 /// Features of the official runner that matter to a server.
 const FEATURES: [&str; 12] = [
@@ -52,12 +56,14 @@ pub(crate) struct Bridge {
     client: reqwest::Client,
     /// What is known about the job.
     record: Arc<Record>,
+    /// Its trace.
+    trace: Arc<Trace>,
 }
 
 impl Bridge {
     /// A bridge to `server`.
     pub(crate) fn new(server: Url, record: Arc<Record>) -> Self {
-        Self { server, client: reqwest::Client::new(), record }
+        Self { server, client: reqwest::Client::new(), record, trace: Arc::default() }
     }
 
     /// Serves on a free local port as one of `tasks`, and gives the address for the crate.
@@ -140,23 +146,32 @@ impl Bridge {
     }
 }
 
-/// Sends a call; one about a job is repeated while the server is away. A part of the trace that the server had taken although its
-/// answer was lost counts as accepted.
-async fn patiently(path: &str, call: reqwest::RequestBuilder) -> Option<(StatusCode, reqwest::Response)> {
+/// Sends a call; one about a job is repeated while the server is away.
+async fn patiently(path: &str, call: &reqwest::RequestBuilder) -> Option<reqwest::Response> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut repeated = false;
     loop {
         let answer = call.try_clone()?.send().await;
         let away = answer.as_ref().map_or(true, |answer| answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS);
         if !away || path.ends_with("/jobs/request") || tokio::time::Instant::now() >= deadline {
-            let answer = answer.ok()?;
-            let taken = repeated && path.ends_with("/trace") && answer.status() == StatusCode::RANGE_NOT_SATISFIABLE;
-            return Some((if taken { StatusCode::ACCEPTED } else { answer.status() }, answer));
+            return answer.ok();
         }
-        repeated = true;
         say("warning", "The server is away; trying again", json!({ "path": path }));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+/// Sends a part of the trace until the server has all of it.
+async fn append(bridge: &Bridge, path: &str, call: reqwest::RequestBuilder) -> Option<(StatusCode, reqwest::Response)> {
+    let mut answer = patiently(path, &call).await?;
+    for _ in 0..TRACE_TRIES {
+        let Some((rest, range)) = bridge.trace.mended(&answer) else { break };
+        if rest.is_empty() {
+            // It had taken the part before, and its answer was lost.
+            return Some((StatusCode::ACCEPTED, answer));
+        }
+        answer = patiently(path, &call.try_clone()?.headers(HeaderMap::from_iter([(header::CONTENT_RANGE, range)])).body(rest)).await?;
+    }
+    Some((answer.status(), answer))
 }
 
 /// Passes one request on and its answer back.
@@ -178,8 +193,14 @@ async fn forward(State(bridge): State<Bridge>, request: Request) -> Response<Bod
         headers.remove(name);
     }
     let target = bridge.target(parts.uri.path_and_query().map_or(path.as_str(), |all| all.as_str()));
-    let call = bridge.client.request(parts.method, target).headers(headers).body(body);
-    let Some((status, answer)) = patiently(&path, call).await else {
+    let call = bridge.client.request(parts.method, target).body(body.clone());
+    let sent = if path.ends_with("/trace") {
+        bridge.trace.keep(&headers, &body);
+        append(&bridge, &path, call.headers(headers)).await
+    } else {
+        patiently(&path, &call.headers(headers)).await.map(|answer| (answer.status(), answer))
+    };
+    let Some((status, answer)) = sent else {
         return refused(StatusCode::BAD_GATEWAY);
     };
     let mut headers = answer.headers().clone();

@@ -18,6 +18,7 @@ mod handler;
 mod options;
 mod record;
 mod script;
+mod trace;
 
 use std::error::Error;
 use std::process::ExitCode;
