@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::say;
-use crate::config::{self, Class, Config};
+use crate::config::{Class, Config, GitLab as GitLabSettings};
 use crate::docker::{DockerDriver, Driver, EngineInfo};
 use crate::domain::ClassName;
 use crate::gitlab::{GitLab, HttpGitLab};
@@ -121,7 +121,7 @@ async fn gitlab(config: &Config, findings: &mut Vec<Finding>) {
 }
 
 /// Nothing when webhooks can be verified, by either kind of token.
-fn webhook_finding(settings: &config::GitLab) -> Option<Finding> {
+fn webhook_finding(settings: &GitLabSettings) -> Option<Finding> {
     let none = settings.webhook_signing_keys.is_empty() && settings.webhook_secret_tokens.is_empty();
     none.then(|| {
         let keys = "gitlab.webhook.signing_token, gitlab.webhook.secret_token";

@@ -270,7 +270,7 @@ fn signing_tokens_are_keys_of_32_bytes_in_gitlabs_form() {
         config.gitlab.iter().flat_map(|gitlab| &gitlab.webhook_signing_keys).map(|key| key.expose_secret().to_vec()).collect()
     };
     let one: Vec<u8> = (0..32).collect();
-    assert_eq!(keys(with_signing_token(&format!("{ONE:?}")).expect("one")), [one.clone()]);
+    assert_eq!(keys(with_signing_token(&format!("{ONE:?}")).expect("one")), std::slice::from_ref(&one));
     assert_eq!(keys(with_signing_token(&format!("[{ONE:?}, {OTHER:?}]")).expect("a list")), [one, b"01234567890123456789012345678901".to_vec()]);
     let variable = [("RUNNER_COORDINATOR__GITLAB__WEBHOOK__SIGNING_TOKEN", &*format!("{ONE},{OTHER}"))];
     assert_eq!(keys(load("gitlab.url = \"http://g\"", &variable).expect("a variable")).len(), 2);

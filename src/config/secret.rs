@@ -23,17 +23,17 @@ impl Section<'_> {
 
     /// One secret or several, from the values under `key` or the files under `key_file`; both are a fault.
     pub(super) fn secrets(&mut self, key: &str) -> Vec<SecretString> {
-        self.secrets_read_by(key, |_, secret| Ok(secret))
+        self.secrets_read_by(key, |_, secret| Ok(secret.clone()))
     }
 
     /// The same, of a form that `read` understands; `read` gets the dotted key that the secret came from, and the secret.
-    pub(super) fn secrets_read_by<T>(&mut self, key: &str, read: impl Fn(&str, SecretString) -> Result<T, FieldFault>) -> Vec<T> {
+    pub(super) fn secrets_read_by<T>(&mut self, key: &str, read: impl Fn(&str, &SecretString) -> Result<T, FieldFault>) -> Vec<T> {
         let (file_key, values, files) = self.secret_texts(key, Self::texts);
         let from_files = files.iter().map(|name| (file_key.as_str(), self.reading().secret_file(name)));
         let from_values = values.into_iter().map(|value| (key, checked(value)));
         let secrets = from_files.chain(from_values).filter_map(|(from, secret)| {
             let secret = secret.map_err(|message| self.fault(from, message)).ok()?;
-            self.note(from, read(&self.field(from), secret))
+            self.note(from, read(&self.field(from), &secret))
         });
         secrets.collect()
     }

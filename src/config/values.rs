@@ -166,7 +166,7 @@ pub(super) fn sha256(field: &str, text: &str) -> Result<[u8; 32], FieldFault> {
 }
 
 /// The key in a signing token of GitLab's webhooks: `whsec_` and the base64 of 32 bytes, the only form that GitLab takes.
-pub(super) fn signing_key(field: &str, token: SecretString) -> Result<SecretSlice<u8>, FieldFault> {
+pub(super) fn signing_key(field: &str, token: &SecretString) -> Result<SecretSlice<u8>, FieldFault> {
     let fault = || FieldFault::new(field, "must be a signing token as GitLab makes it: whsec_ and the base64 of 32 bytes");
     let encoded = token.expose_secret().strip_prefix("whsec_").ok_or_else(fault)?;
     let key = SecretSlice::from(BASE64.decode(encoded).map_err(|_| fault())?);

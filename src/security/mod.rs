@@ -18,6 +18,8 @@ use secrecy::SecretString;
 
 pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
 pub use token::Principal;
+#[cfg(test)]
+pub(crate) use webhook::tests::sign as sign_webhook;
 pub use webhook::{WebhookDenied, WebhookHeaders};
 
 use crate::config::Config;
