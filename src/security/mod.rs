@@ -19,6 +19,8 @@ use secrecy::SecretString;
 pub use env::is_refused;
 pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
 pub use token::Principal;
+#[cfg(test)]
+pub(crate) use webhook::tests::sign as sign_webhook;
 pub use webhook::{WebhookDenied, WebhookHeaders};
 
 use crate::config::Config;

@@ -163,4 +163,4 @@ fn is_one_of(comparer: &Comparer, given: &[u8], expected: &[Fingerprint]) -> boo
 
 #[cfg(test)]
 #[path = "webhook_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -46,7 +46,7 @@ fn signed<'a>(id: &'a str, at: &'a str, signature: &'a str) -> WebhookHeaders<'a
 }
 
 /// What GitLab would send, made without the code under test.
-fn sign(key: &[u8], id: &str, at: &str, body: &[u8]) -> String {
+pub(crate) fn sign(key: &[u8], id: &str, at: &str, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
     format!("v1,{}", BASE64.encode(hmac::sign(&key, &[id.as_bytes(), b".", at.as_bytes(), b".", body].concat())))
 }
