@@ -1,14 +1,13 @@
 //! GitLab's bell, with the events as GitLab sends them.
 
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use crate::domain::{
     ClassName, Clock as _, CpuMillis, EndReason, GitLabJob, GitLabRef, Job, JobId, JobSpec, JobState, MemoryBytes, Outcome, Requirement, Source, Work,
 };
 use crate::http::harness::{Answer, HOOK_SECRET, HOOK_SIGNING_TOKEN, Harness, NOW, request};
+use crate::security::sign_webhook;
 use crate::store::{NewJob, Submission};
 
 const PENDING: &str = include_str!("../../tests/payloads/pending.json");
@@ -82,8 +81,8 @@ async fn a_cancelled_job_that_we_hold_is_cancelled_and_any_other_is_ignored() {
 
 /// The headers of a signed delivery, signed now.
 fn signed(id: &str, at: i64, body: &str) -> [(&'static str, String); 4] {
-    let signature = BASE64.encode(crate::security::hmac_sha256(b"01234567890123456789012345678901", format!("{id}.{at}.{body}").as_bytes()));
-    let signature = format!("v1,AAAA v1,{signature}");
+    let signature = sign_webhook(b"01234567890123456789012345678901", id, &at.to_string(), body.as_bytes());
+    let signature = format!("v1,AAAA {signature}");
     [
         ("webhook-id", id.to_owned()),
         ("webhook-timestamp", at.to_string()),

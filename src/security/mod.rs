@@ -150,12 +150,6 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// HMAC-SHA256, for tests elsewhere that play a sender who signs.
-#[cfg(test)]
-pub(crate) fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
-    ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), message).as_ref().to_vec()
-}
-
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
