@@ -19,7 +19,8 @@ enum Finding {
 
 /// Examines everything, prints what was found, and fails when something is bad.
 pub(super) async fn run(config: &Config) -> ExitCode {
-    let mut findings = vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir)];
+    let mut findings =
+        vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk(&config.data_dir)];
     let engine = engine(config, &mut findings).await;
     classes(config, engine.as_ref(), &mut findings);
     gitlab(config, &mut findings).await;
@@ -39,6 +40,19 @@ fn data_dir(path: &Path) -> Finding {
     match written {
         Ok(()) => Finding::Good(format!("data_dir: {} can be written", path.display())),
         Err(error) => Finding::Bad(format!("data_dir: {} cannot be written: {error}", path.display())),
+    }
+}
+
+/// Room for the queue and the logs. Below a gibibyte one job's log and a busy day fill the disk.
+fn disk(path: &Path) -> Finding {
+    const LEAST_MIB: u64 = 1024;
+    match rustix::fs::statvfs(path) {
+        Ok(about) => {
+            let free = about.f_bavail.saturating_mul(about.f_frsize) >> 20;
+            let text = format!("disk: {free} MiB are free below {}", path.display());
+            if free < LEAST_MIB { Finding::Bad(format!("{text}; {LEAST_MIB} MiB are the least")) } else { Finding::Good(text) }
+        }
+        Err(error) => Finding::Bad(format!("disk: {} cannot be looked at: {error}", path.display())),
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Deps {
 pub(super) struct Shared {
     pub(super) deps: Deps,
     pub(super) observer: Observer,
-    /// Containers that may be created and started at once: more than twice the cores only makes each slower (`facts/docker.md`, section 6).
+    /// Containers that may be created and started at once: more than twice the cores only makes each slower, as measured on two cores.
     pub(super) starts: Semaphore,
     pub(super) followers: Followers,
     pub(super) intake: Board,

@@ -3,7 +3,7 @@
 //! Pure: a start-up, a nudge, a timer and a container's death all come here with the same inputs and get the same answer, so a
 //! restart is not a special case. `None` is "nothing now". The manager carries the answer out.
 //!
-//! The rules of `facts` about engines that this obeys: nothing is started twice (a start whose answer was lost is ended, not
+//! The rules about engines that this obeys: nothing is started twice (a start whose answer was lost is ended, not
 //! repeated); a runner's share of the machine is free only when the engine no longer lists its container; an engine that cannot be
 //! seen proves nothing, so nobody is declared lost while it is down.
 
