@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::harness::{BUSYBOX, Daemon, PATIENCE, Setup, client, engine, free_port, pause};
@@ -232,28 +232,40 @@ async fn a_registry_that_comes_back_in_time_is_asked_again() {
     daemon.finish().await;
 }
 
-#[tokio::test]
-async fn a_cancelled_job_does_not_wait_for_a_registry_that_never_answers() {
-    let registry = Registry::down();
-    let listener = TcpListener::bind(registry.server()).await.expect("a port");
-    let daemon = Setup::new("pull-hangs").with(&registry.login(PASSWORD)).start().await;
-    let id = daemon.submit(registry.job()).await;
+/// Waits until the engine asks here. The connection stays open, without an answer, as long as the value lives.
+async fn asked(listener: &TcpListener) -> TcpStream {
     let accepted = tokio::time::timeout(PATIENCE, async {
         let (mut stream, _) = listener.accept().await.expect("a connection");
-        let said = stream.read_u8().await.expect("the engine says something");
-        (stream, said)
+        stream.read_u8().await.expect("the engine says something");
+        stream
     });
-    let connection = accepted.await.expect("the engine comes");
+    accepted.await.expect("the engine comes")
+}
+
+#[tokio::test]
+async fn neither_a_stop_nor_a_cancelled_job_waits_for_a_registry_that_never_answers() {
+    let registry = Registry::down();
+    let listener = TcpListener::bind(registry.server()).await.expect("a port");
+    let mut daemon = Setup::new("pull-hangs").with(&registry.login(PASSWORD)).start().await;
+    let id = daemon.submit(registry.job()).await;
+    let first = asked(&listener).await;
     assert_eq!(daemon.job(&id).await["state"], "starting", "it fetches");
 
-    let asked = Instant::now();
+    // The engine itself gives up on such a registry after 15 seconds at the earliest.
+    let begun = Instant::now();
+    let status = daemon.terminate().await;
+    assert!(status.success() && begun.elapsed().as_secs() < 10, "it ended with {status} after {:?}:\n{}", begun.elapsed(), daemon.log());
+    daemon.start().await;
+    let second = asked(&listener).await;
+    assert_eq!(daemon.job(&id).await["attempt"], 1, "the same attempt goes on");
+
+    let begun = Instant::now();
     let (status, _) = daemon.request(Method::DELETE, &format!("/jobs/{id}"), None).await;
     assert_eq!(status, StatusCode::ACCEPTED);
     let job = daemon.ended(&id).await;
     assert_eq!((&job["state"], &job["reason"], &job["attempt"]), (&json!("canceled"), &json!("canceled_by_user"), &json!(1)), "{job}");
     daemon.finish().await;
-    // The engine itself gives up on such a registry after 15 seconds at the earliest.
-    assert!(asked.elapsed().as_secs() < 10, "it took {:?}", asked.elapsed());
-    drop((listener, connection));
+    assert!(begun.elapsed().as_secs() < 10, "it took {:?}", begun.elapsed());
+    drop((listener, first, second));
     assert_eq!(registry.images(), "");
 }
