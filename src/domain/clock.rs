@@ -1,6 +1,8 @@
 //! The clock as a seam, so that tests decide what time it is.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 /// Tells the wall-clock time. Decisions take the time as a value; only the outer rooms ask a clock.
 pub trait Clock: Send + Sync + std::fmt::Debug {
@@ -18,6 +20,12 @@ impl Clock for SystemClock {
         let now = Timestamp::now();
         truncate_to_millis(now)
     }
+}
+
+/// Whether at least `limit` lies between `since` and `now`.
+#[must_use]
+pub fn has_passed(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
+    now.duration_since(since) >= SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX)
 }
 
 /// Cuts a time to whole milliseconds.

@@ -25,3 +25,16 @@ impl fmt::Display for FieldFault {
 }
 
 impl std::error::Error for FieldFault {}
+
+/// An error with its causes in one line, each once: what a log line or a record shows.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -204,6 +204,18 @@ impl Job {
         matches!(self.state, JobState::Ended { .. })
     }
 
+    /// Whether its latest attempt goes on.
+    #[must_use]
+    pub fn has_open_attempt(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none())
+    }
+
+    /// Whether it is a command, which runs as soon as its container does; a job of GitLab runs only once the broker handed it over.
+    #[must_use]
+    pub fn is_command(&self) -> bool {
+        matches!(self.spec.work, Work::Command(_))
+    }
+
     /// Notes that somebody wants the job to end. A waiting job ends at once; nothing can start it afterwards.
     pub fn cancel(&mut self, reason: EndReason, now: Timestamp) -> CancelEffect {
         if self.has_ended() {

@@ -23,7 +23,7 @@ pub use amount::{CpuMillis, MemoryBytes};
 pub use arch::{Arch, GpuVendor};
 pub use clock::{Clock, SystemClock};
 pub use event::{Event, EventKind};
-pub use fault::FieldFault;
+pub use fault::{FieldFault, chain};
 pub use gitlab::{GitLabJob, GitLabRef};
 pub use host::{Gpu, GpuHealth, HostFacts};
 pub use ids::{ClassName, GpuId, HostId, JobId, ProjectName, RequirementId, RunnerId};

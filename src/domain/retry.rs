@@ -18,6 +18,12 @@ pub struct RetryPolicy {
     pub backoff_max: Duration,
 }
 
+/// A wait that doubles with each failure before it, up to `longest`.
+#[must_use]
+pub fn doubled(first: Duration, failures: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(longest)
+}
+
 /// What follows an attempt's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -49,7 +55,6 @@ impl RetryPolicy {
     }
 
     fn later(&self, now: Timestamp, failures: u32) -> Timestamp {
-        let doubled = self.backoff.saturating_mul(2_u32.saturating_pow(failures.min(16)));
-        now.checked_add(doubled.min(self.backoff_max)).unwrap_or(now)
+        now.checked_add(doubled(self.backoff, failures, self.backoff_max)).unwrap_or(now)
     }
 }

@@ -82,6 +82,18 @@ impl Aggregate {
         Self { runner, job }
     }
 
+    /// Whether the runner's job has an attempt that goes on.
+    #[must_use]
+    pub fn has_open_attempt(&self) -> bool {
+        self.job.as_ref().is_some_and(Job::has_open_attempt)
+    }
+
+    /// Whether the runner has a command to run.
+    #[must_use]
+    pub fn runs_command(&self) -> bool {
+        self.job.as_ref().is_some_and(Job::is_command)
+    }
+
     /// Binds a waiting job to a runner: the next attempt begins.
     ///
     /// # Errors
@@ -169,7 +181,7 @@ impl Aggregate {
             RunnerState::Busy | RunnerState::Idle => return Ok(Vec::new()),
             _ => return Err(self.refused("started")),
         }
-        let Some(job) = self.job.as_mut().filter(|job| job.runs_with_its_container()) else {
+        let Some(job) = self.job.as_mut().filter(|job| job.is_command()) else {
             return Ok(vec![EventKind::ContainerStarted]);
         };
         job.begin(now);
@@ -242,7 +254,7 @@ impl Aggregate {
     }
 
     fn on_exited(&mut self, now: Timestamp) -> Result<Vec<EventKind>, Refused> {
-        if self.job.as_ref().is_some_and(|job| job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none())) {
+        if self.has_open_attempt() {
             return Err(self.refused("exited"));
         }
         match self.runner.state {
@@ -262,7 +274,7 @@ impl Aggregate {
             RunnerState::Lost { reason } => Some(reason),
             RunnerState::Starting { .. } | RunnerState::Idle | RunnerState::Busy => return Err(self.refused("removed")),
         };
-        if self.job.as_ref().is_some_and(|job| job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none())) {
+        if self.has_open_attempt() {
             return Err(self.refused("removed"));
         }
         self.enter(RunnerState::Gone { reason }, now);
@@ -271,11 +283,6 @@ impl Aggregate {
 }
 
 impl Job {
-    /// A command runs as soon as its container does; a job of GitLab only once the broker handed it over.
-    fn runs_with_its_container(&self) -> bool {
-        matches!(self.spec.work, super::job::Work::Command(_))
-    }
-
     fn begin(&mut self, now: Timestamp) {
         if matches!(self.state, JobState::Starting) {
             self.state = JobState::Running;

@@ -1,14 +1,12 @@
 //! What a request is answered when it cannot be served: RFC 9457 problems, made in this one place so that every cause has one status and
 //! one stable `type`, and nothing of our inside gets out.
 
-use std::error::Error as _;
-
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::config::Role;
-use crate::domain::FieldFault;
+use crate::domain::{FieldFault, chain};
 use crate::platform::Unfit;
 use crate::store::StoreError;
 
@@ -295,18 +293,6 @@ impl From<FieldFault> for Problem {
 
 fn wire_faults(faults: Vec<FieldFault>) -> Vec<WireFault> {
     faults.into_iter().map(|fault| WireFault { field: fault.field, message: fault.message }).collect()
-}
-
-/// The error with all its causes, for the log.
-fn chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// What a machine lacks, by the field that asks for it.

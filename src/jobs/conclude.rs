@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::broker::{KnownEnd, ReportResult};
 use super::deps::{OpError, Shared};
+use crate::domain::clock::has_passed;
 use crate::domain::job::CancelEffect;
 use crate::domain::retry::Next;
 use crate::domain::{Aggregate, EndReason, GitLabJob, Job, JobId, Outcome, RunnerId, Source, Step};
@@ -63,8 +64,7 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut ou
     };
     let retry = shared.retry_policy();
     let ends = retry.next(&job, &outcome, deps.clock.now()) == Next::End;
-    let open = job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none());
-    if job.spec.source == Source::GitLab && ends && open {
+    if job.spec.source == Source::GitLab && ends && job.has_open_attempt() {
         match deps.broker.report_end(&job, &outcome).await {
             ReportResult::Told | ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) => {}
             ReportResult::GitLabAlreadyKnew(KnownEnd::Succeeded) => outcome = Outcome::Succeeded,
@@ -93,7 +93,7 @@ impl Untold {
     /// Whether GitLab's silence about this runner's job is still to be waited out.
     fn is_patient(&self, runner: &RunnerId, now: Timestamp) -> bool {
         let since = *self.lock().entry(runner.clone()).or_insert(now);
-        now.duration_since(since) < jiff::SignedDuration::try_from(REPORT_PATIENCE).unwrap_or(jiff::SignedDuration::ZERO)
+        !has_passed(since, REPORT_PATIENCE, now)
     }
 
     /// Forgets runners that are gone, so that nothing grows.

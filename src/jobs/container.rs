@@ -17,7 +17,7 @@ pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, stop_grace: 
     let mount = |path: &str, size| TmpfsMount { path: path.to_owned(), size, exec: Exec::Allowed };
     // A job may ask for less memory than the class's `/tmp` could hold; what it holds counts as memory all the same.
     let mut tmpfs = vec![mount("/tmp", class.tmp_size.min(placement.memory))];
-    if !is_command(aggregate) {
+    if !aggregate.runs_command() {
         // The work tree and the cache live in memory too; the container's memory limit bounds them.
         tmpfs.extend(["/builds", "/cache"].map(|path| mount(path, placement.memory)));
     }
@@ -58,7 +58,7 @@ pub(super) fn container_plan(
     }
     if let (Some(url), Some(_)) = (broker_url, &network) {
         let token = shared.deps.security.runner_token(&runner.id).expose_secret().to_owned();
-        if !is_command(aggregate) {
+        if !aggregate.runs_command() {
             env.insert("CI_SERVER_URL".to_owned(), url.clone());
             env.insert("CI_SERVER_TOKEN".to_owned(), token.clone());
             env.insert("RUNNER_NAME".to_owned(), runner.container_name());
@@ -78,16 +78,12 @@ pub(super) fn container_plan(
         },
         image,
         command,
-        entrypoint: is_command(aggregate).then(Vec::new),
+        entrypoint: aggregate.runs_command().then(Vec::new),
         env,
         devices: runner.placement.devices.clone(),
         network,
         workdir: None,
     }
-}
-
-fn is_command(aggregate: &Aggregate) -> bool {
-    aggregate.job.as_ref().is_some_and(|job| matches!(job.spec.work, Work::Command(_)))
 }
 
 /// The official runner's command for one job; URL and token come by the environment, where the process list does not show them.

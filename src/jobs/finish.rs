@@ -9,9 +9,8 @@ use tracing::{info, warn};
 use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::follow::follow;
-use super::launch::is_starting;
 use crate::docker::{ContainerFacts, Continuity, judge};
-use crate::domain::{Aggregate, Disposition, EndReason, Failure, Outcome, RunnerState, Source, Step};
+use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, RunnerState, Source, Step};
 use crate::store::StoreError;
 use crate::store::log::{LogStream, LogWriter};
 
@@ -36,8 +35,7 @@ pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
         return Err(OpError::NotYet("the container runs after all"));
     }
-    let open = aggregate.job.as_ref().is_some_and(|job| job.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none()));
-    if open {
+    if aggregate.has_open_attempt() {
         let outcome = outcome(shared, aggregate, facts.as_ref());
         let log = match aggregate.job.as_ref().map(|job| job.spec.source) {
             Some(Source::Api) => last_lines(shared, aggregate, facts.as_ref(), &outcome).await?,
@@ -84,7 +82,11 @@ fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts
         Some(Source::Api) => judge(facts, continuity(runner.engine_epoch, shared.observer.epoch())),
         Some(Source::GitLab) | None => {
             let code = facts.exit_code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
-            let when = if is_starting(aggregate) { "before it took its job" } else { "before it told how its job went" };
+            let when = if matches!(aggregate.job.as_ref().map(|job| &job.state), Some(JobState::Starting)) {
+                "before it took its job"
+            } else {
+                "before it told how its job went"
+            };
             if facts.oom_killed == Some(true) && facts.exit_code == Some(137) {
                 let detail = Some("the runner or its job used more memory than it was given".to_owned());
                 return Outcome::Failed(Failure { reason: EndReason::OutOfMemory, exit_code: None, detail, disposition: Disposition::Job });

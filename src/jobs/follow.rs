@@ -10,9 +10,8 @@ use futures_util::StreamExt as _;
 use tracing::warn;
 
 use super::deps::{Follower, Shared};
-use super::observer::chain;
 use crate::docker::{ContainerState, DriverError, LogRecord, LogStream};
-use crate::domain::Aggregate;
+use crate::domain::{Aggregate, chain};
 use crate::store::log::{self, LogWriter};
 
 /// Wait before a broken stream is opened again.
@@ -63,9 +62,7 @@ async fn keep(shared: &Shared, writer: &mut LogWriter, container: &str) {
 
 async fn still_runs(shared: &Shared, container: &str) -> bool {
     match shared.deps.driver.inspect(container).await {
-        Ok(Some(facts)) => {
-            matches!(facts.state, ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting | ContainerState::Unknown(_))
-        }
+        Ok(Some(facts)) => facts.state.is_up() || matches!(facts.state, ContainerState::Unknown(_)),
         Ok(None) => false,
         Err(_) => true,
     }

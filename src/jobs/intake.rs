@@ -10,9 +10,9 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_requirement};
-use super::observer::chain;
 use crate::config::Class;
-use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Source, Work};
+use crate::domain::retry::doubled;
+use crate::domain::{Arch, Job, JobId, JobSpec, ProjectName, Source, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
@@ -55,11 +55,10 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
                     let _ = tokio::time::timeout(wait, bell.changed()).await;
                 }
             }
-            let room = status.wait_for(|status| status.askable.contains(&class.name));
-            if status_is_full(&deps.handle.status(), &class.name) {
+            if !status.borrow().askable.contains(&class.name) {
                 shared.intake.post(&class.name, |state| state.state = "full");
             }
-            let _ = room.await;
+            let _ = status.wait_for(|status| status.askable.contains(&class.name)).await;
         };
         // Everything in `rest` only waits.
         tokio::select! {
@@ -69,10 +68,6 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
         bell.mark_unchanged();
         pause = ask(shared, class, token, gitlab, poll, &mut failures).await;
     }
-}
-
-fn status_is_full(status: &super::handle::Status, class: &ClassName) -> bool {
-    !status.askable.contains(class)
 }
 
 async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: &Arc<dyn GitLab>, poll: Duration, failures: &mut u32) -> Pause {
@@ -108,7 +103,6 @@ async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: 
 }
 
 fn judge(error: &GitLabError, failures: u32) -> (&'static str, Duration) {
-    let doubled = BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16))).min(BACKOFF_MAX);
     match error {
         GitLabError::TooMany { retry_after, .. } => ("limited", (*retry_after).max(BACKOFF)),
         GitLabError::Denied { .. } => ("denied", DENIED),
@@ -116,7 +110,7 @@ fn judge(error: &GitLabError, failures: u32) -> (&'static str, Duration) {
         | GitLabError::Deadline { .. }
         | GitLabError::Conflict
         | GitLabError::Server { .. }
-        | GitLabError::Protocol { .. } => ("failing", jittered(doubled)),
+        | GitLabError::Protocol { .. } => ("failing", jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX))),
     }
 }
 

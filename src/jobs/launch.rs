@@ -11,10 +11,9 @@ use super::conclude::conclude;
 use super::container::{container_plan, profile_request};
 use super::deps::{OpError, Shared};
 use super::follow::follow;
-use super::observer::chain;
 use crate::config::{Class, Network, Pull};
 use crate::docker::{DriverError, ResolvedImage};
-use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, JobState, Outcome, Step, Work};
+use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, Outcome, Step, Work, chain};
 use crate::security::SecurityManager;
 use crate::store::StoreError;
 
@@ -42,7 +41,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Network::Isolated => Some(shared.deps.driver.ensure_network().await?.id),
     };
     let broker_url = shared.deps.broker_url.borrow().clone();
-    if broker_url.is_none() && needs_broker(&aggregate) {
+    if broker_url.is_none() && !aggregate.runs_command() {
         return Err(OpError::NotYet("the broker does not listen yet"));
     }
     let profile = match SecurityManager::harden(profile_request(&aggregate, class, shared.deps.config.limits.stop_grace)) {
@@ -78,7 +77,7 @@ async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) ->
     if let Err(error) = deps.driver.start(&container).await {
         return start_failed(shared, &aggregate, error).await;
     }
-    if aggregate.job.as_ref().is_some_and(|job| matches!(job.spec.work, Work::Command(_))) {
+    if aggregate.runs_command() {
         match deps.store.apply(&runner, Step::Started, deps.clock.now()).await {
             Ok(_) | Err(StoreError::Refused(_)) => {}
             Err(error) => return Err(error.into()),
@@ -88,10 +87,6 @@ async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) ->
         deps.store.note(&runner, EventKind::ContainerStarted, deps.clock.now()).await?;
     }
     Ok(())
-}
-
-fn needs_broker(aggregate: &Aggregate) -> bool {
-    aggregate.job.as_ref().is_none_or(|job| matches!(job.spec.work, Work::GitLab(_)))
 }
 
 /// What the engine refused ends the attempt. When its answer was lost, what it did is not known: a create is repeated, and after a start the
@@ -160,9 +155,4 @@ async fn pull(shared: &Arc<Shared>, aggregate: &Aggregate, wanted: &ImageRef, ar
             Err(Stopped::Attempt(Outcome::Failed(Failure { reason: EndReason::ImageUnavailable, exit_code: None, detail, disposition })))
         }
     }
-}
-
-/// Whether the attempt's job still waits for its container.
-pub(super) fn is_starting(aggregate: &Aggregate) -> bool {
-    aggregate.job.as_ref().is_some_and(|job| matches!(job.state, JobState::Starting))
 }

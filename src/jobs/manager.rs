@@ -21,14 +21,14 @@ use super::deps::{Deps, Followers, Shared};
 use super::follow::follow;
 use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
 use super::hearing::{Broker, Hearing};
-use super::observer::{EngineSight, EngineView, Observer, chain};
+use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
 use super::reconcile::{Action, InFlight, Seen, Sight, decide};
 use super::vitals::Vitals;
 use super::{plan, publish};
 use crate::docker::ContainerState;
-use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerState, Source, Step};
+use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerState, Step, chain};
 use crate::store::{Store, StoreError};
 
 /// Longest time between two passes.
@@ -235,9 +235,8 @@ impl JobManager {
     }
 
     fn ensure_follower(&self, aggregate: &Aggregate) {
-        let command = aggregate.job.as_ref().is_some_and(|job| job.spec.source == Source::Api);
         let up = matches!(aggregate.runner.state, RunnerState::Starting { start_sent: Some(_) } | RunnerState::Busy | RunnerState::Stopping { .. });
-        if command && up {
+        if aggregate.runs_command() && up {
             let (runner, name) = (&aggregate.runner.id, aggregate.runner.container_name());
             self.shared.followers.ensure(runner, || follow(&self.shared, aggregate, name));
         }

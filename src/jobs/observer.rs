@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::handle::Wake;
 use crate::docker::{ContainerFacts, Driver, EngineInfo};
-use crate::domain::{Clock, RunnerId};
+use crate::domain::{Clock, RunnerId, chain};
 
 /// How long a view may get old without any event.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -231,16 +231,4 @@ impl Observer {
             }
         }
     }
-}
-
-/// An error with its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

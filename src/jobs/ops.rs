@@ -11,10 +11,11 @@ use tracing::{error, warn};
 use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::handle::{OpResult, Wake};
-use super::observer::chain;
 use super::reconcile::{Action, InFlight};
 use super::{finish, launch};
-use crate::domain::{Aggregate, EndReason, Outcome, RunnerId};
+use crate::domain::clock::has_passed;
+use crate::domain::retry::doubled;
+use crate::domain::{Aggregate, EndReason, Outcome, RunnerId, chain};
 
 /// First wait after an operation failed; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -74,7 +75,7 @@ impl Operations {
         operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
         operation.cancel = shared.deps.stop.child_token();
         operation.not_before = None;
-        let hopeless = operation.failing_since.is_some_and(|since| now.duration_since(since) > patience(shared));
+        let hopeless = operation.failing_since.is_some_and(|since| has_passed(since, shared.deps.config.limits.start_timeout, now));
         let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
         shared.deps.tracker.clone().spawn(async move {
             let mut done = Done { shared: &shared, runner: Some(id), result: OpResult::Failure };
@@ -104,7 +105,7 @@ impl Operations {
             OpResult::Success => (0, None),
             OpResult::Failure => (operation.failures.saturating_add(1), operation.failing_since.or(Some(now))),
         };
-        let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(operation.failures.min(16))).min(BACKOFF_MAX);
+        let wait = doubled(BACKOFF, operation.failures, BACKOFF_MAX);
         operation.not_before = (result == OpResult::Failure).then(|| now.checked_add(wait).unwrap_or(now));
     }
 }
@@ -113,11 +114,6 @@ impl Operation {
     fn idle() -> Self {
         Self { kind: InFlight::Nothing, cancel: CancellationToken::new(), after: 0, failures: 0, failing_since: None, not_before: None }
     }
-}
-
-/// How long launching may fail before the attempt ends.
-fn patience(shared: &Shared) -> jiff::SignedDuration {
-    jiff::SignedDuration::try_from(shared.deps.config.limits.start_timeout).unwrap_or(jiff::SignedDuration::MAX)
 }
 
 async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, cancel: &CancellationToken) -> Result<(), OpError> {

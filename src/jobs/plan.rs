@@ -9,6 +9,7 @@ use super::deps::{Shared, class_named, class_requirement};
 use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
+use crate::domain::retry::doubled;
 use crate::domain::{Aggregate, ClassName, HostFacts, Placement, Runner, RunnerId, RunnerOrigin, RunnerState};
 use crate::platform::Ledger;
 use crate::store::{Candidate, StoreError};
@@ -50,7 +51,7 @@ impl Restarts {
                 RunnerState::Stopping { reason } if without_work && reason == Some(crate::domain::EndReason::RunnerTerminated) => {}
                 RunnerState::Stopping { .. } | RunnerState::Lost { .. } if without_work && self.seen.insert(runner.id.clone()) => {
                     let restart = self.by_class.entry(runner.class.clone()).or_default();
-                    let wait = REPLACE_AFTER.saturating_mul(2_u32.saturating_pow(restart.deaths.min(16))).min(REPLACE_AFTER_MAX);
+                    let wait = doubled(REPLACE_AFTER, restart.deaths, REPLACE_AFTER_MAX);
                     restart.deaths = restart.deaths.saturating_add(1);
                     restart.not_before = now.checked_add(wait).ok();
                     restart.owed += u32::from(runner.origin == RunnerOrigin::Request);
@@ -87,17 +88,32 @@ pub(super) async fn plan(
     now: Timestamp,
 ) -> Result<Plan, StoreError> {
     let facts = shared.deps.platform.facts();
-    let mut launch = Vec::new();
+    let mut room = Room { ledger: ledger(&facts, &open), launch: Vec::new() };
     let up = matches!(view.sight, EngineSight::Up { .. });
     restarts.observe(&open, now);
     if up {
         assign_warm(shared, &mut open, view, now).await?;
-        launch.extend(claim(shared, &facts, &mut open, now).await?);
-        launch.extend(keep_warm(shared, restarts, &facts, &mut open, now).await?);
+        claim(shared, &mut room, now).await?;
+        keep_warm(shared, restarts, &open, &mut room, now).await?;
     }
-    let askable = if up { askable(shared, &facts, &open).await? } else { HashSet::new() };
-    let numbers = Planned::new(&facts, &open, askable);
+    let askable = if up { askable(shared, &room.ledger, &open).await? } else { HashSet::new() };
+    let (used, launch) = (room.ledger.used(), room.launch);
+    open.extend(launch.iter().cloned());
+    let numbers = Planned::new(used, &open, askable);
     Ok(Plan { launch, open: open.into_iter().map(|aggregate| aggregate.runner.id).collect(), numbers })
+}
+
+/// What is left of the machine in this pass, and the runners that took the rest.
+struct Room<'f> {
+    ledger: Ledger<'f>,
+    launch: Vec<Aggregate>,
+}
+
+impl Room<'_> {
+    fn take(&mut self, aggregate: Aggregate) {
+        self.ledger.reserve(&aggregate.runner.class, &aggregate.runner.placement);
+        self.launch.push(aggregate);
+    }
 }
 
 /// Gives waiting jobs of GitLab to runners that wait at the broker.
@@ -118,40 +134,30 @@ async fn assign_warm(shared: &Shared, open: &mut [Aggregate], view: &EngineView,
     Ok(())
 }
 
-async fn claim(shared: &Shared, facts: &HostFacts, open: &mut Vec<Aggregate>, now: Timestamp) -> Result<Vec<Aggregate>, StoreError> {
+async fn claim(shared: &Shared, room: &mut Room<'_>, now: Timestamp) -> Result<(), StoreError> {
     let deps = &shared.deps;
-    let mut launch = Vec::new();
     for _ in 0..CLAIMS_PER_PASS {
-        let ledger = ledger(facts, open);
         let mut candidates = Vec::new();
         for waiting in deps.store.waiting().await? {
             // A class that was taken out of the configuration still has its jobs claimed, so that they end with that reason.
             let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
-            if let Ok(placement) = ledger.fit(&waiting.requirement, limit) {
+            if let Ok(placement) = room.ledger.fit(&waiting.requirement, limit) {
                 let runner = new_runner(shared, waiting.requirement.class, RunnerOrigin::Job, placement, now);
                 candidates.push(Candidate { requirement: waiting.id, runner });
             }
         }
         if candidates.is_empty() {
-            return Ok(launch);
+            return Ok(());
         }
-        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(launch) };
-        open.push(claimed.clone());
-        launch.push(claimed);
+        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(()) };
+        room.take(claimed);
     }
     deps.handle.nudge();
-    Ok(launch)
+    Ok(())
 }
 
 /// Plans runners up to each class's `warm`, and those that are owed for one that was asked for and died.
-async fn keep_warm(
-    shared: &Shared,
-    restarts: &mut Restarts,
-    facts: &HostFacts,
-    open: &mut Vec<Aggregate>,
-    now: Timestamp,
-) -> Result<Vec<Aggregate>, StoreError> {
-    let mut launch = Vec::new();
+async fn keep_warm(shared: &Shared, restarts: &mut Restarts, open: &[Aggregate], room: &mut Room<'_>, now: Timestamp) -> Result<(), StoreError> {
     for class in shared.deps.config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
         let restart = restarts.by_class.entry(class.name.clone()).or_default();
         if restart.not_before.is_some_and(|not_before| not_before > now) {
@@ -159,35 +165,27 @@ async fn keep_warm(
         }
         let waiting = |origin| open.iter().filter(|aggregate| waits(&aggregate.runner, &class.name) && aggregate.runner.origin == origin).count();
         let missing = class.warm.saturating_sub(u32::try_from(waiting(RunnerOrigin::Pool)).unwrap_or(u32::MAX));
-        let owed = std::mem::take(&mut restart.owed);
-        let deaths = restart.deaths;
-        let origins = std::iter::repeat_n(RunnerOrigin::Request, usize::try_from(owed).unwrap_or(0))
+        let origins = std::iter::repeat_n(RunnerOrigin::Request, usize::try_from(restart.owed).unwrap_or(0))
             .chain(std::iter::repeat_n(RunnerOrigin::Pool, usize::try_from(missing).unwrap_or(0)));
-        let mut unmet = 0;
         for origin in origins {
-            let Ok(placement) = ledger(facts, open).fit(&class_requirement(class), class.max_runners) else {
-                unmet += u32::from(origin == RunnerOrigin::Request);
-                continue;
-            };
-            let runner = Runner { restarts: deaths, ..new_runner(shared, class.name.clone(), origin, placement, now) };
+            // All of a class need the same, so where one does not fit, none does.
+            let Ok(placement) = room.ledger.fit(&class_requirement(class), class.max_runners) else { break };
+            let runner = Runner { restarts: restart.deaths, ..new_runner(shared, class.name.clone(), origin, placement, now) };
             shared.deps.store.plan_runner(&runner).await?;
-            let aggregate = Aggregate::new(runner, None);
-            open.push(aggregate.clone());
-            launch.push(aggregate);
+            restart.owed -= u32::from(origin == RunnerOrigin::Request);
+            room.take(Aggregate::new(runner, None));
         }
-        restart.owed += unmet;
     }
-    Ok(launch)
+    Ok(())
 }
 
 /// Classes for which there is room or a waiting runner, and of whose jobs none waits here already.
-async fn askable(shared: &Shared, facts: &HostFacts, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
+async fn askable(shared: &Shared, ledger: &Ledger<'_>, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
     let deps = &shared.deps;
     if deps.gitlab.is_none() {
         return Ok(HashSet::new());
     }
     let waiting: HashSet<ClassName> = deps.store.waiting().await?.into_iter().map(|waiting| waiting.requirement.class).collect();
-    let ledger = ledger(facts, open);
     let room = |class: &crate::config::Class| {
         let idle = open.iter().any(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.class == class.name);
         idle || ledger.fit(&class_requirement(class), class.max_runners).is_ok()

@@ -8,7 +8,6 @@ use super::deps::Shared;
 use super::handle::{EngineState, Status};
 use super::observer::EngineSight;
 use crate::domain::{Aggregate, ClassName, CpuMillis, GpuId, HostFacts, MemoryBytes};
-use crate::platform::Ledger;
 
 /// Before the first pass.
 pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
@@ -55,11 +54,10 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    pub(super) fn new(facts: &HostFacts, open: &[Aggregate], askable: HashSet<ClassName>) -> Self {
-        let ledger = Ledger::new(facts, open.iter().map(|aggregate| (&aggregate.runner.class, &aggregate.runner.placement)));
+    pub(super) fn new(used: (CpuMillis, MemoryBytes), open: &[Aggregate], askable: HashSet<ClassName>) -> Self {
         let mut devices: Vec<GpuId> = open.iter().flat_map(|aggregate| aggregate.runner.placement.devices.clone()).collect();
         devices.sort();
-        Self { used: ledger.used(), devices, askable }
+        Self { used, devices, askable }
     }
 
     pub(super) fn write(self, status: &mut Status) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::docker::{ContainerFacts, ContainerState};
+use crate::domain::clock::has_passed;
 use crate::domain::{Aggregate, EndReason, Job, JobState, RunnerState, Source};
 
 /// What the engine shows of a runner's container.
@@ -97,7 +98,7 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
             wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?)
         }
         RunnerState::Stopping { reason } => (sight.work == InFlight::Nothing).then(|| {
-            let leaves = reason.is_none() && !elapsed(runner.state_since, deadlines.leave, now);
+            let leaves = reason.is_none() && !has_passed(runner.state_since, deadlines.leave, now);
             ending(aggregate, sight.seen, if leaves { WhileUp::Wait } else { WhileUp::Stop })
         })?,
         RunnerState::Lost { .. } => (sight.work == InFlight::Nothing).then(|| ending(aggregate, sight.seen, WhileUp::Stop))?,
@@ -109,12 +110,12 @@ fn wanted_end(aggregate: &Aggregate, deadlines: &Deadlines, now: Timestamp) -> O
     let job = aggregate.job.as_ref()?;
     if let Some(cancel) = &job.cancel {
         let winds_down = cancel.reason == EndReason::CanceledInGitlab && matches!(job.state, JobState::Running);
-        if !winds_down || elapsed(cancel.at, deadlines.wind_down, now) {
+        if !winds_down || has_passed(cancel.at, deadlines.wind_down, now) {
             return Some(Action::OrderStop(cancel.reason));
         }
     }
     let started = job.attempt.as_ref().and_then(|attempt| attempt.started_at).filter(|_| matches!(job.state, JobState::Running))?;
-    elapsed(started, time_limit(job, deadlines), now).then_some(Action::OrderStop(EndReason::TimedOut))
+    has_passed(started, time_limit(job, deadlines), now).then_some(Action::OrderStop(EndReason::TimedOut))
 }
 
 /// A runner for GitLab enforces the job's timeout itself and tells GitLab; ours is the net below it.
@@ -143,7 +144,7 @@ fn after_start(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, 
         Seen::Absent => Some(Action::Finish),
         Seen::Listed(container) => match container.state {
             ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => {
-                if aggregate.job.as_ref().is_some_and(|job| job.spec.source == Source::Api) {
+                if aggregate.runs_command() {
                     return Some(Action::NoteStarted);
                 }
                 silent_for(aggregate, sight, deadlines.report, now).then_some(Action::DeclareLost(EndReason::RunnerUnresponsive))
@@ -179,8 +180,7 @@ enum WhileUp {
 }
 
 fn ending(aggregate: &Aggregate, seen: Seen<'_>, while_up: WhileUp) -> Option<Action> {
-    let written = aggregate.job.as_ref().is_none_or(|job| job.attempt.as_ref().is_none_or(|attempt| attempt.ended.is_some()));
-    let take_away = if written { Action::Remove } else { Action::Finish };
+    let take_away = if aggregate.has_open_attempt() { Action::Finish } else { Action::Remove };
     match seen {
         Seen::Unknown => None,
         Seen::Absent => Some(take_away),
@@ -198,11 +198,7 @@ fn ending(aggregate: &Aggregate, seen: Seen<'_>, while_up: WhileUp) -> Option<Ac
 
 fn silent_for(aggregate: &Aggregate, sight: &Sight<'_>, limit: Duration, now: Timestamp) -> bool {
     let last = sight.contact.unwrap_or(aggregate.runner.state_since).max(sight.listening_since);
-    elapsed(last, limit, now)
-}
-
-fn elapsed(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
-    now.duration_since(since) >= jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX)
+    has_passed(last, limit, now)
 }
 
 #[cfg(test)]

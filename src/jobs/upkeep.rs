@@ -7,8 +7,7 @@ use tracing::{info, warn};
 
 use super::broker::KeepAlive;
 use super::deps::Shared;
-use super::observer::chain;
-use crate::domain::{EndReason, Job, Source};
+use crate::domain::{EndReason, Job, Source, chain};
 use crate::store::{JobFilter, StoreError};
 
 /// Time between two words to GitLab about a job that waits here; GitLab gives a silent one up after an hour.

@@ -106,7 +106,7 @@ struct Present {
 
 impl Present {
     fn has_ended(&self) -> bool {
-        self.job.has_ended() || self.job.attempt.as_ref().is_none_or(|attempt| attempt.ended.is_some())
+        !self.job.has_open_attempt()
     }
 
     /// Whether somebody here wants the runner to abort. A cancel in GitLab is GitLab's to announce: it may let `after_script` run.

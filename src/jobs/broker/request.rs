@@ -90,8 +90,7 @@ impl Broker {
     }
 
     async fn hand_over(&self, runner: &RunnerId, job: &Job) -> Result<Look, BrokerError> {
-        let ended = job.has_ended() || job.attempt.as_ref().is_none_or(|attempt| attempt.ended.is_some());
-        if ended || job.cancel.is_some() || !matches!(job.spec.work, Work::GitLab(_)) {
+        if !job.has_open_attempt() || job.cancel.is_some() || !matches!(job.spec.work, Work::GitLab(_)) {
             return Ok(Look::Leave);
         }
         let Some(gitlab) = self.parts.store.gitlab_job(&job.id).await.map_err(|error| unavailable(&error))? else {
