@@ -26,20 +26,28 @@ async fn all(writer: &Writer) -> Vec<i64> {
     writer.call("read", Notice::Quiet, read).await.expect("read")
 }
 
-/// Keeps the thread busy until it is let go, so that what is asked meanwhile falls into one group.
-async fn hold(writer: &Writer, until: std::sync::mpsc::Receiver<()>) {
+/// Keeps the thread busy, in a group of its own, while `asked` is asked: all of that falls into the next group.
+async fn in_one_group<T>(writer: &Writer, asked: impl Future<Output = T>) -> T {
+    let (held, holds) = tokio::sync::oneshot::channel();
+    let (go, until) = std::sync::mpsc::channel::<()>();
     let wait = move |_: &Connection| {
+        let _ = held.send(());
         let _ = until.recv();
         Ok(())
     };
-    // It may share the fate of its group.
-    let _ = writer.call("hold", Notice::Quiet, wait).await;
+    let asked = async {
+        holds.await.expect("the thread has taken what it waits in");
+        // `asked` is polled first: all of it is in the queue when the thread is let go.
+        tokio::join!(biased; asked, async { go.send(()).expect("it waits") }).0
+    };
+    let (held, answers) = join(writer.call("hold", Notice::Quiet, wait), asked).await;
+    held.expect("nothing else was in its group");
+    answers
 }
 
 #[tokio::test]
 async fn a_failure_or_a_panic_takes_nobody_with_it() {
     let writer = writer();
-    let (go, until) = std::sync::mpsc::channel();
     let half = |connection: &Connection| -> Outcome<()> {
         connection.execute("INSERT INTO a VALUES (10)", [])?;
         Err(Fault::corrupt("half done"))
@@ -49,17 +57,16 @@ async fn a_failure_or_a_panic_takes_nobody_with_it() {
         panic!("a test's own panic")
     };
     let asked = async {
-        let all = tokio::join!(
+        tokio::join!(
+            biased;
             add(&writer, 1),
             add(&writer, 1),
             writer.call("half", Notice::Changes, half),
             writer.call("panic", Notice::Changes, panics),
             add(&writer, 2),
-            async { go.send(()) },
-        );
-        (all.0, all.1, all.2, all.3, all.4)
+        )
     };
-    let ((), (first, double, half, panicked, last)) = join(hold(&writer, until), asked).await;
+    let (first, double, half, panicked, last) = in_one_group(&writer, asked).await;
     assert!(first.is_ok() && last.is_ok());
     assert!(matches!(double, Err(StoreError::Unavailable { doing: "add", .. })), "{double:?}");
     assert!(matches!(half, Err(StoreError::Corrupt(_))), "{half:?}");
@@ -73,13 +80,9 @@ async fn a_failure_or_a_panic_takes_nobody_with_it() {
 #[tokio::test]
 async fn a_failed_commit_is_told_to_all_and_the_next_goes_on() {
     let writer = writer();
-    let (go, until) = std::sync::mpsc::channel();
     let orphan = |connection: &Connection| Ok(connection.execute("INSERT INTO b VALUES (99)", []).map(|_| ())?);
-    let asked = async {
-        let all = tokio::join!(add(&writer, 1), writer.call("orphan", Notice::Changes, orphan), add(&writer, 2), async { go.send(()) });
-        (all.0, all.1, all.2)
-    };
-    let ((), (one, orphan, two)) = join(hold(&writer, until), asked).await;
+    let asked = async { tokio::join!(biased; add(&writer, 1), writer.call("orphan", Notice::Changes, orphan), add(&writer, 2)) };
+    let (one, orphan, two) = in_one_group(&writer, asked).await;
     for answer in [one, orphan, two] {
         assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
     }
@@ -91,14 +94,10 @@ async fn a_failed_commit_is_told_to_all_and_the_next_goes_on() {
 #[tokio::test]
 async fn a_transaction_given_up_midway_fails_only_what_was_in_it() {
     let writer = writer();
-    let (go, until) = std::sync::mpsc::channel();
     // What SQLite does by itself when the disk is full.
     let give_up = |connection: &Connection| -> Outcome<()> { Ok(connection.execute_batch("ROLLBACK")?) };
-    let asked = async {
-        let all = tokio::join!(add(&writer, 1), writer.call("give up", Notice::Changes, give_up), add(&writer, 2), async { go.send(()) });
-        (all.0, all.1, all.2)
-    };
-    let ((), (before, giving_up, after)) = join(hold(&writer, until), asked).await;
+    let asked = async { tokio::join!(biased; add(&writer, 1), writer.call("give up", Notice::Changes, give_up), add(&writer, 2)) };
+    let (before, giving_up, after) = in_one_group(&writer, asked).await;
     assert!(before.is_err() && giving_up.is_err(), "{before:?} {giving_up:?}");
     after.expect("what came after is done in a new transaction");
     assert_eq!(all(&writer).await, [2]);
