@@ -7,7 +7,8 @@ use crate::gitlab::Relay;
 use crate::store::StoreError;
 
 use super::verdict::{Reported, StateReport};
-use super::{Broker, BrokerError, Present, RETRY_SOON, settled, warn_store};
+use super::access::Present;
+use super::{Broker, BrokerError, RETRY_SOON, settled, warn_store};
 
 impl Broker {
     /// Passes a report on. When GitLab has taken the last one, the job's end is stored before the runner is answered.
