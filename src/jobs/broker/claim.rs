@@ -89,11 +89,10 @@ async fn heard(client: &dyn GitLab, gitlab: &GitLabJob, said: Result<Relay, GitL
     match (answer.status, answer.job_status()) {
         (500.. | 429, _) => KeepAlive::NotReachable,
         (200..=299, Some("canceling")) => complete_cancel(client, gitlab).await,
-        (200..=299, Some("canceled" | "failed" | "success")) => KeepAlive::Ended,
         (200..=299, Some("pending")) => KeepAlive::Reserved,
         // Pending and not ours, or running on another runner.
         (403 | 404, Some("pending" | "running")) | (409, _) => KeepAlive::Lapsed,
-        (403 | 404, _) => KeepAlive::Ended,
+        (200..=299, Some("canceled" | "failed" | "success")) | (403 | 404, _) => KeepAlive::Ended,
         _ => KeepAlive::Wanted,
     }
 }

@@ -6,8 +6,8 @@ use crate::domain::step::Step;
 use crate::gitlab::Relay;
 use crate::store::StoreError;
 
-use super::verdict::{Reported, StateReport};
 use super::access::Present;
+use super::verdict::{Reported, StateReport};
 use super::{Broker, BrokerError, RETRY_SOON, settled, warn_store};
 
 impl Broker {

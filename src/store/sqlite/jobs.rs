@@ -179,9 +179,12 @@ pub(super) fn insert_gitlab(connection: &Connection, job: &JobId, gitlab: &GitLa
 
 /// Stores a later offer of the same job: what the broker needs is what GitLab said last.
 pub(super) fn renew_gitlab(connection: &Connection, job: &JobId, gitlab: &GitLabJob) -> Outcome<()> {
-    connection
-        .prepare_cached("UPDATE gitlab_jobs SET reference = ?2, token = ?3, payload = ?4 WHERE job_id = ?1")?
-        .execute(params![job.as_str(), rows::json(&gitlab.reference)?, gitlab.token, gitlab.payload])?;
+    connection.prepare_cached("UPDATE gitlab_jobs SET reference = ?2, token = ?3, payload = ?4 WHERE job_id = ?1")?.execute(params![
+        job.as_str(),
+        rows::json(&gitlab.reference)?,
+        gitlab.token,
+        gitlab.payload
+    ])?;
     Ok(())
 }
 
@@ -198,8 +201,9 @@ pub(super) fn of_gitlab_id(connection: &Connection, url: &str, gitlab_id: u64) -
 
 fn seek_gitlab(connection: &Connection, url: &str, gitlab_id: i64, most: u32) -> Outcome<Vec<JobId>> {
     // Ids of jobs grow with time.
-    let mut statement = connection
-        .prepare_cached("SELECT job_id FROM gitlab_jobs INDEXED BY gitlab_jobs_by_id WHERE url = ?1 AND gitlab_id = ?2 ORDER BY job_id DESC LIMIT ?3")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT job_id FROM gitlab_jobs INDEXED BY gitlab_jobs_by_id WHERE url = ?1 AND gitlab_id = ?2 ORDER BY job_id DESC LIMIT ?3",
+    )?;
     let found = statement.query_map(params![url, gitlab_id, most], |row| row.get::<_, String>(0))?;
     Ok(found.map(|id| id.map(JobId::from_trusted)).collect::<Result<_, _>>()?)
 }

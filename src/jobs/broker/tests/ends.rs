@@ -191,7 +191,7 @@ async fn a_job_that_never_began_is_accepted_before_its_end_is_told() {
     rig.gitlab.next(Scripted::Unreachable);
     assert_eq!(rig.broker.report_unstarted(&job, gitlab.clone(), &outcome).await, ReportResult::NotReachable);
     assert_eq!(rig.broker.report_unstarted(&job, gitlab, &outcome).await, ReportResult::Told);
-    let states: Vec<String> = rig.gitlab.calls().iter().map(|call| call.split(' ').rev().next().unwrap_or_default().to_owned()).collect();
+    let states: Vec<String> = rig.gitlab.calls().iter().map(|call| call.split(' ').next_back().unwrap_or_default().to_owned()).collect();
     assert_eq!((states[1].as_str(), states.last().map(String::as_str)), ("running", Some("failed")));
     assert!(rig.gitlab.trace().contains("cancelled at the coordinator"));
 }

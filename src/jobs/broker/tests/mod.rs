@@ -17,8 +17,8 @@ use super::*;
 use crate::config::Config;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
-    ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, Job, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner, RunnerOrigin,
-    Source, Work,
+    ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, Job, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner,
+    RunnerOrigin, Source, Work,
 };
 use crate::store::log::Follow;
 use fake::{FakeGitLab, MemoryStore};
@@ -134,13 +134,7 @@ impl Rig {
     }
 }
 
-fn broker(
-    directory: &Path,
-    store: &Arc<MemoryStore>,
-    gitlab: &Arc<FakeGitLab>,
-    contacts: &Arc<Contacts>,
-    nudges: &Arc<AtomicUsize>,
-) -> Arc<Broker> {
+fn broker(directory: &Path, store: &Arc<MemoryStore>, gitlab: &Arc<FakeGitLab>, contacts: &Arc<Contacts>, nudges: &Arc<AtomicUsize>) -> Arc<Broker> {
     let counter = Arc::clone(nudges);
     Arc::new(Broker::new(BrokerParts {
         store: Arc::clone(store) as Arc<dyn Store>,
