@@ -10,7 +10,7 @@ use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, Section};
 use super::values::{self, DAY, HOUR, SECOND, duration};
-use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Host, Http, Limits, Registry, Role, StoreUrl, classes};
+use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Gpu, Host, Http, IntegratedGpus, Limits, Registry, Role, StoreUrl, classes};
 use crate::domain::{CpuMillis, FieldFault, HostId, MemoryBytes};
 
 /// Where a packaged daemon keeps its data.
@@ -65,6 +65,7 @@ fn whole(section: &mut Section<'_>) -> Config {
         }),
         docker: section.within("docker", docker),
         host: section.within("host", host),
+        gpu: section.within("gpu", gpu),
         broker: section.within("broker", broker),
         classes: classes::read(section, &around),
         gitlab,
@@ -130,6 +131,18 @@ fn docker(section: &mut Section<'_>) -> Docker {
         Some(Registry { server: server?, username: username?, password: password? })
     });
     Docker { host, registries }
+}
+
+fn gpu(section: &mut Section<'_>) -> Gpu {
+    let base = Gpu::default();
+    Gpu {
+        probe_interval: section.parsed("probe_interval", duration(SECOND..=HOUR)).unwrap_or(base.probe_interval),
+        integrated: section.parsed("integrated", values::choice(&IntegratedGpus::ALL, IntegratedGpus::as_str)).unwrap_or(base.integrated),
+        nvml: section.parsed("nvml", values::library).unwrap_or(base.nvml),
+        sysfs: section.parsed("sysfs", values::root).unwrap_or(base.sysfs),
+        dev: section.parsed("dev", values::root).unwrap_or(base.dev),
+        proc: section.parsed("proc", values::root).unwrap_or(base.proc),
+    }
 }
 
 fn host(section: &mut Section<'_>) -> Host {

@@ -36,6 +36,8 @@ pub struct Config {
     pub docker: Docker,
     /// `host.*`: this machine.
     pub host: Host,
+    /// `gpu.*`: how its GPUs are found.
+    pub gpu: Gpu,
     /// `gitlab.*`: the GitLab to work for; `None` without that section.
     pub gitlab: Option<GitLab>,
     /// `broker.*`: where runners reach us.
@@ -125,6 +127,59 @@ pub struct Host {
     pub cpus: Option<CpuMillis>,
     /// `host.memory`, default all: most memory that jobs may use together.
     pub memory: Option<MemoryBytes>,
+}
+
+/// How GPUs are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// `gpu.probe_interval`, default `15s`: how often the machine's devices are looked at.
+    pub probe_interval: Duration,
+    /// `gpu.integrated`, default `ignore`.
+    pub integrated: IntegratedGpus,
+    /// `gpu.nvml`, default `libnvidia-ml.so.1`: NVIDIA's management library, a path or a name for the loader to find.
+    pub nvml: PathBuf,
+    /// `gpu.sysfs`, default `/sys`.
+    pub sysfs: PathBuf,
+    /// `gpu.dev`, default `/dev`.
+    pub dev: PathBuf,
+    /// `gpu.proc`, default `/proc`.
+    pub proc: PathBuf,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self {
+            probe_interval: Duration::from_secs(15),
+            integrated: IntegratedGpus::Ignore,
+            nvml: "libnvidia-ml.so.1".into(),
+            sysfs: "/sys".into(),
+            dev: "/dev".into(),
+            proc: "/proc".into(),
+        }
+    }
+}
+
+/// What becomes of graphics that are part of the processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntegratedGpus {
+    /// `ignore`: they are shown, and not given to jobs.
+    Ignore,
+    /// `use`: they are given to jobs as cards are.
+    Use,
+}
+
+impl IntegratedGpus {
+    /// Every choice, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::Ignore, Self::Use];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Use => "use",
+        }
+    }
 }
 
 /// The GitLab to work for.

@@ -47,6 +47,19 @@ pub(super) fn name(field: &str, text: &str) -> Result<String, FieldFault> {
     Ok(text.to_owned())
 }
 
+/// A directory by its whole path.
+pub(super) fn root(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
+    let path = PathBuf::from(text);
+    let good = path.is_absolute() && !text.contains('\0');
+    if good { Ok(path) } else { Err(FieldFault::new(field, "must be a path that begins with /")) }
+}
+
+/// A library: a whole path, or a plain name that the loader looks up.
+pub(super) fn library(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
+    let good = !text.is_empty() && !text.contains('\0') && (text.starts_with('/') || !text.contains('/'));
+    if good { Ok(PathBuf::from(text)) } else { Err(FieldFault::new(field, "must be a path that begins with /, or a library's plain name")) }
+}
+
 /// A machine's name as labels and paths of the API can carry it.
 pub(super) fn host_name(field: &str, text: &str) -> Result<HostId, FieldFault> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

@@ -3,35 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::amount::{CpuMillis, MemoryBytes};
-use super::arch::{Arch, GpuVendor};
-use super::ids::{GpuId, HostId};
-
-/// Whether a GPU may be given to a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GpuHealth {
-    /// It may.
-    Healthy,
-    /// It may not, for the reason given.
-    Unhealthy(String),
-}
-
-/// One GPU that jobs can be given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gpu {
-    /// The vendor's stable id.
-    pub id: GpuId,
-    /// The vendor.
-    pub vendor: GpuVendor,
-    /// The model's name, where the driver tells.
-    pub model: Option<String>,
-    /// Its memory, where the driver tells.
-    pub memory: Option<MemoryBytes>,
-    /// The MIG profile, when it is an instance of a divided card.
-    pub mig_profile: Option<String>,
-    /// Whether it may be given to a job.
-    pub health: GpuHealth,
-}
+use super::arch::Arch;
+use super::gpu::{DeviceNote, Gpu};
+use super::ids::HostId;
 
 /// What is known of a machine. Before its engine answered for the first time, what the kernel tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +18,12 @@ pub struct HostFacts {
     pub cpus: CpuMillis,
     /// Memory that jobs may use together.
     pub memory: MemoryBytes,
-    /// Its GPUs.
+    /// Foreign architectures whose programs its kernel hands to an emulator, in containers too. Its own comes first, always.
+    pub emulated: Vec<Arch>,
+    /// Its GPUs, those that jobs are not given among them.
     pub gpus: Vec<Gpu>,
+    /// What else there is to say about its devices.
+    pub notes: Vec<DeviceNote>,
     /// Runtimes that its engine knows; empty until the engine answered.
     pub runtimes: Vec<String>,
 }

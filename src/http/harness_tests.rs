@@ -143,7 +143,9 @@ image = "debian:bookworm"
             arch: Some(Arch::Amd64),
             cpus: CpuMillis(8000),
             memory: MemoryBytes(16 << 30),
+            emulated: Vec::new(),
             gpus: Vec::new(),
+            notes: Vec::new(),
             runtimes: vec!["runc".to_owned()],
         };
         let (manager, seat) = channel(Arc::clone(&store), clock.clone(), Arc::new(Vitals::default()), facts);

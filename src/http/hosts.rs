@@ -10,7 +10,8 @@ use super::extract::Viewer;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{Arch, CpuMillis, Gpu, GpuHealth, GpuId};
+use super::gpus::{GpuDto, Holding, NoteDto};
+use crate::domain::{Arch, CpuMillis};
 use crate::jobs::{EngineState, Status};
 
 /// All machines. One for now.
@@ -27,6 +28,8 @@ pub struct HostDto {
     state: &'static str,
     /// `null` for an architecture that is not scheduled for.
     arch: Option<&'static str>,
+    /// Foreign architectures whose programs are emulated here.
+    emulated: Vec<&'static str>,
     cpus: CpusDto,
     memory: MemoryDto,
     gpus: GpusDto,
@@ -48,24 +51,16 @@ struct MemoryDto {
 
 #[derive(Debug, Serialize)]
 struct GpusDto {
+    /// Those that jobs are given at all: cards, and parts of divided cards.
     total: usize,
     /// Healthy and held by no runner.
     free: usize,
+    /// Unfit or lost.
     unhealthy: usize,
+    /// All that there are, those that jobs are not given among them.
     devices: Vec<GpuDto>,
-}
-
-#[derive(Debug, Serialize)]
-struct GpuDto {
-    id: String,
-    vendor: &'static str,
-    model: Option<String>,
-    memory_bytes: Option<u64>,
-    mig_profile: Option<String>,
-    /// `free`, `in_use` or `unhealthy`.
-    state: &'static str,
-    /// Why it is unhealthy.
-    reason: Option<String>,
+    /// What else there is to say, for example that a driver is missing.
+    notes: Vec<NoteDto>,
 }
 
 /// `GET /hosts`.
@@ -77,8 +72,13 @@ pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, params:
 impl From<&Status> for HostDto {
     fn from(status: &Status) -> Self {
         let facts = &status.facts;
-        let devices: Vec<GpuDto> = facts.gpus.iter().map(|gpu| gpu_dto(gpu, &status.devices_in_use)).collect();
-        let count = |state: &str| devices.iter().filter(|gpu| gpu.state == state).count();
+        let holding = |id| if status.devices_in_use.contains(id) { Holding::Held } else { Holding::Free };
+        let devices: Vec<GpuDto> =
+            facts.gpus.iter().map(|gpu| GpuDto::new(gpu, status.gpu_vitals.get(&gpu.id), holding(&gpu.id))).collect();
+        let for_jobs = || devices.iter().zip(&facts.gpus).filter(|(_, gpu)| gpu.is_for_jobs()).map(|(shown, _)| shown.state);
+        let (total, free) = (for_jobs().count(), for_jobs().filter(|state| *state == "free").count());
+        let unhealthy = for_jobs().filter(|state| matches!(*state, "unhealthy" | "lost")).count();
+        let notes = facts.notes.iter().map(NoteDto::from).collect();
         Self {
             id: facts.id.to_string(),
             state: match status.engine {
@@ -90,25 +90,9 @@ impl From<&Status> for HostDto {
             arch: facts.arch.map(Arch::as_str),
             cpus: CpusDto { total: cpus(facts.cpus), free: cpus(CpuMillis(facts.cpus.0.saturating_sub(status.used_cpus.0))) },
             memory: MemoryDto { total_bytes: facts.memory.0, free_bytes: facts.memory.0.saturating_sub(status.used_memory.0) },
-            gpus: GpusDto { total: devices.len(), free: count("free"), unhealthy: count("unhealthy"), devices },
+            emulated: facts.emulated.iter().map(|arch| arch.as_str()).collect(),
+            gpus: GpusDto { total, free, unhealthy, devices, notes },
             runtimes: facts.runtimes.clone(),
         }
-    }
-}
-
-fn gpu_dto(gpu: &Gpu, in_use: &[GpuId]) -> GpuDto {
-    let (state, reason) = match &gpu.health {
-        GpuHealth::Unhealthy(reason) => ("unhealthy", Some(reason.clone())),
-        GpuHealth::Healthy if in_use.contains(&gpu.id) => ("in_use", None),
-        GpuHealth::Healthy => ("free", None),
-    };
-    GpuDto {
-        id: gpu.id.to_string(),
-        vendor: gpu.vendor.as_str(),
-        model: gpu.model.clone(),
-        memory_bytes: gpu.memory.map(|memory| memory.0),
-        mig_profile: gpu.mig_profile.clone(),
-        state,
-        reason,
     }
 }

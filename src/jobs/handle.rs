@@ -1,7 +1,7 @@
 //! How the rest of the daemon speaks to the [`super::manager::JobManager`]: wake-ups, the few wishes that only its own task may
 //! grant, and what it publishes about itself.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::vitals::{Vital, Vitals};
 use crate::domain::job::CancelEffect;
 use crate::domain::{
-    ClassName, CpuMillis, EndReason, GpuId, HostFacts, Job, JobId, JobState, MemoryBytes, Runner, RunnerId, RunnerState, Source, Step,
+    ClassName, CpuMillis, EndReason, GpuId, GpuVitals, HostFacts, Job, JobId, JobState, MemoryBytes, Runner, RunnerId, RunnerState, Source, Step,
 };
 use crate::platform::Unfit;
 use crate::store::{Store, StoreError};
@@ -113,6 +113,8 @@ pub struct Status {
     pub used_cpus: CpuMillis,
     /// Memory that runners hold.
     pub used_memory: MemoryBytes,
+    /// What its GPUs were doing when last looked at.
+    pub gpu_vitals: BTreeMap<GpuId, GpuVitals>,
     /// GPUs that runners hold.
     pub devices_in_use: Vec<GpuId>,
     /// GitLab, by class; empty without GitLab.

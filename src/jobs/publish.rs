@@ -1,6 +1,6 @@
 //! What the manager says of itself: see [`Status`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -14,6 +14,7 @@ pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
     Status {
         engine: EngineState::Unknown,
         facts,
+        gpu_vitals: BTreeMap::new(),
         used_cpus: CpuMillis(0),
         used_memory: MemoryBytes(0),
         devices_in_use: Vec::new(),
@@ -36,6 +37,7 @@ pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) ->
     Status {
         engine,
         facts: shared.deps.platform.facts(),
+        gpu_vitals: shared.deps.platform.gpu_vitals(),
         broker: shared.deps.broker_url.borrow().clone(),
         intake: shared.intake.read(),
         last_tick_at: shared.deps.clock.now(),

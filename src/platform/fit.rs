@@ -203,11 +203,11 @@ impl<'a> Ledger<'a> {
         let vendors = request.vendor.map_or_else(|| GpuVendor::ALL.to_vec(), |vendor| vec![vendor]);
         let mut best = (0, 0);
         for vendor in vendors {
-            let of_kind: Vec<&Gpu> = self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && is_of_kind(gpu, request)).collect();
+            let of_kind: Vec<&Gpu> = self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && is_of_kind(gpu, request)).collect();
             let mut free: Vec<&Gpu> =
                 of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
             if free.len() >= count {
-                free.sort_by(|a, b| (a.memory, &a.id).cmp(&(b.memory, &b.id)));
+                free.sort_by(|a, b| (a.memory.known(), &a.id).cmp(&(b.memory.known(), &b.id)));
                 return Ok(free.into_iter().take(count).map(|gpu| gpu.id.clone()).collect());
             }
             best = best.max((of_kind.len(), free.len()));
@@ -216,8 +216,8 @@ impl<'a> Ledger<'a> {
     }
 
     fn nearest(&self, request: &GpuRequest) -> String {
-        let same_vendor = self.facts.gpus.iter().filter(|gpu| request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
-        match (request.min_memory, same_vendor.filter_map(|gpu| gpu.memory).max()) {
+        let same_vendor = self.facts.gpus.iter().filter(|gpu| gpu.is_for_jobs() && request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
+        match (request.min_memory, same_vendor.filter_map(|gpu| gpu.memory.known().copied()).max()) {
             (Some(wanted), Some(largest)) if largest < wanted => format!("; the largest here has {largest}, asked for {wanted}"),
             _ => String::new(),
         }
@@ -225,8 +225,8 @@ impl<'a> Ledger<'a> {
 }
 
 fn is_of_kind(gpu: &Gpu, request: &GpuRequest) -> bool {
-    let enough = request.min_memory.is_none_or(|least| gpu.memory.is_some_and(|memory| memory >= least));
-    enough && gpu.mig_profile == request.mig_profile
+    let enough = request.min_memory.is_none_or(|least| gpu.memory.known().is_some_and(|memory| *memory >= least));
+    enough && gpu.mig_profile() == request.mig_profile.as_deref()
 }
 
 /// Whether the machine could run the requirement if nothing else ran.

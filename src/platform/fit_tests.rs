@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::HostId;
+use crate::domain::{GpuRole, HostId, Reading};
+use crate::platform::devices::fixture::{card, part};
 
 const GIB: u64 = 1 << 30;
 
@@ -15,15 +16,10 @@ fn machine(cpus: u64, memory: u64, gpus: &[(&str, GpuVendor, u64)]) -> HostFacts
         memory: MemoryBytes(memory * GIB),
         gpus: gpus
             .iter()
-            .map(|(id, vendor, memory)| Gpu {
-                id: GpuId::from_trusted(*id),
-                vendor: *vendor,
-                model: None,
-                memory: Some(MemoryBytes(memory * GIB)),
-                mig_profile: None,
-                health: GpuHealth::Healthy,
-            })
+            .map(|(id, vendor, memory)| Gpu { vendor: *vendor, memory: Reading::Known(MemoryBytes(memory * GIB)), ..card(id) })
             .collect(),
+        emulated: Vec::new(),
+        notes: Vec::new(),
         runtimes: vec!["runc".into()],
     }
 }
@@ -95,6 +91,18 @@ fn an_unhealthy_gpu_is_not_given_away_but_may_come_back() {
     host.gpus[0].health = GpuHealth::Unhealthy("fell off the bus".into());
     let missing = Ledger::new(&host, []).fit(&needs_gpus(1, None, None), None).expect_err("unhealthy");
     assert_eq!(missing[0].ever(), Ever::Later);
+}
+
+#[test]
+fn a_divided_card_is_given_away_in_parts_only_and_what_is_unused_not_at_all() {
+    let mut host = machine(8, 64, &[("n0", GpuVendor::Nvidia, 80), ("i0", GpuVendor::Intel, 8)]);
+    host.gpus[0].role = GpuRole::Divided;
+    host.gpus[1].role = GpuRole::Unused("it is part of the processor".into());
+    host.gpus.push(part("p", "n0"));
+    assert!(fits_ever(&host, &needs_gpus(1, None, None), None).is_err(), "neither the divided card, nor what is unused, nor a part unasked");
+    let mut wanted = needs_gpus(1, Some(GpuVendor::Nvidia), None);
+    wanted.gpus.as_mut().expect("GPUs").mig_profile = Some("1g.10gb".into());
+    assert_eq!(devices(&Ledger::new(&host, []).fit(&wanted, None).expect("fits")), ["p"]);
 }
 
 proptest! {
