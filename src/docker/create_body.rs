@@ -10,12 +10,10 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
+use super::devices::{self, Openings};
 use super::labels;
 use super::plan::ContainerPlan;
 use crate::security::{Exec, HardenedProfile, NetworkAccess, is_refused};
-
-/// What keeps NVIDIA's container runtime from adding any GPU by itself.
-const NO_NVIDIA: (&str, &str) = ("NVIDIA_VISIBLE_DEVICES", "void");
 
 /// Whether a name in an image's environment could subvert the runtime, the assignment of devices or the coordinator's own variables.
 #[must_use]
@@ -32,9 +30,9 @@ pub fn create_body(plan: &ContainerPlan, profile: &HardenedProfile) -> Container
         user: Some(profile.user().to_owned()),
         cmd: (!plan.command.is_empty()).then(|| plan.command.clone()),
         entrypoint: plan.entrypoint.as_ref().map(|entrypoint| no_entrypoint_spelled_out(entrypoint)),
-        env: Some(environment(plan)),
+        env: Some(environment(plan, profile)),
         working_dir: plan.workdir.clone(),
-        labels: Some(labels::of_plan(plan)),
+        labels: Some(labels::of_plan(plan, profile)),
         tty: Some(false),
         open_stdin: Some(false),
         attach_stdin: Some(false),
@@ -51,6 +49,7 @@ pub fn create_body(plan: &ContainerPlan, profile: &HardenedProfile) -> Container
 
 fn host_config(plan: &ContainerPlan, profile: &HardenedProfile, network: Option<&str>) -> HostConfig {
     let memory = Some(profile.memory().as_i64());
+    let Openings { requests, nodes, groups } = devices::openings(profile.devices());
     HostConfig {
         privileged: Some(false),
         publish_all_ports: Some(false),
@@ -78,6 +77,9 @@ fn host_config(plan: &ContainerPlan, profile: &HardenedProfile, network: Option<
         network_mode: Some(network.unwrap_or("none").to_owned()),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         runtime: Some(profile.runtime().to_owned()),
+        device_requests: requests,
+        devices: nodes,
+        group_add: groups,
         ..HostConfig::default()
     }
 }
@@ -97,14 +99,16 @@ fn no_entrypoint_spelled_out(entrypoint: &[String]) -> Vec<String> {
 
 /// The plan's environment, then what must not be otherwise: later entries win over the image's and the plan's.
 /// The coordinator's own variables are the plan's to give.
-fn environment(plan: &ContainerPlan) -> Vec<String> {
-    let mut env: BTreeMap<&str, &str> = plan.image.forced_env.iter().map(|name| (name.as_str(), "")).collect();
+fn environment(plan: &ContainerPlan, profile: &HardenedProfile) -> Vec<String> {
+    let grant = profile.devices();
+    let forced = plan.image.forced_env.iter().map(|name| (name.as_str(), devices::value_instead(grant, name)));
+    let mut env: BTreeMap<&str, String> = forced.collect();
     for (name, value) in &plan.env {
         if name.starts_with("RUNNER_COORDINATOR_") || !must_be_forced(name) {
-            env.insert(name, value);
+            env.insert(name, value.clone());
         }
     }
-    env.insert(NO_NVIDIA.0, NO_NVIDIA.1);
+    env.extend(devices::forced_env(grant));
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::docker::plan::{Owner, ResolvedImage};
 use crate::domain::{Arch, ClassName, GpuId, HostId, ImageRef, JobId, RunnerId};
-use crate::security::{ProfileRequest, TmpfsMount};
+use crate::security::{DeviceGrant, GrantedGpu, GrantedNode, NvidiaWay, ProfileRequest, TmpfsMount};
 
 fn plan() -> ContainerPlan {
     ContainerPlan {
@@ -30,7 +30,6 @@ fn plan() -> ContainerPlan {
         command: vec!["sh".to_owned(), "-c".to_owned(), "make test".to_owned()],
         entrypoint: Some(Vec::new()),
         env: BTreeMap::from([("CI".to_owned(), "1".to_owned())]),
-        devices: Vec::new(),
         network: None,
         workdir: None,
     }
@@ -47,8 +46,60 @@ fn isolated() -> HardenedProfile {
         network: NetworkAccess::Isolated,
         runtime: base.runtime().to_owned(),
         stop_grace: base.stop_grace(),
+        devices: DeviceGrant::None,
     })
     .expect("a profile")
+}
+
+/// A profile without network that gives this.
+fn giving(devices: DeviceGrant) -> HardenedProfile {
+    let base = HardenedProfile::for_tests();
+    crate::security::SecurityManager::harden(ProfileRequest {
+        user: base.user().to_owned(),
+        cpus: base.cpus(),
+        memory: base.memory(),
+        pids: base.pids(),
+        tmpfs: base.tmpfs().to_vec(),
+        network: base.network(),
+        runtime: base.runtime().to_owned(),
+        stop_grace: base.stop_grace(),
+        devices,
+    })
+    .expect("a profile")
+}
+
+fn nvidia(way: NvidiaWay) -> DeviceGrant {
+    DeviceGrant::Nvidia { way, gpus: ["GPU-1", "MIG-2"].map(GpuId::from_trusted).to_vec() }
+}
+
+/// Two of AMD's cards: their shared file, and a file each. A third group for one of them.
+fn amd() -> DeviceGrant {
+    let node = |path: &str, group| GrantedNode { host_path: path.to_owned(), path: path.to_owned(), group };
+    let card = |id: &str, path: &str, group| GrantedGpu { gpu: GpuId::from_trusted(id), nodes: vec![node("/dev/kfd", 105), node(path, group)] };
+    DeviceGrant::Nodes(vec![card("amd-0000:83:00.0", "/dev/dri/renderD129", 44), card("amd-0000:03:00.0", "/dev/dri/renderD128", 105)])
+}
+
+fn intel() -> DeviceGrant {
+    let node = GrantedNode { host_path: "/srv/dev/dri/renderD130".to_owned(), path: "/dev/dri/renderD130".to_owned(), group: 993 };
+    DeviceGrant::Nodes(vec![GrantedGpu { gpu: GpuId::from_trusted("intel-0000:04:00.0"), nodes: vec![node] }])
+}
+
+/// What is baked into images that were made for whole machines.
+fn greedy() -> ContainerPlan {
+    let mut plan = plan();
+    plan.image.forced_env = [
+        "CUDA_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
+        "LD_PRELOAD",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "NVIDIA_REQUIRE_CUDA",
+        "NVIDIA_VISIBLE_DEVICES",
+        "OTHER_VISIBLE_DEVICES",
+        "ZE_AFFINITY_MASK",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    plan
 }
 
 /// Through a value, so that the keys of maps come in order.
@@ -71,14 +122,7 @@ fn command_on_our_network() {
 
 #[test]
 fn runner_without_a_job() {
-    let mut plan = ContainerPlan {
-        name: "rc-runner1".to_owned(),
-        command: Vec::new(),
-        entrypoint: None,
-        network: Some("net1".to_owned()),
-        devices: vec![GpuId::from_trusted("GPU-1"), GpuId::from_trusted("GPU-2")],
-        ..plan()
-    };
+    let mut plan = ContainerPlan { name: "rc-runner1".to_owned(), command: Vec::new(), entrypoint: None, network: Some("net1".to_owned()), ..plan() };
     plan.owner.job = None;
     plan.env.insert("RUNNER_COORDINATOR_URL".to_owned(), "http://172.18.0.1:8181".to_owned());
     insta::assert_json_snapshot!(shown(&plan, &isolated()));
@@ -97,6 +141,26 @@ fn hostile_image() {
 }
 
 #[test]
+fn nvidia_by_a_device_request() {
+    insta::assert_json_snapshot!(shown(&greedy(), &giving(nvidia(NvidiaWay::DeviceRequest))));
+}
+
+#[test]
+fn nvidia_by_cdi() {
+    insta::assert_json_snapshot!(shown(&greedy(), &giving(nvidia(NvidiaWay::Cdi))));
+}
+
+#[test]
+fn two_cards_of_amd() {
+    insta::assert_json_snapshot!(shown(&greedy(), &giving(amd())));
+}
+
+#[test]
+fn one_card_of_intel() {
+    insta::assert_json_snapshot!(shown(&greedy(), &giving(intel())));
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let mut plan = plan();
     plan.env.insert("TOKEN".to_owned(), "s3cret-value".to_owned());
@@ -110,7 +174,6 @@ prop_compose! {
         volumes in proptest::collection::vec("[/a-z.]{0,10}", 0..4),
         env in proptest::collection::btree_map("(LD_|NVIDIA_|CI|RUNNER_COORDINATOR_|X)[A-Z_]{0,8}", "[ -~]{0,8}", 0..6),
         network in proptest::option::of(prop_oneof![Just("host".to_owned()), Just("container:x".to_owned()), "[a-f0-9]{4}"]),
-        devices in 0_usize..3,
     ) -> ContainerPlan {
         let mut plan = plan();
         plan.name.clone_from(&texts[0]);
@@ -123,15 +186,17 @@ prop_compose! {
         plan.image.volumes = volumes;
         plan.env = env;
         plan.network = network;
-        plan.devices = (0..devices).map(|n| GpuId::from_trusted(n.to_string())).collect();
         plan
     }
 }
 
 proptest! {
     #[test]
-    fn no_plan_loosens_anything(plan in any_plan(), alone: bool) {
-        let profile = if alone { HardenedProfile::for_tests() } else { isolated() };
+    fn no_plan_loosens_anything(plan in any_plan(), alone: bool, given in 0_usize..5) {
+        let grants = [DeviceGrant::None, nvidia(NvidiaWay::DeviceRequest), nvidia(NvidiaWay::Cdi), amd(), intel()];
+        let grant = grants[given].clone();
+        let profile = if alone { giving(grant.clone()) } else { isolated() };
+        let grant = if alone { grant } else { DeviceGrant::None };
         let body = create_body(&plan, &profile);
         let host = body.host_config.as_ref().expect("a host configuration");
         prop_assert_eq!(host.privileged, Some(false));
@@ -141,22 +206,30 @@ proptest! {
         prop_assert_eq!(&host.ipc_mode, &Some("private".to_owned()));
         prop_assert_eq!(body.user.as_deref(), Some(profile.user()));
         let nothing = [
-            host.binds.is_none(), host.mounts.is_none(), host.volumes_from.is_none(), host.cap_add.is_none(), host.devices.is_none(),
-            host.device_requests.is_none(), host.device_cgroup_rules.is_none(), host.pid_mode.is_none(), host.uts_mode.is_none(),
-            host.userns_mode.is_none(), host.cgroup.is_none(), host.cgroup_parent.is_none(), host.links.is_none(), host.group_add.is_none(),
+            host.binds.is_none(), host.mounts.is_none(), host.volumes_from.is_none(), host.cap_add.is_none(), host.device_cgroup_rules.is_none(), host.pid_mode.is_none(), host.uts_mode.is_none(),
+            host.userns_mode.is_none(), host.cgroup.is_none(), host.cgroup_parent.is_none(), host.links.is_none(),
             host.sysctls.is_none(), host.port_bindings.is_none(), host.extra_hosts.is_none(), body.volumes.is_none(),
         ];
         prop_assert!(nothing.iter().all(|absent| *absent), "{host:?}");
+        // Devices come from the grant alone, and never without a name.
+        prop_assert_eq!(host.device_requests.is_some(), matches!(grant, DeviceGrant::Nvidia { .. }));
+        prop_assert_eq!((host.devices.is_some(), host.group_add.is_some()), (matches!(grant, DeviceGrant::Nodes(_)), matches!(grant, DeviceGrant::Nodes(_))));
+        for request in host.device_requests.iter().flatten() {
+            prop_assert!(request.count.is_none() && request.device_ids.as_ref().is_some_and(|ids| ids.len() == grant.gpus().len()));
+        }
+        for node in host.devices.iter().flatten() {
+            prop_assert_eq!(node.cgroup_permissions.as_deref(), Some("rw"));
+        }
         if alone {
             prop_assert_eq!((host.network_mode.as_deref(), body.network_disabled), (Some("none"), Some(true)));
         }
         let env = body.env.as_ref().expect("an environment");
         for entry in env {
             let (name, value) = entry.split_once('=').expect("a value");
-            if name == "NVIDIA_VISIBLE_DEVICES" {
-                prop_assert_eq!(value, "void");
+            if let Some((_, forced)) = devices::forced_env(&grant).into_iter().find(|(forced, _)| *forced == name) {
+                prop_assert_eq!(value, forced);
             } else if must_be_forced(name) && !name.starts_with("RUNNER_COORDINATOR_") {
-                prop_assert_eq!(value, "", "{}", name);
+                prop_assert_eq!(value, devices::value_instead(&grant, name), "{}", name);
             }
         }
         let forced = |name: &String| env.iter().any(|entry| entry.split_once('=').is_some_and(|(given, _)| given == name));

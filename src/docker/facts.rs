@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::devices::GivenDevices;
 use super::plan::Owner;
 use crate::domain::{Arch, GpuId, MemoryBytes, RunnerId};
 
@@ -92,6 +93,8 @@ pub struct ContainerFacts {
     pub owner: Option<Owner>,
     /// The GPUs that its label says it holds.
     pub devices: Vec<GpuId>,
+    /// The devices that it was really made with; only `inspect` tells.
+    pub given: Option<GivenDevices>,
     /// Its state.
     pub state: ContainerState,
     /// Exit code, once it has ended; only `inspect` tells.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::plan::{ContainerPlan, Owner};
 use crate::domain::{ClassName, GpuId, HostId, JobId, RunnerId};
+use crate::security::HardenedProfile;
 
 /// Which coordinator's; also on our network.
 pub(super) const INSTANCE: &str = "runner-coordinator.instance";
@@ -16,10 +17,10 @@ const ATTEMPT: &str = "runner-coordinator.attempt";
 const DEVICES: &str = "runner-coordinator.devices";
 const NONCE: &str = "runner-coordinator.nonce";
 
-/// The labels of a container to make.
-pub(super) fn of_plan(plan: &ContainerPlan) -> HashMap<String, String> {
+/// The labels of a container to make. Its devices are written there from what it is really given, so that the two cannot differ.
+pub(super) fn of_plan(plan: &ContainerPlan, profile: &HardenedProfile) -> HashMap<String, String> {
     let owner = &plan.owner;
-    let devices = plan.devices.iter().map(GpuId::as_str).collect::<Vec<_>>().join(",");
+    let devices = profile.devices().gpus().into_iter().map(GpuId::as_str).collect::<Vec<_>>().join(",");
     let mut labels = HashMap::from([
         (INSTANCE.to_owned(), owner.instance.clone()),
         (HOST.to_owned(), owner.host.to_string()),

@@ -4,6 +4,7 @@
 //! true; [`judge`] says what an end proves. No call here is tried again here: the caller decides, by [`DriverError::disposition`].
 
 pub mod create_body;
+pub mod devices;
 pub mod error;
 pub mod facts;
 pub mod plan;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use secrecy::SecretString;
 
-use crate::domain::{Arch, ClassName, GpuId, HostId, ImageRef, JobId, RunnerId};
+use crate::domain::{Arch, ClassName, HostId, ImageRef, JobId, RunnerId};
 
 /// Whose container it is: what its labels say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +58,6 @@ pub struct ContainerPlan {
     pub entrypoint: Option<Vec<String>>,
     /// Environment, already sanitised.
     pub env: BTreeMap<String, String>,
-    /// The GPUs that it holds, written on its label.
-    pub devices: Vec<GpuId>,
     /// Id of our network, used only when the profile allows one.
     pub network: Option<String>,
     /// Working directory; `None` leaves the image's own.
@@ -73,7 +71,6 @@ impl fmt::Debug for ContainerPlan {
             .field("owner", &self.owner)
             .field("image", &self.image)
             .field("env", &self.env.keys())
-            .field("devices", &self.devices)
             .field("network", &self.network)
             .finish_non_exhaustive()
     }

@@ -11,6 +11,7 @@ fn exited(code: i64) -> ContainerFacts {
         name: "rc-1".to_owned(),
         owner: None,
         devices: Vec::new(),
+        given: None,
         state: ContainerState::Exited,
         exit_code: Some(code),
         oom_killed: Some(false),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::create_body::must_be_forced;
+use super::devices::WireDevices;
 use super::facts::{ContainerFacts, ContainerState, EngineInfo, NetworkInfo, Usage};
 use super::labels;
 use super::plan::ResolvedImage;
@@ -91,6 +92,7 @@ impl ListedContainer {
             name: name.trim_start_matches('/').to_owned(),
             owner: labels::owner(&labels),
             devices: labels::devices(&labels),
+            given: None,
             state: state(self.state, None),
             exit_code: None,
             oom_killed: None,
@@ -110,6 +112,7 @@ pub(super) struct InspectedContainer {
     name: String,
     state: InspectedState,
     config: Option<InspectedConfig>,
+    host_config: Option<WireDevices>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,6 +148,7 @@ impl InspectedContainer {
             name: self.name.trim_start_matches('/').to_owned(),
             owner: labels::owner(&labels),
             devices: labels::devices(&labels),
+            given: self.host_config.map(WireDevices::into_given),
             state,
             exit_code: self.state.exit_code.filter(|_| ended || failed),
             oom_killed: self.state.oom_killed,

@@ -7,10 +7,10 @@ use serde_json::Number;
 
 use super::dto::cpus;
 use super::extract::Viewer;
+use super::gpus::{GpuDto, Holding, NoteDto};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use super::gpus::{GpuDto, Holding, NoteDto};
 use crate::domain::{Arch, CpuMillis};
 use crate::jobs::{EngineState, Status};
 
@@ -73,8 +73,7 @@ impl From<&Status> for HostDto {
     fn from(status: &Status) -> Self {
         let facts = &status.facts;
         let holding = |id| if status.devices_in_use.contains(id) { Holding::Held } else { Holding::Free };
-        let devices: Vec<GpuDto> =
-            facts.gpus.iter().map(|gpu| GpuDto::new(gpu, status.gpu_vitals.get(&gpu.id), holding(&gpu.id))).collect();
+        let devices: Vec<GpuDto> = facts.gpus.iter().map(|gpu| GpuDto::new(gpu, status.gpu_vitals.get(&gpu.id), holding(&gpu.id))).collect();
         let for_jobs = || devices.iter().zip(&facts.gpus).filter(|(_, gpu)| gpu.is_for_jobs()).map(|(shown, _)| shown.state);
         let (total, free) = (for_jobs().count(), for_jobs().filter(|state| *state == "free").count());
         let unhealthy = for_jobs().filter(|state| matches!(*state, "unhealthy" | "lost")).count();

@@ -9,7 +9,7 @@ use super::deps::Shared;
 use crate::config::{Class, Network};
 use crate::docker::{ContainerPlan, Owner, ResolvedImage};
 use crate::domain::{Aggregate, Work};
-use crate::security::{Exec, NetworkAccess, ProfileRequest, TmpfsMount};
+use crate::security::{DeviceGrant, Exec, NetworkAccess, ProfileRequest, TmpfsMount};
 
 /// What the class decides about the container, with the resources that the runner was given.
 pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, stop_grace: Duration) -> ProfileRequest {
@@ -33,6 +33,7 @@ pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, stop_grace: 
         },
         runtime: class.runtime.clone(),
         stop_grace,
+        devices: DeviceGrant::None,
     }
 }
 
@@ -80,7 +81,6 @@ pub(super) fn container_plan(
         command,
         entrypoint: aggregate.runs_command().then(Vec::new),
         env,
-        devices: runner.placement.devices.clone(),
         network,
         workdir: None,
     }

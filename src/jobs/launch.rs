@@ -11,10 +11,11 @@ use super::conclude::conclude;
 use super::container::{container_plan, profile_request};
 use super::deps::{OpError, Shared};
 use super::follow::follow;
+use super::grant::{CannotGrant, grant};
 use crate::config::{Class, Network, Pull};
 use crate::docker::{DriverError, ResolvedImage};
 use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, Outcome, Step, Work, chain};
-use crate::security::SecurityManager;
+use crate::security::{DeviceGrant, ProfileRequest, SecurityManager};
 use crate::store::StoreError;
 
 /// Least time between two notes about a pull in a job's history.
@@ -44,7 +45,12 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
     if broker_url.is_none() && !aggregate.runs_command() {
         return Err(OpError::NotYet("the broker does not listen yet"));
     }
-    let profile = match SecurityManager::harden(profile_request(&aggregate, class, shared.deps.config.limits.stop_grace)) {
+    let devices = match granted(shared, &aggregate).await? {
+        Ok(devices) => devices,
+        Err(outcome) => return conclude(shared, &aggregate, outcome).await,
+    };
+    let request = ProfileRequest { devices, ..profile_request(&aggregate, class, shared.deps.config.limits.stop_grace) };
+    let profile = match SecurityManager::harden(request) {
         Ok(profile) => profile,
         Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,
     };
@@ -58,6 +64,22 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Err(error) => return start_failed(shared, &aggregate, error).await,
     };
     start(shared, aggregate, container).await
+}
+
+/// What the container is given of the GPUs that its runner was placed on. The engine is asked anew, because what it can give changes while it
+/// runs; only for GPUs.
+async fn granted(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<Result<DeviceGrant, Outcome>, OpError> {
+    let placed = &aggregate.runner.placement.devices;
+    if placed.is_empty() {
+        return Ok(Ok(DeviceGrant::None));
+    }
+    let engine = shared.deps.driver.info().await?;
+    Ok(grant(&shared.deps.platform.facts().gpus, &engine, placed).map_err(|error| match error {
+        CannotGrant::Gone(_) => Outcome::infrastructure(EndReason::GpuUnhealthy, error.to_string()),
+        CannotGrant::Mixed(..) | CannotGrant::Engine(_) | CannotGrant::Node { .. } => {
+            Outcome::final_failure(EndReason::StartFailed, error.to_string())
+        }
+    }))
 }
 
 async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) -> Result<(), OpError> {

@@ -22,6 +22,7 @@ mod conclude;
 mod container;
 mod finish;
 mod follow;
+mod grant;
 mod hearing;
 mod launch;
 mod ops;

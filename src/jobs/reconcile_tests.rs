@@ -81,6 +81,7 @@ fn container(state: ContainerState) -> ContainerFacts {
         name: "rc-j-1".into(),
         owner: None,
         devices: vec![],
+        given: None,
         state,
         exit_code: None,
         oom_killed: None,

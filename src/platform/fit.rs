@@ -203,7 +203,8 @@ impl<'a> Ledger<'a> {
         let vendors = request.vendor.map_or_else(|| GpuVendor::ALL.to_vec(), |vendor| vec![vendor]);
         let mut best = (0, 0);
         for vendor in vendors {
-            let of_kind: Vec<&Gpu> = self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && is_of_kind(gpu, request)).collect();
+            let of_kind: Vec<&Gpu> =
+                self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && is_of_kind(gpu, request)).collect();
             let mut free: Vec<&Gpu> =
                 of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
             if free.len() >= count {

@@ -62,7 +62,8 @@ impl PlatformManager {
 
     /// Takes what the engine reports.
     pub fn on_engine(&self, engine: &EngineInfo) {
-        let mut fresh = facts(&self.caps, engine.arch, CpuMillis(u64::from(engine.cpus).saturating_mul(1000)), engine.memory, engine.runtimes.clone());
+        let mut fresh =
+            facts(&self.caps, engine.arch, CpuMillis(u64::from(engine.cpus).saturating_mul(1000)), engine.memory, engine.runtimes.clone());
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
         add_devices(&mut fresh, &self.inventory());
         if *facts != fresh {

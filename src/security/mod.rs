@@ -3,6 +3,7 @@
 //! Every comparison of a secret happens in this room, in constant time. Nothing here shows a secret in `Debug` or in an error.
 
 mod compare;
+mod devices;
 mod env;
 mod key;
 pub mod profile;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use secrecy::SecretString;
 
+pub use devices::{DeviceGrant, GrantedGpu, GrantedNode, NvidiaWay};
 pub use env::is_refused;
 pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
 pub use token::Principal;

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::devices::DeviceGrant;
 use crate::domain::{CpuMillis, FieldFault, MemoryBytes};
 
 /// Whether files on a mount may be executed.
@@ -57,6 +58,8 @@ pub struct ProfileRequest {
     pub runtime: String,
     /// Time between TERM and KILL.
     pub stop_grace: Duration,
+    /// The machine's GPUs that it is given.
+    pub devices: DeviceGrant,
 }
 
 /// A limit on one of a process's resources.
@@ -142,6 +145,7 @@ impl HardenedProfile {
         let grace = Duration::from_secs(1)..=Self::MAX_STOP_GRACE;
         check("stop_grace", grace.contains(&request.stop_grace), "must be one second to one hour")?;
         check("tmpfs", request.tmpfs.len() <= Self::MAX_TMPFS, "must be at most 16 directories")?;
+        request.devices.check()?;
         let mut seen = BTreeSet::new();
         for mount in &request.tmpfs {
             check("tmpfs.path", is_tmpfs_path(&mount.path), "must be an absolute path without '..', not / and not in /proc, /sys or /dev")?;
@@ -204,6 +208,12 @@ impl HardenedProfile {
     #[must_use]
     pub fn stop_grace(&self) -> Duration {
         self.request.stop_grace
+    }
+
+    /// The machine's GPUs that it is given.
+    #[must_use]
+    pub fn devices(&self) -> &DeviceGrant {
+        &self.request.devices
     }
 }
 

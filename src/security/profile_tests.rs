@@ -14,6 +14,7 @@ pub(super) fn request() -> ProfileRequest {
         network: NetworkAccess::None,
         runtime: "runc".to_owned(),
         stop_grace: Duration::from_secs(5),
+        devices: DeviceGrant::None,
     }
 }
 

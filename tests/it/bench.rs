@@ -9,7 +9,7 @@ use bollard::query_parameters::WaitContainerOptions;
 use futures_util::{StreamExt, TryStreamExt};
 use runner_coordinator::docker::{ContainerFacts, ContainerPlan, DockerDriver, Driver, LogRecord, LogStream, Owner, ResolvedImage};
 use runner_coordinator::domain::{ClassName, CpuMillis, HostId, ImageRef, JobId, MemoryBytes, RunnerId};
-use runner_coordinator::security::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, SecurityManager, TmpfsMount};
+use runner_coordinator::security::{DeviceGrant, Exec, HardenedProfile, NetworkAccess, ProfileRequest, SecurityManager, TmpfsMount};
 
 /// Longest wait for anything here.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,7 +52,6 @@ impl Bench {
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             entrypoint: Some(Vec::new()),
             env: BTreeMap::new(),
-            devices: Vec::new(),
             network: None,
             workdir: None,
         }
@@ -106,6 +105,7 @@ pub(crate) fn request() -> ProfileRequest {
         network: NetworkAccess::None,
         runtime: "runc".to_owned(),
         stop_grace: Duration::from_secs(5),
+        devices: DeviceGrant::None,
     }
 }
 

@@ -182,7 +182,9 @@ fn health(gpu: &Gpu, vitals: &GpuVitals) -> GpuHealth {
 fn model(pci: &Path, node: &Node) -> Reading<String> {
     match sysfs::text(&pci.join("product_name")) {
         Reading::Known(name) if !name.is_empty() => Reading::Known(name.chars().take(128).collect()),
-        Reading::Known(_) | Reading::NotSupported => Reading::Known(format!("AMD {:04x}:{:04x}", node.property("vendor_id"), node.property("device_id"))),
+        Reading::Known(_) | Reading::NotSupported => {
+            Reading::Known(format!("AMD {:04x}:{:04x}", node.property("vendor_id"), node.property("device_id")))
+        }
         Reading::Unreadable(reason) => Reading::Unreadable(reason),
     }
 }

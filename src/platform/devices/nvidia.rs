@@ -143,7 +143,9 @@ impl<'a, 'nvml> Session<'a, 'nvml> {
             Err(trouble) => {
                 let text = format!("GPU {number} does not answer: {trouble}");
                 match slot.last.clone() {
-                    Some(last) => seen.push(Seen { gpu: Gpu { health: GpuHealth::Lost(trouble.to_string()), ..last }, vitals: GpuVitals::unreadable(&text) }),
+                    Some(last) => {
+                        seen.push(Seen { gpu: Gpu { health: GpuHealth::Lost(trouble.to_string()), ..last }, vitals: GpuVitals::unreadable(&text) })
+                    }
                     None => notes.push(note(GpuVendor::Nvidia, Weight::Warning, text)),
                 }
                 return;

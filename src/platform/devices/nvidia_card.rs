@@ -92,8 +92,9 @@ fn id(device: &Device<'_>) -> Result<GpuId, Trouble> {
 
 fn address(device: &Device<'_>) -> Reading<PciAddress> {
     match reading(device.pci_info()) {
-        Reading::Known(info) => PciAddress::parse(&info.bus_id)
-            .map_or_else(|| Reading::Unreadable(format!("NVML: {:?} is no PCI address", info.bus_id)), Reading::Known),
+        Reading::Known(info) => {
+            PciAddress::parse(&info.bus_id).map_or_else(|| Reading::Unreadable(format!("NVML: {:?} is no PCI address", info.bus_id)), Reading::Known)
+        }
         Reading::NotSupported => Reading::NotSupported,
         Reading::Unreadable(reason) => Reading::Unreadable(reason),
     }

@@ -67,7 +67,10 @@ fn number_at_end(name: &str) -> u64 {
 
 /// Lines of a name and a number, as KFD writes them; others are left out.
 pub fn properties(text: &str) -> BTreeMap<String, u64> {
-    text.lines().filter_map(|line| line.trim().split_once(' ')).filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?))).collect()
+    text.lines()
+        .filter_map(|line| line.trim().split_once(' '))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?)))
+        .collect()
 }
 
 /// The directory of a PCI device.
