@@ -1,8 +1,8 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test drain lint
+.PHONY: help run stop test test-engines drain lint
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
 
 run: ## Get what is missing, build, start the daemon, and show the main job (PORT=8080)
 	@PORT="$(PORT)" tests/make/run.sh
@@ -12,6 +12,9 @@ stop: ## End what `make run` started
 
 test: ## Get what is missing and run every test, those against a real engine too
 	@tests/make/test.sh
+
+test-engines: ## Run the tests that drive an engine against a newer one too
+	@tests/make/engines.sh
 
 drain: ## Drain 1,000 queued jobs through a real engine (JOBS=1000)
 	@JOBS="$(JOBS)" tests/make/drain.sh
