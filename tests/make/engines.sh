@@ -34,9 +34,8 @@ unpack() {
     find "$directory/root" -type f \( -name dockerd -o -name docker-proxy -o -name runc -o -name containerd -o -name 'containerd-shim-runc-v2' \) \
         -exec cp {} "$bin" \;
     # It wants a newer C library than the machine's, and calls itself by its own path, so no wrapper does.
-    interpreter=$(find "$directory/root" -name 'ld-linux*' | head -n 1)
+    interpreter=$(find "$directory/root" -name 'ld-linux*' -type f | head -n 1)
     patchelf --set-interpreter "$interpreter" --set-rpath "$(dirname "$interpreter")" "$bin/runc"
-    cp "$(find "$directory/root" -name 'libseccomp.so.2.*' -type f | head -n 1)" "$(dirname "$interpreter")/libseccomp.so.2"
     touch "$directory/whole"
 }
 
