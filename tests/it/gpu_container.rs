@@ -18,8 +18,8 @@ use crate::harness::engine;
 const KFD_GROUP: u32 = 61_105;
 const RENDER_GROUP: u32 = 61_044;
 /// Tells what is in there: files, variables, groups, and whether anything of the hardening went.
-const LOOK: &str = "for file in $(ls -a /dev /dev/dri 2>/dev/null); do echo file=$file; done; env | sed 's/^/env=/'; echo groups=$(id -G); \
-    cat /run/nvidia/gpus 2>/dev/null | sed 's/^/gpu=/'; grep -E '^(Seccomp|CapBnd|CapEff|NoNewPrivs):' /proc/self/status | tr -d '\\t'; ipcs -m | wc -l";
+const LOOK: &str = "find /dev ! -type d | sed 's/^/file=/'; env | sed 's/^/env=/'; echo groups=$(id -G); \
+    cat /run/nvidia/gpus 2>/dev/null | sed 's/^/gpu=/'; grep -E '^(Seccomp|CapBnd|CapEff|NoNewPrivs):' /proc/self/status | tr -d '\\t'";
 
 fn giving(devices: DeviceGrant) -> HardenedProfile {
     SecurityManager::harden(ProfileRequest { devices, ..request() }).expect("a profile")
@@ -49,7 +49,7 @@ fn variable<'a>(out: &'a str, name: &str) -> Vec<&'a str> {
 async fn files_beyond(bench: &Bench, out: &str) -> Vec<String> {
     let (_, plain) = bench.run(&bench.plan(LOOK), &profile()).await;
     let plain = told(&plain, "file=");
-    assert!(plain.contains("null"), "{plain:?}");
+    assert!(plain.contains("/dev/null"), "{plain:?}");
     told(out, "file=").into_iter().filter(|file| !plain.contains(file)).map(str::to_owned).collect()
 }
 
@@ -76,7 +76,7 @@ async fn nvidia_cards_are_given_by_name_and_no_others() {
     let ids = ["GPU-aaaa-1", "MIG-bbbb-3"];
     let (facts, out) = bench.run(&greedy(&bench, LOOK).await, &giving(nvidia(NvidiaWay::DeviceRequest, &ids))).await;
     assert_eq!(facts.exit_code, Some(0), "{out}");
-    assert_eq!(files_beyond(&bench, &out).await, ["nvidia1", "nvidia3"]);
+    assert_eq!(files_beyond(&bench, &out).await, ["/dev/nvidia1", "/dev/nvidia3"]);
     assert_eq!(told(&out, "gpu="), BTreeSet::from(["0 GPU-aaaa-1", "1 MIG-bbbb-3"]));
     assert!(variable(&out, "NVIDIA_VISIBLE_DEVICES").iter().all(|value| *value == "GPU-aaaa-1,MIG-bbbb-3"), "{out}");
     assert_eq!((variable(&out, "LD_PRELOAD"), variable(&out, "OTHER_VISIBLE_DEVICES")), (vec![""], vec![""]));
@@ -125,7 +125,7 @@ async fn nvidia_cards_are_given_by_cdi_and_no_others() {
     let grant = nvidia(NvidiaWay::Cdi, &["GPU-cdi-1"]);
     let (facts, out) = bench.run(&greedy(&bench, LOOK).await, &giving(grant)).await;
     assert_eq!(facts.exit_code, Some(0), "{out}");
-    assert_eq!(files_beyond(&bench, &out).await, ["nvidia1"]);
+    assert_eq!(files_beyond(&bench, &out).await, ["/dev/nvidia1"]);
     assert_eq!((variable(&out, "STAND_IN_GPU_1"), variable(&out, "STAND_IN_GPU_0")), (vec!["GPU-cdi-1"], vec![]));
     assert!(variable(&out, "NVIDIA_VISIBLE_DEVICES").iter().all(|value| *value == "void"), "{out}");
     assert_eq!((variable(&out, "LD_PRELOAD"), variable(&out, "CUDA_VISIBLE_DEVICES")), (vec![""], vec!["0"]));
@@ -219,7 +219,7 @@ async fn a_card_of_amd_is_its_render_node_the_shared_file_and_their_groups() {
     let ids = ["amd-0000:83:00.0"];
     let (facts, out) = bench.run(&greedy(&bench, &opening()).await, &giving(machine.grant(&ids))).await;
     assert_eq!(facts.exit_code, Some(0), "{out}");
-    assert_eq!(files_beyond(&bench, &out).await, ["dri", "kfd", "renderD129"]);
+    assert_eq!(files_beyond(&bench, &out).await, ["/dev/dri/renderD129", "/dev/kfd"]);
     assert_eq!((told(&out, "opened="), told(&out, "kfd=")), (BTreeSet::from(["renderD129"]), BTreeSet::from(["3"])), "{out}");
     assert_eq!(told(&out, "groups="), BTreeSet::from(["65532 61044 61105"]));
     assert_eq!((variable(&out, "HIP_VISIBLE_DEVICES"), variable(&out, "NVIDIA_VISIBLE_DEVICES")), (vec!["0"], vec!["void"]));
@@ -227,7 +227,7 @@ async fn a_card_of_amd_is_its_render_node_the_shared_file_and_their_groups() {
     agreed(&facts, &machine.gpus(), &ids);
     let both = ["amd-0000:83:00.0", "amd-0000:03:00.0"];
     let (facts, out) = bench.run(&bench.plan(&opening()), &giving(machine.grant(&both))).await;
-    assert_eq!(files_beyond(&bench, &out).await, ["dri", "kfd", "renderD128", "renderD129"]);
+    assert_eq!(files_beyond(&bench, &out).await, ["/dev/dri/renderD128", "/dev/dri/renderD129", "/dev/kfd"]);
     assert_eq!(told(&out, "opened="), BTreeSet::from(["renderD128", "renderD129"]), "{out}");
     agreed(&facts, &machine.gpus(), &both);
     bench.finish().await;
@@ -238,7 +238,7 @@ async fn a_card_of_intel_is_its_render_node_and_its_group() {
     let (bench, machine) = (Bench::new().await, Machine::new());
     let ids = ["intel-0000:04:00.0"];
     let (facts, out) = bench.run(&bench.plan(&opening()), &giving(machine.grant(&ids))).await;
-    assert_eq!(files_beyond(&bench, &out).await, ["dri", "renderD130"]);
+    assert_eq!(files_beyond(&bench, &out).await, ["/dev/dri/renderD130"]);
     assert_eq!((told(&out, "opened="), told(&out, "groups=")), (BTreeSet::from(["renderD130"]), BTreeSet::from(["65532 61044"])), "{out}");
     is_hardened(&out);
     agreed(&facts, &machine.gpus(), &ids);
