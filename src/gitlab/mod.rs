@@ -5,6 +5,7 @@ pub mod client;
 pub mod payload;
 pub mod webhook;
 
+mod keywords;
 mod stall;
 
 pub use api::{ClaimedJob, GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};

@@ -117,7 +117,8 @@ fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> O
         | EndReason::CanceledByUser
         | EndReason::CanceledInGitlab
         | EndReason::Unsatisfiable
-        | EndReason::ClassRemoved => None,
+        | EndReason::ClassRemoved
+        | EndReason::Unsupported => None,
     }
 }
 
