@@ -46,7 +46,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ExitCode,
         Self::OutOfMemory,
         Self::TimedOut,

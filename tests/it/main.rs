@@ -11,6 +11,7 @@ mod docker;
 mod gitlab;
 mod gitlab_road;
 mod harness;
+mod job_image;
 mod pull;
 mod restart;
 mod two_phase;
