@@ -119,7 +119,8 @@ fn job_image(section: &mut Section<'_>) -> Option<JobImage> {
         return Some(JobImage::Allow { images: images.into_iter().collect::<Option<_>>()?, runner_binary: runner_binary? });
     }
     for key in ["job_images", "runner_binary"] {
-        if section.has(key) {
+        // A choice that could not be read has a fault of its own.
+        if section.has(key) && (choice.is_some() || !section.has("job_image")) {
             section.fault(key, "needs job_image = \"allow\"");
         }
     }

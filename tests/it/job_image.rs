@@ -14,7 +14,7 @@ const TOKEN: &str = "glrt-class-token-of-the-tests";
 
 /// The keys of a class that lends its runner to these images.
 fn allowing(patterns: &str) -> String {
-    let runner = std::env::var("RC_RUNNER_BIN").expect("tests run inside tests/with-engine");
+    let runner = engine::runner_binary();
     format!("job_image = \"allow\"\njob_images = [{patterns}]\nrunner_binary = {runner:?}")
 }
 
