@@ -69,10 +69,11 @@ impl<'a> Files<'a> {
         SecretFile::at(self.setup.secret_files.get(key).cloned().unwrap_or_else(|| self.dir.join(name)))
     }
 
-    /// How the configuration names a file.
+    /// How the configuration names a file: a file beside it by its name, others by their whole path, wherever the configuration may move.
     pub(super) fn name(&self, file: &SecretFile) -> String {
         let path = file.path();
-        path.strip_prefix(&self.beside).unwrap_or(path).display().to_string()
+        let own = path.file_name().filter(|_| path.parent() == Some(&self.beside));
+        own.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
     /// The token that we hold for a class.
