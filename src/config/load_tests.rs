@@ -392,18 +392,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn a_setup_reads_what_names_files_that_are_not_there_yet() {
-    let toml = "gitlab.url = \"https://g.test\"\ngitlab.webhook.signing_token_file = \"s\"\n[[classes]]\nname = \"a\"\nimage = \"i\"\nwarm = 1\ngitlab_token_file = \"t\"";
-    let dir = written(toml);
-    let (config, reading) = from_layers(layers(&dir, &[]), SecretFiles::MayBeMissing);
-    let config = config.expect("no fault");
-    assert!(config.classes[0].gitlab_token.is_none() && config.gitlab.expect("one").webhook_signing_keys.is_empty());
-    let named = reading.named.into_inner();
-    assert_eq!(named.get("classes[0].gitlab_token_file"), Some(&dir.path().join("t")));
-    assert_eq!(named.get("gitlab.webhook.signing_token_file"), Some(&dir.path().join("s")));
-    assert_eq!(faulty(toml, &[]), set(&["c.toml gitlab.webhook.signing_token_file", "c.toml classes[0].gitlab_token_file"]));
-    fs::write(dir.path().join("c.toml"), "http.listen = \"x\"").expect("written");
-    assert!(from_layers(layers(&dir, &[]), SecretFiles::MayBeMissing).0.is_err(), "other faults stay faults");
-}

@@ -118,3 +118,33 @@ fn checked(text: String) -> Result<SecretString, String> {
     }
     Ok(SecretString::from(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::layers::Layers;
+    use super::super::load::from_layers;
+    use super::*;
+
+    #[test]
+    fn a_setup_reads_what_names_files_that_are_not_there_yet() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let read = |toml: &str, files| {
+            let file = dir.path().join("c.toml");
+            fs::write(&file, toml).expect("written");
+            let layers = Layers::read(Some(&file), &file, std::iter::empty()).unwrap_or_else(|faults| panic!("{faults}"));
+            let (config, reading) = from_layers(layers, files);
+            (config, reading.named.into_inner())
+        };
+        let toml = "gitlab.url = \"https://g.test\"\ngitlab.webhook.signing_token_file = \"s\"\n\
+                    [[classes]]\nname = \"a\"\nimage = \"i\"\nwarm = 1\ngitlab_token_file = \"t\"";
+        let (config, named) = read(toml, SecretFiles::MayBeMissing);
+        let config = config.expect("no fault");
+        assert!(config.classes[0].gitlab_token.is_none() && config.gitlab.expect("one").webhook_signing_keys.is_empty());
+        assert_eq!(named.get("classes[0].gitlab_token_file"), Some(&dir.path().join("t")));
+        assert_eq!(named.get("gitlab.webhook.signing_token_file"), Some(&dir.path().join("s")));
+        assert_eq!(read(toml, SecretFiles::Needed).0.expect_err("faults").0.len(), 2);
+        assert!(read("http.listen = \"x\"", SecretFiles::MayBeMissing).0.is_err(), "other faults stay faults");
+    }
+}

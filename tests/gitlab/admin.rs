@@ -336,8 +336,9 @@ impl GitLab {
     /// Changes a runner's tags as a person does.
     pub(crate) fn set_runner_tags(&self, id: i64, tags: &[&str]) {
         self.shared.write(|inner| {
-            let runner = inner.runners.iter_mut().find(|runner| runner.id == id);
-            runner.into_iter().for_each(|runner| runner.tags = tags.iter().map(|&tag| tag.to_owned()).collect());
+            if let Some(runner) = inner.runners.iter_mut().find(|runner| runner.id == id) {
+                runner.tags = tags.iter().map(|&tag| tag.to_owned()).collect();
+            }
         });
     }
 }

@@ -42,9 +42,8 @@ impl Machine {
 
     /// Writes the configuration: with more in the class that is GitLab's, and more tables.
     fn configure(&self, class: &str, rest: &str) {
-        let data = self.path("data");
         let text = format!(
-            "data_dir = {data:?}\n[docker]\nhost = {:?}\n[host]\nname = \"box\"\n\
+            "data_dir = \"data\"\n[docker]\nhost = {:?}\n[host]\nname = \"box\"\n\
              [[classes]]\nname = \"gitlab\"\nimage = {RUNNER:?}\ntags = [\"docker\", \"amd64\"]\ncpus = 0.5\nmemory = \"512MiB\"\n{class}\n\
              [[classes]]\nname = \"plain\"\ncpus = 0.25\nmemory = \"64MiB\"\n{rest}\n",
             engine::host()
@@ -62,6 +61,7 @@ impl Machine {
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_runner-coordinator"))
             .args(["--config".as_ref(), self.path("config.toml").as_os_str()])
             .args(arguments)
+            .current_dir(self.dir.path())
             .env("GITLAB_TOKEN", PRIVATE_TOKEN)
             .stdin(Stdio::null())
             .output()

@@ -14,3 +14,4 @@ mod gitlab_setup;
 mod harness;
 mod pull;
 mod restart;
+mod two_phase;

@@ -89,6 +89,7 @@ pub(super) struct Message {
 
 /// A runner as it stands in GitLab.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the record as GitLab tells it")]
 pub struct RunnerRecord {
     /// GitLab's id.
     pub id: i64,
@@ -203,7 +204,7 @@ pub struct HookEvent {
     /// The HTTP status that we answered, or `internal error` when there was no answer.
     #[serde(default)]
     pub response_status: Value,
-    /// What went wrong when there was no answer; newer GitLabs tell.
+    /// What went wrong when there was no answer; not every version of GitLab tells.
     pub internal_error_message: Option<String>,
 }
 
