@@ -18,6 +18,8 @@ use std::time::Duration;
 use secrecy::{SecretSlice, SecretString};
 
 pub use fault::{ConfigFault, ConfigFaults};
+pub use load::SetupConfig;
+pub use secret::{read_secret_file, secret_of_env};
 
 use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
 

@@ -1,8 +1,11 @@
 //! What we know of GitLab: the runner protocol as a client, the job answers that come out of it, and the Job event of its webhooks.
 
+pub mod admin;
 pub mod api;
 pub mod client;
+pub mod diagnosis;
 pub mod payload;
+pub mod setup;
 pub mod webhook;
 
 mod keywords;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
+use super::admin::Admin;
 use super::log::{Fault, RequestRecord};
 use super::spec::{ArtifactView, JobSpec, JobView, Status, UpdateView};
 use super::webhook::{Delivery, Hook};
@@ -166,6 +167,8 @@ pub(super) struct Inner {
     pub(super) outbox: VecDeque<serde_json::Value>,
     /// Job events that were sent.
     pub(super) deliveries: Vec<Delivery>,
+    /// What only administrators see.
+    pub(super) admin: Admin,
     /// See [`AutoHooks`].
     pub(super) auto_hooks: AutoHooks,
     /// See [`Commit`].

@@ -10,6 +10,7 @@ mod docker;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
 mod gitlab_road;
+mod gitlab_setup;
 mod harness;
 mod job_image;
 mod pull;
