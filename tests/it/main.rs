@@ -9,7 +9,9 @@ mod broker;
 mod docker;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
+mod gitlab_faults;
 mod gitlab_road;
 mod harness;
 mod pull;
 mod restart;
+mod runner_mock;
