@@ -15,3 +15,4 @@ mod harness;
 mod pull;
 mod restart;
 mod runner_mock;
+mod two_phase;
