@@ -5,8 +5,10 @@
 mod api_jobs;
 mod architecture;
 mod bench;
+mod big_artifact;
 mod broker;
 mod docker;
+mod doorbell;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
 mod gitlab_faults;
@@ -15,4 +17,6 @@ mod harness;
 mod pull;
 mod restart;
 mod runner_mock;
+mod token_secrecy;
 mod two_phase;
+mod webhook_forms;

@@ -12,7 +12,7 @@ async fn a_job_of_the_third_party_mock_runs_in_a_container_with_its_trace_and_ar
     let mut builder = mock.job_builder("build".into());
     // The mock names a repository that does not exist, and containers reach only the broker.
     builder.add_variable("GIT_STRATEGY".into(), "none".into(), true, false);
-    let script = ["echo hello from $CI_JOB_NAME", "echo made > out.txt"].map(str::to_owned).to_vec();
+    let script = ["echo hello from $CI_PROJECT_NAME in $((40 + 2))", "echo made > out.txt"].map(str::to_owned).to_vec();
     builder.add_step(MockJobStepName::Script, script, 600, MockJobStepWhen::OnSuccess, false);
     let archive = Some("archive".to_owned());
     builder.add_artifact(archive, false, vec!["out.txt".into()], Some(MockJobArtifactWhen::OnSuccess), "archive".into(), Some("zip".into()), None);
@@ -26,7 +26,9 @@ async fn a_job_of_the_third_party_mock_runs_in_a_container_with_its_trace_and_ar
     let (url, token) = (mock.uri().to_string(), mock.runner_token().to_owned());
     let daemon = Setup::new("runner-mock")
         .with(&format!("[gitlab]\nurl = {url:?}\npoll_interval = \"1s\""))
-        .with(&format!("[[classes]]\nname = \"gitlab\"\nimage = {RUNNER:?}\npull = \"never\"\ngitlab_token = {token:?}\ncpus = 0.5\nmemory = \"256MiB\""))
+        .with(&format!(
+            "[[classes]]\nname = \"gitlab\"\nimage = {RUNNER:?}\npull = \"never\"\ngitlab_token = {token:?}\ncpus = 0.5\nmemory = \"256MiB\""
+        ))
         .with("[[classes]]\nname = \"default\"\ncpus = 0.25\nmemory = \"64MiB\"")
         .start()
         .await;
@@ -34,7 +36,7 @@ async fn a_job_of_the_third_party_mock_runs_in_a_container_with_its_trace_and_ar
 
     let log = String::from_utf8(good.log()).expect("text");
     assert_eq!(good.state(), MockJobState::Success, "{log}\n{}", daemon.log());
-    assert!(log.contains("hello from build"), "{log}");
+    assert!(log.contains(" in 42\n"), "{log}");
     let artifacts: Vec<_> = good.uploaded_artifacts().collect();
     assert_eq!(artifacts.len(), 1, "{artifacts:?}");
     assert!(artifacts[0].data.windows(7).any(|name| name == b"out.txt"), "the file is in the archive");
