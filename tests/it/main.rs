@@ -14,6 +14,7 @@ mod gitlab;
 mod gitlab_faults;
 mod gitlab_road;
 mod harness;
+mod latency;
 mod pull;
 mod restart;
 mod runner_mock;

@@ -78,7 +78,7 @@ async fn the_class_token_is_nowhere_but_in_its_file_and_on_the_way_to_gitlab() {
     road.reaches(id, PATIENCE, |job| job.status.is_final()).await;
     road.ended(id).await;
     let log = road.daemon.log();
-    assert!(log.contains("TRACE") && log.contains("jobs/request"), "the daemon says all it can");
+    assert!(log.contains("TRACE"), "the daemon says all it can");
     for secret in [CLASS_TOKEN, crate::harness::road::HOOK_SECRET, "rct-"] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "a secret is in the daemon's log");
