@@ -2,6 +2,8 @@
 //!
 //! Each round is made from a seed, which stands in what is said when it fails; `RC_BELL_SEEDS=7,8` runs those.
 
+#![expect(clippy::print_stdout, reason = "how long it took is what `--nocapture` shows")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::process::{Child, Command, Stdio};

@@ -3,6 +3,8 @@
 //!
 //! `RC_OUTAGE_SECONDS` says how long it is away; a few seconds unless told.
 
+#![expect(clippy::print_stdout, reason = "how long it took is what `--nocapture` shows")]
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -71,7 +73,8 @@ async fn survives(name: &str, outage: Outage, hangs: Duration) {
         pause().await;
     }
     let mut meanwhile = road.containers();
-    (before.sort(), meanwhile.sort());
+    before.sort();
+    meanwhile.sort();
     // A job whose end could not be told keeps its container: that is where the word will come from.
     assert_eq!(meanwhile, before, "a container was lost in the outage\n{}", road.daemon.log());
     assert_eq!(road.gitlab.job(waits).n_assigned, 0);

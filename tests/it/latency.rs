@@ -2,6 +2,8 @@
 //!
 //! `make latency` runs it with `RC_LATENCY_RUNS` and shows the table; `make test` only shows that it still works.
 
+#![expect(clippy::print_stdout, reason = "the table is what `--nocapture` shows")]
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -121,13 +123,17 @@ async fn from_the_bell_to_the_first_line() {
         table[0].all.push(docker_run().await);
         for (road, at) in [(&cold, 2), (&warm, 4)] {
             let start = one(road).await;
+            let has_own = start.container.is_some();
+            assert_eq!(has_own, at == 2, "a container was started for a job beside a runner that waited\n{}", road.daemon.log());
             table[1].all.extend(start.container);
             table[at].all.push(start.handed);
             table[at + 1].all.push(start.traced);
         }
     }
     println!("\n| what | runs | least | median | p95 | most |\n| --- | --- | --- | --- | --- | --- |");
-    table.iter().for_each(|times| println!("{}", times.row()));
+    for times in &table {
+        println!("{}", times.row());
+    }
     cold.daemon.finish().await;
     warm.daemon.finish_with_pool().await;
 }

@@ -1,6 +1,8 @@
 //! GitLab's Job event in every form that it is known to take, and in some that nobody has seen yet. Made-up events are changed at random;
 //! what decides must be read right, and nothing else may disturb it.
 
+#![expect(clippy::print_stdout, reason = "how long it took is what `--nocapture` shows")]
+
 use proptest::prelude::*;
 use reqwest::StatusCode;
 use runner_coordinator::gitlab::webhook::{BuildStatus, JobEvent, Reading, read_event};
