@@ -1,6 +1,7 @@
 //! Builds the [`Config`] from its sources.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rustix::fs::{Access, access};
 
 use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
-use super::section::{Reading, Section};
+use super::section::{Reading, SecretFiles, Section};
 use super::values::{self, DAY, HOUR, SECOND, duration};
 use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Gpu, Host, Http, IntegratedGpus, Limits, Registry, Role, StoreUrl, classes};
 use crate::domain::{CpuMillis, FieldFault, HostId, MemoryBytes};
@@ -26,7 +27,7 @@ impl Config {
     /// # Errors
     /// Every fault of the configuration; also that a named file cannot be read.
     pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigFaults> {
-        from_layers(Layers::read(file, Path::new(DEFAULT_FILE), env)?).0
+        from_layers(Layers::read(file, Path::new(DEFAULT_FILE), env)?, SecretFiles::Needed).0
     }
 
     /// Reads the configuration with this process's environment. Variables that are not UTF-8 do not count, unless they are ours: then
@@ -35,15 +36,43 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_process(file: Option<&Path>) -> Result<Self, ConfigFaults> {
-        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
-        Self::load(file, std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+        Self::load(file, process_env())
+    }
+
+    /// The same for whoever is about to write the files of secrets: those that cannot be read yet are no fault, and their secrets count as
+    /// not given.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn for_setup(file: Option<&Path>) -> Result<SetupConfig, ConfigFaults> {
+        let layers = Layers::read(file, Path::new(DEFAULT_FILE), process_env())?;
+        let file = layers.file.clone();
+        let (config, reading) = from_layers(layers, SecretFiles::MayBeMissing);
+        Ok(SetupConfig { config: config?, file, secret_files: reading.named.into_inner() })
     }
 }
 
+/// A configuration whose secrets may still be missing.
+#[derive(Debug)]
+pub struct SetupConfig {
+    /// What it says; a secret whose file cannot be read is not given.
+    pub config: Config,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// The files that it names for secrets, readable or not, by dotted key, for example `classes[0].gitlab_token_file`. Of a list of files
+    /// the first.
+    pub secret_files: BTreeMap<String, PathBuf>,
+}
+
+fn process_env() -> impl Iterator<Item = (String, String)> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
 /// The configuration, and what was asked for to build it.
-pub(super) fn from_layers(layers: Layers) -> (Result<Config, ConfigFaults>, Reading) {
+pub(super) fn from_layers(layers: Layers, files: SecretFiles) -> (Result<Config, ConfigFaults>, Reading) {
     let Layers { values, file, credentials } = layers;
-    let reading = Reading { file, credentials, faults: RefCell::default(), known: RefCell::default() };
+    let reading = Reading { file, credentials, files, named: RefCell::default(), faults: RefCell::default(), known: RefCell::default() };
     let config = Section::whole(&reading, values).read(whole);
     let faults = reading.faults.borrow().clone();
     let result = if faults.is_empty() { Ok(config) } else { Err(ConfigFaults(faults)) };

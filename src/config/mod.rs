@@ -18,8 +18,10 @@ use std::time::Duration;
 use secrecy::{SecretSlice, SecretString};
 
 pub use fault::{ConfigFault, ConfigFaults};
+pub use load::SetupConfig;
+pub use secret::{read_secret_file, secret_of_env};
 
-use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostId, ImageRef, MemoryBytes};
+use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
 
 /// Everything that an operator decides.
 #[derive(Debug, Clone)]
@@ -262,6 +264,10 @@ pub struct Class {
     pub pull: Pull,
     /// `tmp_size`, default `512MiB`: size of `/tmp`, which counts as memory.
     pub tmp_size: MemoryBytes,
+    /// `job_image`, default `deny`: what becomes of a job of GitLab that names an image of its own.
+    pub job_image: JobImage,
+    /// `shell`, default `bash`: the shell that GitLab Runner writes scripts for; the image must have it.
+    pub shell: Shell,
 }
 
 impl Class {
@@ -287,6 +293,8 @@ impl Class {
             gitlab_token: None,
             pull: Pull::IfMissing,
             tmp_size: MemoryBytes(512 << 20),
+            job_image: JobImage::Deny,
+            shell: Shell::Bash,
         }
     }
 }
@@ -336,6 +344,45 @@ impl Pull {
             Self::IfMissing => "if-missing",
             Self::Always => "always",
             Self::Never => "never",
+        }
+    }
+}
+
+/// What becomes of a job of GitLab that names an image of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobImage {
+    /// `deny`: it fails, and is told why.
+    Deny,
+    /// `ignore`: it runs in the class's image, as with GitLab Runner's shell executor.
+    Ignore,
+    /// `allow`: it runs in its image.
+    Allow {
+        /// `job_images`, default any: the images that jobs may name.
+        images: Vec<ImagePattern>,
+        /// `runner_binary`, needed: GitLab Runner on the engine's machine, which such a container is lent.
+        runner_binary: HostFile,
+    },
+}
+
+/// A shell that GitLab Runner can write scripts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    /// `bash`.
+    Bash,
+    /// `sh`: for images without `bash`.
+    Sh,
+}
+
+impl Shell {
+    /// Every choice, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::Bash, Self::Sh];
+
+    /// The name in the configuration, and for GitLab Runner.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Sh => "sh",
         }
     }
 }

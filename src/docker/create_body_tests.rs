@@ -47,6 +47,25 @@ fn isolated() -> HardenedProfile {
         runtime: base.runtime().to_owned(),
         stop_grace: base.stop_grace(),
         devices: DeviceGrant::None,
+        runner_binary: None,
+    })
+    .expect("a profile")
+}
+
+/// The same for an image that does not bring the runner.
+fn lending() -> HardenedProfile {
+    let base = isolated();
+    crate::security::SecurityManager::harden(ProfileRequest {
+        user: base.user().to_owned(),
+        cpus: base.cpus(),
+        memory: base.memory(),
+        pids: base.pids(),
+        tmpfs: base.tmpfs().to_vec(),
+        network: base.network(),
+        runtime: base.runtime().to_owned(),
+        stop_grace: base.stop_grace(),
+        devices: DeviceGrant::None,
+        runner_binary: Some(HostFile::parse("f", "/opt/runner/gitlab-runner").expect("a path")),
     })
     .expect("a profile")
 }
@@ -64,6 +83,7 @@ fn giving(devices: DeviceGrant) -> HardenedProfile {
         runtime: base.runtime().to_owned(),
         stop_grace: base.stop_grace(),
         devices,
+        runner_binary: None,
     })
     .expect("a profile")
 }
@@ -118,6 +138,18 @@ fn command_without_network() {
 fn command_on_our_network() {
     let plan = ContainerPlan { network: Some("net1".to_owned()), workdir: Some("/build".to_owned()), ..plan() };
     insta::assert_json_snapshot!(shown(&plan, &isolated()));
+}
+
+#[test]
+fn runner_in_the_image_of_its_job() {
+    let mut plan = ContainerPlan {
+        command: vec!["run-single".to_owned()],
+        entrypoint: Some(vec![HardenedProfile::RUNNER_PATH.to_owned()]),
+        network: Some("net1".to_owned()),
+        ..plan()
+    };
+    plan.image.volumes = vec!["/data".to_owned(), "/usr/local/bin/../bin/gitlab-runner/".to_owned()];
+    insta::assert_json_snapshot!(shown(&plan, &lending()));
 }
 
 #[test]
@@ -192,11 +224,10 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn no_plan_loosens_anything(plan in any_plan(), alone: bool, given in 0_usize..5) {
+    fn no_plan_loosens_anything(plan in any_plan(), alone: bool, lends: bool, given in 0_usize..5) {
         let grants = [DeviceGrant::None, nvidia(NvidiaWay::DeviceRequest), nvidia(NvidiaWay::Cdi), amd(), intel()];
-        let grant = grants[given].clone();
-        let profile = if alone { giving(grant.clone()) } else { isolated() };
-        let grant = if alone { grant } else { DeviceGrant::None };
+        let grant = if alone && !lends { grants[given].clone() } else { DeviceGrant::None };
+        let profile = if lends { lending() } else if alone { giving(grant.clone()) } else { isolated() };
         let body = create_body(&plan, &profile);
         let host = body.host_config.as_ref().expect("a host configuration");
         prop_assert_eq!(host.privileged, Some(false));
@@ -206,7 +237,7 @@ proptest! {
         prop_assert_eq!(&host.ipc_mode, &Some("private".to_owned()));
         prop_assert_eq!(body.user.as_deref(), Some(profile.user()));
         let nothing = [
-            host.binds.is_none(), host.mounts.is_none(), host.volumes_from.is_none(), host.cap_add.is_none(), host.device_cgroup_rules.is_none(), host.pid_mode.is_none(), host.uts_mode.is_none(),
+            host.binds.is_none(), host.mounts.is_none() != lends, host.volumes_from.is_none(), host.cap_add.is_none(), host.device_cgroup_rules.is_none(), host.pid_mode.is_none(), host.uts_mode.is_none(),
             host.userns_mode.is_none(), host.cgroup.is_none(), host.cgroup_parent.is_none(), host.links.is_none(),
             host.sysctls.is_none(), host.port_bindings.is_none(), host.extra_hosts.is_none(), body.volumes.is_none(),
         ];
@@ -220,7 +251,11 @@ proptest! {
         for node in host.devices.iter().flatten() {
             prop_assert_eq!(node.cgroup_permissions.as_deref(), Some("rw"));
         }
-        if alone {
+        for mount in host.mounts.iter().flatten() {
+            prop_assert_eq!((mount.read_only, mount.source.as_deref()), (Some(true), Some("/opt/runner/gitlab-runner")));
+            prop_assert!(!host.tmpfs.as_ref().expect("tmpfs").contains_key(HardenedProfile::RUNNER_PATH));
+        }
+        if alone && !lends {
             prop_assert_eq!((host.network_mode.as_deref(), body.network_disabled), (Some("none"), Some(true)));
         }
         let env = body.env.as_ref().expect("an environment");

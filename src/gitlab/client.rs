@@ -20,7 +20,7 @@ use super::stall::{Progress, stalling_is_an_error};
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long GitLab may take to answer a small call.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// How long GitLab may take to take a part of a trace, up to some MiB.
 const TRACE: Duration = Duration::from_secs(60);
 /// How long a transfer of artifacts may stand still, GitLab's own work at its end included.
@@ -29,8 +29,8 @@ const STALL: Duration = Duration::from_secs(300);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Longest job description that is read. Variables of the kind `file` make it large.
 const MAX_JOB_BYTES: usize = 16 * 1024 * 1024;
-/// GitLab's own wait after a 429 without `Retry-After`.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Wait after a 429 without `Retry-After`. GitLab itself always says how long (a minute); who does not is a proxy before it.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(15);
 /// Longest wait that we let GitLab impose.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -58,20 +58,7 @@ impl HttpGitLab {
     /// # Errors
     /// When there is no trusted certificate on the machine that an `https` address could be checked against.
     pub fn new(base_url: &str, system_id: impl Into<String>) -> Result<Self, GitLabError> {
-        let doing = "make a client for it";
-        // Another part of the process may have installed it before; either is the same.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let mut builder = Client::builder()
-            .user_agent(concat!("runner-coordinator/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .tcp_keepalive(KEEPALIVE);
-        if base_url.starts_with("http://") {
-            // Without this a machine that has no certificates at all could not even speak plain HTTP.
-            builder = builder.tls_certs_only(std::iter::empty());
-        }
-        let client = builder.build().map_err(|error| from_reqwest(error, doing, CONNECT))?;
-        Ok(Self { client, base_url: base_url.trim_end_matches('/').to_owned(), system_id: system_id.into() })
+        Ok(Self { client: http_client(base_url)?, base_url: base_url.trim_end_matches('/').to_owned(), system_id: system_id.into() })
     }
 
     fn call(&self, method: Method, path: &str, query: &str) -> RequestBuilder {
@@ -171,6 +158,23 @@ impl GitLab for HttpGitLab {
     }
 }
 
+/// The client that every call to this GitLab goes through.
+pub(super) fn http_client(base_url: &str) -> Result<Client, GitLabError> {
+    let doing = "make a client for it";
+    // Another part of the process may have installed it before; either is the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut builder = Client::builder()
+        .user_agent(concat!("runner-coordinator/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .tcp_keepalive(KEEPALIVE);
+    if base_url.starts_with("http://") {
+        // Without this a machine that has no certificates at all could not even speak plain HTTP.
+        builder = builder.tls_certs_only(std::iter::empty());
+    }
+    builder.build().map_err(|error| from_reqwest(error, doing, CONNECT))
+}
+
 async fn relay(sent: reqwest::Result<Response>, doing: &'static str, after: Duration) -> Result<Relay, GitLabError> {
     let response = sent.map_err(|error| from_reqwest(error, doing, after))?;
     let (status, mut headers) = (response.status().as_u16(), relayed(response.headers()));
@@ -180,7 +184,7 @@ async fn relay(sent: reqwest::Result<Response>, doing: &'static str, after: Dura
     Ok(Relay { status, headers, body: body.into() })
 }
 
-async fn read_body(mut response: Response, limit: usize, doing: &'static str, after: Duration) -> Result<Vec<u8>, GitLabError> {
+pub(super) async fn read_body(mut response: Response, limit: usize, doing: &'static str, after: Duration) -> Result<Vec<u8>, GitLabError> {
     let read = async {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| from_reqwest(error, doing, after))? {
@@ -202,7 +206,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.trim().starts_with("application/json"))
 }
 
-fn refusal(status: u16, headers: &HeaderMap, doing: &'static str) -> GitLabError {
+pub(super) fn refusal(status: u16, headers: &HeaderMap, doing: &'static str) -> GitLabError {
     match status {
         403 => GitLabError::Denied { doing },
         409 => GitLabError::Conflict,
@@ -217,11 +221,11 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     seconds.map_or(DEFAULT_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER)
 }
 
-fn protocol(doing: &'static str, detail: impl std::fmt::Display) -> GitLabError {
+pub(super) fn protocol(doing: &'static str, detail: impl std::fmt::Display) -> GitLabError {
     GitLabError::Protocol { doing, detail: detail.to_string() }
 }
 
-fn from_reqwest(error: reqwest::Error, doing: &'static str, after: Duration) -> GitLabError {
+pub(super) fn from_reqwest(error: reqwest::Error, doing: &'static str, after: Duration) -> GitLabError {
     if error.is_timeout() && !error.is_connect() {
         return GitLabError::Deadline { doing, after };
     }
@@ -229,7 +233,7 @@ fn from_reqwest(error: reqwest::Error, doing: &'static str, after: Duration) -> 
 }
 
 /// A token as a header that no log of the client shows. One that cannot be a header is sent as an empty one, which no GitLab takes.
-fn secret_header(token: &str) -> HeaderValue {
+pub(super) fn secret_header(token: &str) -> HeaderValue {
     let mut value = HeaderValue::from_str(token).unwrap_or_else(|_| HeaderValue::from_static(""));
     value.set_sensitive(true);
     value

@@ -10,16 +10,18 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_requirement};
+use super::image::decide;
 use crate::config::Class;
 use crate::domain::retry::doubled;
-use crate::domain::{Arch, Job, JobId, JobSpec, ProjectName, Source, Work, chain};
+use crate::domain::{Arch, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
 /// First wait after GitLab did not answer as it should; doubled each time.
 const BACKOFF: Duration = Duration::from_secs(2);
-/// Longest such wait.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest such wait. No longer than between two questions in quiet times (`gitlab.poll_interval`, as it is by default): asking a GitLab
+/// in trouble less often would spare it little, and the jobs that wait there would wait on when it is back.
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// Wait after another runner was quicker, as the official runner has it.
 const CONFLICT: Duration = Duration::from_secs(3);
 /// Wait after GitLab refused a class's token: only a person can mend that.
@@ -31,10 +33,22 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 enum Pause {
     /// Until the bell or the next poll.
     Poll(Duration),
-    /// Until this time has passed, bell or not.
+    /// Until this time has passed, or [`BACKOFF`] and then a bell: who rings is alive again.
+    Trouble(Duration),
+    /// Until this time has passed, bell or not: GitLab itself said so.
     Backoff(Duration),
     /// Not at all.
     None,
+}
+
+impl Pause {
+    /// How long at the most.
+    fn longest(&self) -> Duration {
+        match self {
+            Self::Poll(wait) | Self::Trouble(wait) | Self::Backoff(wait) => *wait,
+            Self::None => Duration::ZERO,
+        }
+    }
 }
 
 /// Asks for one class until told to stop.
@@ -50,6 +64,10 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
             match pause {
                 Pause::None => {}
                 Pause::Backoff(wait) => tokio::time::sleep(wait).await,
+                Pause::Trouble(wait) => {
+                    tokio::time::sleep(wait.min(BACKOFF)).await;
+                    let _ = tokio::time::timeout(wait.saturating_sub(BACKOFF), bell.changed()).await;
+                }
                 Pause::Poll(wait) => {
                     // A bell that rang while we asked is kept by the watch.
                     let _ = tokio::time::timeout(wait, bell.changed()).await;
@@ -93,24 +111,24 @@ async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: 
         Err(GitLabError::Conflict) => Pause::Backoff(CONFLICT),
         Err(error) => {
             *failures = failures.saturating_add(1);
-            let (state, wait) = judge(&error, *failures);
-            warn!(class = %class.name, error = chain(&error), retry_in_seconds = wait.as_secs(), "GitLab gave no work");
+            let (state, pause) = judge(&error, *failures);
+            warn!(class = %class.name, error = chain(&error), retry_in_seconds = pause.longest().as_secs(), "GitLab gave no work");
             let error = chain(&error);
             shared.intake.post(&class.name, |board| (board.state, board.error) = (state, Some(error)));
-            Pause::Backoff(wait)
+            pause
         }
     }
 }
 
-fn judge(error: &GitLabError, failures: u32) -> (&'static str, Duration) {
+fn judge(error: &GitLabError, failures: u32) -> (&'static str, Pause) {
     match error {
-        GitLabError::TooMany { retry_after, .. } => ("limited", (*retry_after).max(BACKOFF)),
-        GitLabError::Denied { .. } => ("denied", DENIED),
+        GitLabError::TooMany { retry_after, .. } => ("limited", Pause::Backoff((*retry_after).max(BACKOFF))),
+        GitLabError::Denied { .. } => ("denied", Pause::Backoff(DENIED)),
         GitLabError::Unreachable { .. }
         | GitLabError::Deadline { .. }
         | GitLabError::Conflict
         | GitLabError::Server { .. }
-        | GitLabError::Protocol { .. } => ("failing", jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX))),
+        | GitLabError::Protocol { .. } => ("failing", Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX)))),
     }
 }
 
@@ -127,7 +145,7 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
     let spec = JobSpec {
         source: Source::GitLab,
         project: claimed.project.and_then(|project| ProjectName::parse("project", &project).ok()),
-        requirement: class_requirement(class),
+        requirement: Requirement { start: decide(class, &reference.keywords).start(), ..class_requirement(class) },
         timeout: claimed.timeout.unwrap_or(class.timeout).min(deps.config.limits.max_timeout),
         priority: class.priority,
         retries: 0,

@@ -24,6 +24,7 @@ mod finish;
 mod follow;
 mod grant;
 mod hearing;
+mod image;
 mod launch;
 mod ops;
 mod plan;

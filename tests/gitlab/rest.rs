@@ -15,7 +15,7 @@ use super::state::{Inner, Job, Shared};
 pub(crate) const PRIVATE_TOKEN: &str = "glpat-stand-in";
 
 /// Refuses requests without [`PRIVATE_TOKEN`].
-fn authorised(headers: &HeaderMap) -> Result<(), Box<Response>> {
+pub(super) fn authorised(headers: &HeaderMap) -> Result<(), Box<Response>> {
     let token = headers.get("private-token").map(axum::http::HeaderValue::as_bytes);
     if token == Some(PRIVATE_TOKEN.as_bytes()) {
         return Ok(());

@@ -41,6 +41,8 @@ pub(crate) struct JobSpec {
     pub(crate) after_script: Vec<String>,
     /// Variables beside the predefined ones.
     pub(crate) variables: Vec<Variable>,
+    /// `services:` of the job.
+    pub(crate) services: Vec<String>,
     /// `image:` of the job, if any.
     pub(crate) image: Option<String>,
     /// Paths of one zip artifact; none when empty.
@@ -68,6 +70,7 @@ impl Default for JobSpec {
             after_script: Vec::new(),
             variables: Vec::new(),
             image: None,
+            services: Vec::new(),
             artifacts: Vec::new(),
             dependencies: Vec::new(),
             timeout_seconds: 3600,
@@ -122,6 +125,12 @@ impl JobSpec {
     /// Adds a variable whose value runners hide in traces.
     pub(crate) fn masked_variable(mut self, key: &str, value: &str) -> Self {
         self.variables.push(Variable { key: key.into(), value: value.into(), masked: true });
+        self
+    }
+
+    /// Sets `services:`.
+    pub(crate) fn services<S: Into<String>>(mut self, services: impl IntoIterator<Item = S>) -> Self {
+        self.services = services.into_iter().map(Into::into).collect();
         self
     }
 
@@ -214,8 +223,10 @@ pub(crate) struct ArtifactView {
     /// File name from the multipart form.
     pub(crate) name: String,
     /// Number of bytes.
-    pub(crate) size: usize,
-    /// The archive itself; left out of the control API's JSON.
+    pub(crate) size: u64,
+    /// Their SHA-256.
+    pub(crate) sha256: String,
+    /// The archive itself, unless it is too big to be kept; left out of the control API's JSON.
     #[serde(skip)]
     pub(crate) bytes: Vec<u8>,
 }
@@ -260,6 +271,9 @@ pub(crate) struct JobView {
     pub(crate) n_assigned: u32,
     /// Status updates received from runners, oldest first.
     pub(crate) updates: Vec<UpdateView>,
+    /// How long it waited until it ran; nothing before that.
+    #[serde(skip)]
+    pub(crate) waited: Option<Duration>,
     /// The token that is good for this job's calls.
     #[serde(skip)]
     pub(crate) job_token: String,

@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
+use super::admin::Admin;
 use super::log::{Fault, RequestRecord};
+use super::misbehave::Misbehaviour;
 use super::spec::{ArtifactView, JobSpec, JobView, Status, UpdateView};
 use super::webhook::{Delivery, Hook};
 
@@ -102,6 +104,7 @@ impl Job {
             artifacts: self.artifacts.clone(),
             n_assigned: self.n_assigned,
             updates: self.updates.clone(),
+            waited: self.started_at.map(|at| at.duration_since(self.created_at).unsigned_abs()),
             job_token: self.token.clone(),
         }
     }
@@ -160,12 +163,16 @@ pub(super) struct Inner {
     pub(super) requests: Vec<RequestRecord>,
     /// Failures that are still to be injected.
     pub(super) faults: Vec<Fault>,
+    /// What every call meets at present.
+    pub(super) misbehaviour: Misbehaviour,
     /// Where Job events go.
     pub(super) hook: Option<Hook>,
     /// Job events that are due.
     pub(super) outbox: VecDeque<serde_json::Value>,
     /// Job events that were sent.
     pub(super) deliveries: Vec<Delivery>,
+    /// What only administrators see.
+    pub(super) admin: Admin,
     /// See [`AutoHooks`].
     pub(super) auto_hooks: AutoHooks,
     /// See [`Commit`].

@@ -5,13 +5,22 @@
 mod api_jobs;
 mod architecture;
 mod bench;
+mod big_artifact;
 mod broker;
 mod docker;
+mod doorbell;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
+mod gitlab_faults;
 mod gitlab_road;
+mod gitlab_setup;
 mod gpu_container;
 mod harness;
+mod job_image;
+mod latency;
 mod pull;
 mod restart;
+mod runner_mock;
+mod token_secrecy;
 mod two_phase;
+mod webhook_forms;

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long the engine may take to forget a container's end of a network.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where it is. `make test` starts it and says so in the environment.
 pub(crate) fn host() -> String {
@@ -11,6 +15,12 @@ pub(crate) fn host() -> String {
         Some(host) if marked => host,
         _ => panic!("these tests need their own engine: run them with `make test`"),
     }
+}
+
+/// The stand-in runner as a file of this machine, which is the engine's too.
+pub(crate) fn runner_binary() -> String {
+    let known = std::env::vars().find(|(name, _)| name == "RC_RUNNER_BIN").map(|(_, value)| value);
+    known.unwrap_or_else(|| panic!("these tests need the stand-in runner: run them with `make test`"))
 }
 
 /// The `docker` command's output; fails with its words when it fails.
@@ -31,7 +41,7 @@ pub(crate) fn remove_networks(_name: &str, data: &Path) {
     let Some(instance) = instance(data) else { return };
     let filter = format!("label=runner-coordinator.instance={instance}");
     for network in docker(&["network", "ls", "--quiet", "--filter", &filter]).lines() {
-        docker(&["network", "rm", network]);
+        remove_network(network);
     }
 }
 
@@ -41,6 +51,18 @@ pub(crate) fn remove_everything(name: &str, data: &Path) {
         docker(&["rm", "--force", "--volumes", &container]);
     }
     remove_networks(name, data);
+}
+
+/// An engine under load may still count a container that it no longer lists.
+fn remove_network(id: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = Command::new("docker").args(["network", "rm", id]).env("DOCKER_HOST", host()).output().expect("the docker command");
+        if output.status.success() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "docker network rm: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn instance(data: &Path) -> Option<String> {
