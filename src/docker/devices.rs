@@ -179,13 +179,11 @@ impl WireDevices {
                 given.unnamed.push(format!("{} of driver {:?}", request.count, request.driver));
             }
             for id in ids {
-                match named(&id) {
-                    Some(gpu) => given.nvidia.insert(gpu),
-                    None => {
-                        given.unnamed.push(format!("{id:?} of driver {:?}", request.driver));
-                        true
-                    }
-                };
+                if let Some(gpu) = named(&id) {
+                    given.nvidia.insert(gpu);
+                } else {
+                    given.unnamed.push(format!("{id:?} of driver {:?}", request.driver));
+                }
             }
         }
         given
