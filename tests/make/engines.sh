@@ -2,7 +2,7 @@
 # Runs the tests that drive an engine against a newer one than the distribution's: its programs, from a later Debian release's packages, are
 # unpacked below target/engines and not installed.
 #
-# usage: tests/make/engines.sh [SUITE]     default: trixie, which has 26.1
+# usage: tests/make/engines.sh [SUITE]     default: trixie, which has 26.1; sid has 28 or later
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 readonly suite=${1:-trixie}
@@ -31,7 +31,7 @@ unpack() {
     for package in "$directory"/packages/*.deb; do
         dpkg-deb --extract "$package" "$directory/root"
     done
-    find "$directory/root" -type f \( -name dockerd -o -name docker-proxy -o -name runc -o -name containerd -o -name 'containerd-shim-runc-v2' \) \
+    find "$directory/root" -type f -path '*bin/*' \( -name dockerd -o -name docker-proxy -o -name runc -o -name containerd -o -name 'containerd-shim-runc-v2' \) \
         -exec cp {} "$bin" \;
     # It wants a newer C library than the machine's, and calls itself by its own path, so no wrapper does.
     interpreter=$(find "$directory/root" -name 'ld-linux*' -type f | head -n 1)
