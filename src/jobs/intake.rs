@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_requirement};
+use super::handle::Status;
 use super::image::decide;
 use crate::config::Class;
 use crate::domain::retry::doubled;
-use crate::domain::{Arch, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
+use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
@@ -28,6 +30,10 @@ const CONFLICT: Duration = Duration::from_secs(3);
 const DENIED: Duration = Duration::from_secs(5 * 60);
 /// Wait before a store that failed is tried again with a job that GitLab already gave away.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long GitLab may not be asked for a class before it hears that the runner is there. GitLab takes a runner that is silent for
+/// 2 hours for offline, and fails jobs that only offline runners could take after 1 hour.
+const PRESENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Why asking has to wait, and whether a bell may shorten the wait.
 enum Pause {
@@ -76,7 +82,7 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
             if !status.borrow().askable.contains(&class.name) {
                 shared.intake.post(&class.name, |state| state.state = "full");
             }
-            let _ = status.wait_for(|status| status.askable.contains(&class.name)).await;
+            until_askable(&mut status, &class.name, token, gitlab.as_ref()).await;
         };
         // Everything in `rest` only waits.
         tokio::select! {
@@ -138,6 +144,20 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(0.8 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(200)))
 }
 
+/// Waits until GitLab may be asked for the class again, and says meanwhile, now and then, that its runner is there.
+async fn until_askable(status: &mut watch::Receiver<Arc<Status>>, class: &ClassName, token: &SecretString, gitlab: &dyn GitLab) {
+    loop {
+        let askable = status.wait_for(|status| status.askable.contains(class));
+        // An error means that the manager is gone; `stop` comes next.
+        if tokio::time::timeout(PRESENCE, askable).await.is_ok() {
+            return;
+        }
+        if let Err(error) = gitlab.verify_runner(token).await {
+            warn!(class = %class, error = chain(&error), "GitLab was not told that the class's runner is there");
+        }
+    }
+}
+
 /// Stores what GitLab gave away. Mostly it is ours from now on there, so a store that fails is tried until it takes it.
 async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
     let deps = &shared.deps;
@@ -179,5 +199,38 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
             () = tokio::time::sleep(STORE_RETRY) => {}
             () = deps.stop.cancelled() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{CpuMillis, HostFacts, HostId, MemoryBytes};
+    use crate::jobs::broker::tests::fake::FakeGitLab;
+    use crate::jobs::publish;
+
+    #[tokio::test(start_paused = true)]
+    async fn gitlab_hears_of_a_class_that_is_full_for_long_and_of_no_other() {
+        let facts = HostFacts {
+            id: HostId::from_trusted("box1"),
+            arch: None,
+            cpus: CpuMillis(0),
+            memory: MemoryBytes(0),
+            gpus: Vec::new(),
+            runtimes: Vec::new(),
+        };
+        let class = ClassName::from_trusted("docker");
+        let (sender, mut status) = watch::channel(Arc::new(publish::initial(facts, jiff::Timestamp::UNIX_EPOCH)));
+        let (gitlab, token) = (FakeGitLab::default(), SecretString::from("glrt-class"));
+        let free = async {
+            tokio::time::sleep(2 * PRESENCE + Duration::from_secs(60)).await;
+            sender.send_modify(|status| {
+                Arc::make_mut(status).askable.insert(class.clone());
+            });
+        };
+        tokio::join!(until_askable(&mut status, &class, &token, &gitlab), free);
+        assert_eq!(gitlab.calls(), ["VERIFY", "VERIFY"]);
+        until_askable(&mut status, &class, &token, &gitlab).await;
+        assert_eq!(gitlab.calls().len(), 2, "who asks need not say that it is there");
     }
 }

@@ -128,6 +128,7 @@ impl GitLab for FakeGitLab {
     }
 
     async fn verify_runner(&self, _: &SecretString) -> Result<(), GitLabError> {
+        self.calls.lock().expect("lock").push("VERIFY".to_owned());
         Ok(())
     }
 
