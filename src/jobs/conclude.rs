@@ -94,6 +94,10 @@ async fn give_back(shared: &Shared, job: &Job, outcome: &Outcome) -> Result<Opti
     let deps = &shared.deps;
     let Work::GitLab(reference) = &job.spec.work else { return Ok(None) };
     let Outcome::Failed(failure) = outcome else { return Ok(None) };
+    if failure.reason == EndReason::Unsupported {
+        // Its people are to read at once what is refused, and not after another round.
+        return Ok(None);
+    }
     if !may_go_back(job, deps.store.jobs_of_gitlab(&reference.url, reference.job_id).await?.len()) {
         return Ok(None);
     }

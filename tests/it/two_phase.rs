@@ -72,6 +72,18 @@ async fn a_job_that_cannot_start_goes_back_once_and_fails_the_second_time() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_refused_fails_at_once_with_its_message() {
+    let (gitlab, daemon) = started("two-phase-deny", RUNNER).await;
+    let spec = JobSpec::new("build").project("team/app", 282).tags(["docker"]).image("debian").script(["echo done"]);
+    let id = gitlab.enqueue(spec);
+    gitlab.send_job_event(id).await;
+    let failed = gitlab.wait_for(id, PATIENCE, |job| job.status.is_final()).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
+    assert_eq!((failed.status, failed.failure_reason.as_deref(), failed.n_assigned), (Status::Failed, Some("runner_unsupported"), 1));
+    assert!(failed.trace.contains("takes no images of jobs"), "{}", failed.trace);
+    daemon.finish().await;
+}
+
+#[tokio::test]
 async fn where_gitlab_knows_no_two_phases_a_job_that_cannot_start_fails_at_once() {
     let (gitlab, daemon) = started("one-phase", "rc-test/no-such-image:1").await;
     gitlab.two_phase(false);
