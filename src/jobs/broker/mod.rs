@@ -36,7 +36,7 @@ use super::contacts::Contacts;
 use access::Present;
 use session::Sessions;
 
-pub use claim::{Accepted, KeepAlive};
+pub use claim::Claim;
 pub use report::{KnownEnd, ReportResult};
 pub use request::{LONG_POLL, WorkAnswer};
 
