@@ -84,7 +84,7 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
             }
             until_askable(&mut status, &class.name, token, gitlab.as_ref()).await;
         };
-        // Everything in `rest` only waits.
+        // Everything in `rest` only waits, or says that we are there.
         tokio::select! {
             () = rest => {}
             () = deps.stop.cancelled() => return,
