@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
@@ -152,8 +151,26 @@ fn gitlab(section: &mut Section<'_>) -> Option<GitLab> {
         let keys = webhook.secrets_read_by("signing_token", |field, token| values::signing_key(field, &token));
         (keys, webhook.secrets("secret_token"))
     });
-    let poll_interval = section.parsed("poll_interval", duration(SECOND..=HOUR)).unwrap_or(Duration::from_secs(15));
-    Some(GitLab { url: url?, webhook_signing_keys, webhook_secret_tokens, poll_interval })
+    let base = GitLab::at(url.clone().unwrap_or_default());
+    let poll_interval = section.parsed("poll_interval", duration(SECOND..=HOUR)).unwrap_or(base.poll_interval);
+    let read_token = section.secret("read_token");
+    let projects = projects(section);
+    if section.has("projects") && !section.has("read_token") && !section.has("read_token_file") {
+        section.fault("projects", "needs gitlab.read_token: without one nobody's queue can be seen");
+    }
+    // A second is for tests; in production minutes do, because events and the runners' own words come long before.
+    let repair_interval = section.parsed("repair_interval", duration(SECOND..=DAY)).unwrap_or(base.repair_interval);
+    Some(GitLab { url: url?, webhook_signing_keys, webhook_secret_tokens, poll_interval, read_token, projects, repair_interval })
+}
+
+/// The projects whose queue is looked at.
+fn projects(section: &mut Section<'_>) -> Vec<String> {
+    const MOST: usize = 100;
+    let projects = section.texts_or_numbers("projects");
+    if projects.len() > MOST || !projects.iter().all(|project| values::is_project(project)) {
+        section.fault("projects", format!("must be at most {MOST} projects, each a full path such as \"team/app\" or an id such as 42"));
+    }
+    projects
 }
 
 fn broker(section: &mut Section<'_>) -> Broker {

@@ -12,6 +12,9 @@ use super::*;
 use crate::config::{Network, Pull};
 use crate::domain::{Arch, GpuVendor};
 
+#[path = "load_gitlab_tests.rs"]
+mod gitlab;
+
 const EXAMPLE: &str = include_str!("../../config/runner-coordinator.toml");
 const REFERENCE: &str = include_str!("../../docs/configuration.md");
 

@@ -140,6 +140,28 @@ pub struct GitLab {
     pub webhook_secret_tokens: Vec<SecretString>,
     /// `gitlab.poll_interval`, default `15s`: how often GitLab is asked for work without an event.
     pub poll_interval: Duration,
+    /// `gitlab.read_token` or `gitlab.read_token_file`, default none: access token with the scope `read_api`, to see GitLab's queue.
+    pub read_token: Option<SecretString>,
+    /// `gitlab.projects`, default none: the projects whose queue is looked at, each a full path or an id. Needs `read_token`.
+    pub projects: Vec<String>,
+    /// `gitlab.repair_interval`, default `10m`: how often what is here is compared with what GitLab says.
+    pub repair_interval: Duration,
+}
+
+impl GitLab {
+    /// The GitLab at this base URL with nothing but defaults.
+    #[must_use]
+    pub fn at(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            webhook_signing_keys: Vec::new(),
+            webhook_secret_tokens: Vec::new(),
+            poll_interval: Duration::from_secs(15),
+            read_token: None,
+            projects: Vec::new(),
+            repair_interval: Duration::from_secs(10 * 60),
+        }
+    }
 }
 
 /// Where runners reach us.

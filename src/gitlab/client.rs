@@ -20,7 +20,7 @@ use super::stall::{Progress, stalling_is_an_error};
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long GitLab may take to answer a small call.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// How long GitLab may take to take a part of a trace, up to some MiB.
 const TRACE: Duration = Duration::from_secs(60);
 /// How long a transfer of artifacts may stand still, GitLab's own work at its end included.
@@ -74,7 +74,7 @@ impl HttpGitLab {
         Ok(Self { client, base_url: base_url.trim_end_matches('/').to_owned(), system_id: system_id.into() })
     }
 
-    fn call(&self, method: Method, path: &str, query: &str) -> RequestBuilder {
+    pub(super) fn call(&self, method: Method, path: &str, query: &str) -> RequestBuilder {
         let mark = if query.is_empty() { "" } else { "?" };
         self.client.request(method, format!("{}/api/v4/{path}{mark}{query}", self.base_url))
     }
@@ -83,7 +83,7 @@ impl HttpGitLab {
         self.call(method, &format!("jobs/{job}{rest}"), query).header("JOB-TOKEN", secret_header(token))
     }
 
-    fn as_runner(&self, path: &str, token: &SecretString, mut body: Value) -> RequestBuilder {
+    pub(super) fn as_runner(&self, path: &str, token: &SecretString, mut body: Value) -> RequestBuilder {
         body["token"] = token.expose_secret().into();
         body["system_id"] = self.system_id.as_str().into();
         self.call(Method::POST, path, "").header("RUNNER-TOKEN", secret_header(token.expose_secret())).timeout(ANSWER).json(&body)
@@ -180,7 +180,7 @@ async fn relay(sent: reqwest::Result<Response>, doing: &'static str, after: Dura
     Ok(Relay { status, headers, body: body.into() })
 }
 
-async fn read_body(mut response: Response, limit: usize, doing: &'static str, after: Duration) -> Result<Vec<u8>, GitLabError> {
+pub(super) async fn read_body(mut response: Response, limit: usize, doing: &'static str, after: Duration) -> Result<Vec<u8>, GitLabError> {
     let read = async {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| from_reqwest(error, doing, after))? {
@@ -198,11 +198,11 @@ fn relayed(headers: &HeaderMap) -> RelayHeaders {
     RelayHeaders::from_pairs(headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.trim().starts_with("application/json"))
 }
 
-fn refusal(status: u16, headers: &HeaderMap, doing: &'static str) -> GitLabError {
+pub(super) fn refusal(status: u16, headers: &HeaderMap, doing: &'static str) -> GitLabError {
     match status {
         403 => GitLabError::Denied { doing },
         409 => GitLabError::Conflict,
@@ -217,11 +217,11 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     seconds.map_or(DEFAULT_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER)
 }
 
-fn protocol(doing: &'static str, detail: impl std::fmt::Display) -> GitLabError {
+pub(super) fn protocol(doing: &'static str, detail: impl std::fmt::Display) -> GitLabError {
     GitLabError::Protocol { doing, detail: detail.to_string() }
 }
 
-fn from_reqwest(error: reqwest::Error, doing: &'static str, after: Duration) -> GitLabError {
+pub(super) fn from_reqwest(error: reqwest::Error, doing: &'static str, after: Duration) -> GitLabError {
     if error.is_timeout() && !error.is_connect() {
         return GitLabError::Deadline { doing, after };
     }
@@ -229,7 +229,7 @@ fn from_reqwest(error: reqwest::Error, doing: &'static str, after: Duration) -> 
 }
 
 /// A token as a header that no log of the client shows. One that cannot be a header is sent as an empty one, which no GitLab takes.
-fn secret_header(token: &str) -> HeaderValue {
+pub(super) fn secret_header(token: &str) -> HeaderValue {
     let mut value = HeaderValue::from_str(token).unwrap_or_else(|_| HeaderValue::from_static(""));
     value.set_sensitive(true);
     value

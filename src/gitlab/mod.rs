@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod client;
+pub mod listing;
 pub mod payload;
 pub mod webhook;
 
@@ -9,3 +10,4 @@ mod stall;
 
 pub use api::{ClaimedJob, GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
 pub use client::HttpGitLab;
+pub use listing::{HttpListing, ListedJob, ListedJobs, Listing, More};
