@@ -128,6 +128,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         security: Arc::clone(&security),
         logs: Arc::clone(&logs),
         clock: Arc::clone(&outside.clock),
+        host: config.host.name.clone(),
         contacts,
         retry: retry_policy(&config),
         nudge: Arc::new(move || nudged.nudge()),

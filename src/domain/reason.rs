@@ -34,6 +34,8 @@ pub enum EndReason {
     CanceledByUser,
     /// The job was cancelled in GitLab.
     CanceledInGitlab,
+    /// GitLab has the job again before it began here: it heard nothing of us for too long and may have given it to another runner.
+    ReturnedToGitlab,
     /// No machine can ever run the job.
     Unsatisfiable,
     /// The class that the job was queued for is no longer configured.
@@ -42,7 +44,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ExitCode,
         Self::OutOfMemory,
         Self::TimedOut,
@@ -56,6 +58,7 @@ impl EndReason {
         Self::GpuUnhealthy,
         Self::CanceledByUser,
         Self::CanceledInGitlab,
+        Self::ReturnedToGitlab,
         Self::Unsatisfiable,
         Self::ClassRemoved,
     ];
@@ -77,6 +80,7 @@ impl EndReason {
             Self::GpuUnhealthy => "gpu_unhealthy",
             Self::CanceledByUser => "canceled_by_user",
             Self::CanceledInGitlab => "canceled_in_gitlab",
+            Self::ReturnedToGitlab => "returned_to_gitlab",
             Self::Unsatisfiable => "unsatisfiable",
             Self::ClassRemoved => "class_removed",
         }
@@ -92,7 +96,7 @@ impl EndReason {
     #[must_use]
     pub fn outcome_when_stopped(self, detail: Option<String>) -> Outcome {
         match self {
-            Self::CanceledByUser | Self::CanceledInGitlab => Outcome::Canceled { reason: self, detail },
+            Self::CanceledByUser | Self::CanceledInGitlab | Self::ReturnedToGitlab => Outcome::Canceled { reason: self, detail },
             Self::RunnerUnresponsive | Self::HostLost | Self::GpuUnhealthy | Self::ContainerLost | Self::StartFailed | Self::RunnerExited => {
                 Outcome::Failed(Failure { reason: self, exit_code: None, detail, disposition: Disposition::Infrastructure })
             }

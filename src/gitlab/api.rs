@@ -29,9 +29,8 @@ pub const RELAYED_HEADERS: [&str; 9] = [
 
 /// The features that `gitlab-runner` 19.4 with the shell executor reports.
 ///
-/// Left out: `session` and `terminal`, because nothing can reach a terminal in our containers, and `two_phase_job_commit`,
-/// because we take a job for good as soon as GitLab offers it.
-const FEATURES: [&str; 21] = [
+/// Left out: `session` and `terminal`, because nothing can reach a terminal in our containers.
+const FEATURES: [&str; 22] = [
     "variables",
     "shared",
     "native_steps_integration",
@@ -40,6 +39,7 @@ const FEATURES: [&str; 21] = [
     "trace_size",
     "cancelable",
     "cancel_gracefully",
+    "two_phase_job_commit",
     "job_inputs",
     "artifacts",
     "upload_multiple_artifacts",
@@ -83,7 +83,8 @@ impl RunnerInfo {
     }
 }
 
-/// A job that GitLab gave us. It is ours from this moment on: if it is not stored, it hangs in GitLab until GitLab gives it up.
+/// A job that GitLab gave us. A GitLab that knows the two-phase commit waits for our word that it runs, and offers it again after
+/// 2 minutes without one; in any other it is ours from this moment on, and hangs there when it is lost here.
 #[derive(Debug, Clone)]
 pub struct ClaimedJob {
     /// What the broker needs of it.

@@ -65,7 +65,8 @@ async fn a_request_for_work_says_what_a_runner_says_and_does_not_ask_to_be_held(
         json!({ "token": "glrt-secret", "system_id": "r_test", "info": { "name": "box1", "version": "0.1.0", "platform": "linux",
             "architecture": "arm64", "executor": "shell", "shell": "bash", "features": "…" } })
     );
-    for left_out in ["two_phase_job_commit", "session", "terminal"] {
+    assert_eq!(info().to_json()["features"]["two_phase_job_commit"], true);
+    for left_out in ["session", "terminal"] {
         assert!(info().to_json()["features"].get(left_out).is_none(), "{left_out}");
     }
 }

@@ -1,13 +1,12 @@
-//! GitLab's description of a job: the few fields that we read, and how a runner's copy gets our token in place of GitLab's.
+//! GitLab's description of a job: the few fields that we read.
 //!
-//! The text is kept byte for byte, because the runner is written against GitLab and not against us: fields that we do not know,
-//! numbers beyond 2^53 and the order of everything must arrive as they were sent. So tokens are cut out and spliced in as text.
+//! The text is kept and handed on byte for byte, because the runner is written against GitLab and not against us: fields that we do not
+//! know, numbers beyond 2^53 and the order of everything must arrive as they were sent.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::domain::{GitLabJob, GitLabRef};
 
@@ -98,48 +97,6 @@ pub fn dependencies(payload: &str) -> Vec<Dependency> {
     let Ok(answer) = serde_json::from_str::<Answer>(payload) else { return Vec::new() };
     let Value::Array(list) = answer.dependencies else { return Vec::new() };
     list.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect()
-}
-
-/// The description for a runner of ours: GitLab's, but with `token` in place of the tokens that the runner shows to the broker
-/// (its own and those of `dependencies`). Every other byte stays.
-///
-/// # Errors
-/// When the text has no `token`, or two.
-pub fn with_token(payload: &str, token: &str) -> Result<String, BadPayload> {
-    #[derive(Deserialize)]
-    struct Tokens<'a> {
-        #[serde(borrow)]
-        token: &'a RawValue,
-        #[serde(borrow, default)]
-        dependencies: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct TokenOnly<'a> {
-        #[serde(borrow, default)]
-        token: Option<&'a RawValue>,
-    }
-    let tokens: Tokens<'_> = serde_json::from_str(payload)?;
-    let listed: Vec<TokenOnly<'_>> = tokens.dependencies.and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default();
-    let mut spans: Vec<(usize, usize)> =
-        listed.iter().filter_map(|entry| entry.token).chain([tokens.token]).map(|raw| span_in(payload, raw.get())).collect();
-    spans.sort_unstable();
-
-    let quoted = Value::from(token).to_string();
-    let mut out = String::with_capacity(payload.len() + quoted.len());
-    let mut done = 0;
-    for (start, end) in spans {
-        out.push_str(&payload[done..start]);
-        out.push_str(&quoted);
-        done = end;
-    }
-    out.push_str(&payload[done..]);
-    Ok(out)
-}
-
-/// Where `part`, which borrows from `whole`, lies in it.
-fn span_in(whole: &str, part: &str) -> (usize, usize) {
-    let start = part.as_ptr().addr() - whole.as_ptr().addr();
-    (start, start + part.len())
 }
 
 #[cfg(test)]

@@ -1,4 +1,3 @@
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -43,33 +42,9 @@ fn an_unusable_description_is_refused_without_quoting_it() {
 }
 
 #[test]
-fn only_the_tokens_for_the_broker_change() {
-    let ours = with_token(SMALL, "rc-\"1").expect("has a token");
-    assert_eq!(ours, SMALL.replace("\"glcbt-secret\"", "\"rc-\\\"1\""));
+fn dependencies_are_read_and_strange_ones_do_not_disturb() {
     assert_eq!(dependencies(SMALL), [Dependency { id: 7, token: Some("glcbt-secret".into()) }, Dependency { id: 8, token: None }]);
-}
-
-#[test]
-fn a_second_token_cannot_hide() {
-    assert!(with_token(r#"{"token":"a","token":"b"}"#, "x").is_err());
-    assert!(with_token(r#"{"id":1}"#, "x").is_err());
-}
-
-#[test]
-fn strange_dependencies_do_not_disturb() {
     for list in ["null", "{}", "[1]", "\"x\"", "[]"] {
-        let text = format!(r#"{{"dependencies":{list},"token":"t"}}"#);
-        assert_eq!(with_token(&text, "x").expect("has a token"), format!(r#"{{"dependencies":{list},"token":"x"}}"#));
-        assert_eq!(dependencies(&text), []);
-    }
-}
-
-proptest! {
-    #[test]
-    fn whatever_surrounds_the_token_stays(before in ".{0,20}", after in ".{0,20}", number in any::<u64>(), token in "[ -~]{1,40}") {
-        let text = format!(r#"{{"a":{},  "n":{number}, "token" :  {} ,"z":{}}}"#, json!(before), json!("old"), json!(after));
-        let ours = with_token(&text, &token).expect("has a token");
-        let expected = format!(r#"{{"a":{},  "n":{number}, "token" :  {} ,"z":{}}}"#, json!(before), json!(token), json!(after));
-        prop_assert_eq!(ours, expected);
+        assert_eq!(dependencies(&format!(r#"{{"dependencies":{list},"token":"t"}}"#)), []);
     }
 }

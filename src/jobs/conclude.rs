@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::broker::{KnownEnd, ReportResult};
+use super::broker::{KeepAlive, KnownEnd, ReportResult};
 use super::deps::{OpError, Shared};
 use crate::domain::clock::has_passed;
 use crate::domain::job::CancelEffect;
 use crate::domain::retry::Next;
-use crate::domain::{Aggregate, EndReason, GitLabJob, Job, JobId, Outcome, RunnerId, Source, Step};
+use crate::domain::{Aggregate, EndReason, Failure, GitLabJob, Job, JobId, JobState, Outcome, RunnerId, Source, Step, Work};
 use crate::store::StoreError;
 
 /// How long GitLab's silence may hold up a job's end. Past it, GitLab finds out by itself (its own sweep of stuck jobs).
@@ -64,7 +64,10 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut ou
     };
     let retry = shared.retry_policy();
     let ends = retry.next(&job, &outcome, deps.clock.now()) == Next::End;
-    if job.spec.source == Source::GitLab && ends && job.has_open_attempt() {
+    let returned = if ends { give_back(shared, &job, &outcome).await? } else { None };
+    if let Some(returned) = returned {
+        outcome = returned;
+    } else if job.spec.source == Source::GitLab && ends && job.has_open_attempt() {
         match deps.broker.report_end(&job, &outcome).await {
             ReportResult::Told | ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) => {}
             ReportResult::GitLabAlreadyKnew(KnownEnd::Succeeded) => outcome = Outcome::Succeeded,
@@ -83,6 +86,28 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut ou
         Ok(_) | Err(StoreError::Refused(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a job that did not begin back to GitLab, where GitLab still waits for our word: the outcome that says so. Nothing has to be sent:
+/// with the job's end the store forgets its token, nobody says any more that it is wanted here, and GitLab offers it again.
+async fn give_back(shared: &Shared, job: &Job, outcome: &Outcome) -> Result<Option<Outcome>, StoreError> {
+    let deps = &shared.deps;
+    let Work::GitLab(reference) = &job.spec.work else { return Ok(None) };
+    let Outcome::Failed(failure) = outcome else { return Ok(None) };
+    if !may_go_back(job, deps.store.jobs_of_gitlab(&reference.url, reference.job_id).await?.len()) {
+        return Ok(None);
+    }
+    if deps.broker.keep_alive(job).await != KeepAlive::Reserved {
+        return Ok(None);
+    }
+    info!(job.id = %job.id, reason = %failure.reason, "the job could not be started here and is given back to GitLab");
+    let detail = failure.detail.as_deref().map(|detail| format!("{detail}; ")).unwrap_or_default();
+    Ok(Some(Outcome::Failed(Failure { detail: Some(format!("{detail}the job was given back to GitLab")), ..failure.clone() })))
+}
+
+/// Only what no runner has seen goes back, and only once: what fails here again would come round for ever.
+fn may_go_back(job: &Job, offers: usize) -> bool {
+    matches!(job.state, JobState::Starting) && job.has_open_attempt() && job.cancel.is_none() && offers <= 1
 }
 
 /// Since when GitLab cannot be told of the ends of which runners' jobs.

@@ -116,6 +116,7 @@ fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> O
         | EndReason::GpuUnhealthy
         | EndReason::CanceledByUser
         | EndReason::CanceledInGitlab
+        | EndReason::ReturnedToGitlab
         | EndReason::Unsatisfiable
         | EndReason::ClassRemoved => None,
     }

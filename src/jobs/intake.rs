@@ -120,7 +120,7 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(0.8 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(200)))
 }
 
-/// Stores what GitLab gave away. GitLab thinks it ours from now on, so a store that fails is tried until it takes it.
+/// Stores what GitLab gave away. Mostly it is ours from now on there, so a store that fails is tried until it takes it.
 async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
     let deps = &shared.deps;
     let reference = claimed.job.reference.clone();
@@ -147,7 +147,7 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
                 return;
             }
             Ok(Submission::Existing(job)) => {
-                warn!(job.id = %job.id, gitlab.job.id = reference.job_id, "GitLab gave a job that we already have");
+                info!(job.id = %job.id, gitlab.job.id = reference.job_id, "GitLab gave a job again that waits here");
                 return;
             }
             Ok(Submission::KeyReused | Submission::QueueFull { .. }) => return,

@@ -67,13 +67,13 @@ async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
 
 async fn keep_one_alive(shared: &Shared, job: &Job) -> Result<(), StoreError> {
     let deps = &shared.deps;
-    match deps.broker.keep_alive(job).await {
-        KeepAlive::Wanted | KeepAlive::NotReachable => {}
-        KeepAlive::Ended => {
-            info!(job.id = %job.id, "the job is no longer wanted in GitLab");
-            deps.store.cancel_job(&job.id, EndReason::CanceledInGitlab, deps.clock.now()).await?;
-            deps.handle.nudge();
-        }
-    }
+    let reason = match deps.broker.keep_alive(job).await {
+        KeepAlive::Wanted | KeepAlive::Reserved | KeepAlive::NotReachable => return Ok(()),
+        KeepAlive::Ended => EndReason::CanceledInGitlab,
+        KeepAlive::Lapsed => EndReason::ReturnedToGitlab,
+    };
+    info!(job.id = %job.id, %reason, "the job is no longer wanted here");
+    deps.store.cancel_job(&job.id, reason, deps.clock.now()).await?;
+    deps.handle.nudge();
     Ok(())
 }

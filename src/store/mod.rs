@@ -66,12 +66,16 @@ pub struct IdempotencyKey {
     pub body_sha256: [u8; 32],
 }
 
+/// Most jobs made of one job of GitLab that [`Store::jobs_of_gitlab`] answers.
+pub const MAX_OFFERS: u32 = 16;
+
 /// What became of a [`NewJob`].
 #[derive(Debug, Clone)]
 pub enum Submission {
     /// It was stored.
     Created(Box<Job>),
-    /// It had been stored before: same idempotency key and body, or the same job of the same GitLab.
+    /// It had been stored before: same idempotency key and body, or the same job of the same GitLab, which is open still. What the
+    /// broker needs of the latter is now that of the latest offer.
     Existing(Box<Job>),
     /// The idempotency key was used before with another body.
     KeyReused,
@@ -228,8 +232,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What the broker needs of a job of GitLab; `None` when it has ended or is not one.
     async fn gitlab_job(&self, job: &JobId) -> Result<Option<GitLabJob>, StoreError>;
 
-    /// Our job that was made of a job of GitLab, ended or not: `url` is GitLab's base URL, `gitlab_id` the job's id there.
-    async fn gitlab_job_id(&self, url: &str, gitlab_id: u64) -> Result<Option<JobId>, StoreError>;
+    /// Our jobs that were made of a job of GitLab, newest first: `url` is GitLab's base URL, `gitlab_id` the job's id there. Only the newest
+    /// may be open; the others ended and were given back before GitLab offered the job again. At most [`MAX_OFFERS`].
+    async fn jobs_of_gitlab(&self, url: &str, gitlab_id: u64) -> Result<Vec<JobId>, StoreError>;
 
     /// History, oldest first.
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError>;

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::job_json::job_json;
 use super::log::header_token;
 use super::spec::{Status, UpdateView};
-use super::state::{Checksums, Features, Inner, Job, Shared};
+use super::state::{Checksums, Commit, Features, Inner, Job, Shared};
 
 /// The part of a runner's requests that names the runner.
 #[derive(Deserialize)]
@@ -132,7 +132,7 @@ pub(super) async fn update_job(State(shared): State<Arc<Shared>>, Path(id): Path
 /// Carries an update out and says how it is answered.
 fn apply(inner: &mut Inner, id: i64, update: &Update, url: &str) -> StatusCode {
     match update.state.as_str() {
-        "pending" => inner.keep_alive(id),
+        "pending" if inner.commit == Commit::TwoPhase => inner.keep_alive(id),
         "running" => {
             if inner.jobs.get(&id).is_some_and(|job| job.status == Status::Pending) {
                 inner.advance(id, Status::Running, url);

@@ -65,6 +65,7 @@ impl Rig {
             security: Arc::clone(&security),
             logs: Arc::clone(&logs),
             clock: Arc::new(SystemClock),
+            host: HostId::from_trusted("box1"),
             contacts: Arc::new(Contacts::default()),
             retry: RetryPolicy { infrastructure_retries: 0, backoff: Duration::ZERO, backoff_max: Duration::ZERO },
             nudge: Arc::new(|| {}),

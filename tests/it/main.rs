@@ -13,3 +13,4 @@ mod gitlab_road;
 mod harness;
 mod pull;
 mod restart;
+mod two_phase;

@@ -1,6 +1,6 @@
 //! Artifacts pass through while they arrive; nothing of them is kept here.
 
-use crate::gitlab::{GitLabError, Relay, StreamingRelay, Upload, payload};
+use crate::gitlab::{GitLabError, Relay, StreamingRelay, Upload};
 
 use super::{Broker, BrokerError, RETRY_SOON, settled};
 
@@ -20,15 +20,7 @@ impl Broker {
     /// # Errors
     /// When the token does not open that job, or GitLab gives no answer.
     pub async fn download(&self, token: &str, gitlab_id: u64, query: &str) -> Result<StreamingRelay, BrokerError> {
-        let present = self.at_work(token).await?;
-        let session = self.session(&present).await?;
-        let own = session.gitlab.reference.job_id == gitlab_id;
-        let needed = payload::dependencies(&session.gitlab.payload).into_iter().find(|other| other.id == gitlab_id);
-        let job_token = match (own, needed) {
-            (true, _) => session.gitlab.token.clone(),
-            (false, Some(other)) => other.token.unwrap_or_else(|| session.gitlab.token.clone()),
-            (false, None) => return Err(BrokerError::Denied),
-        };
+        let job_token = self.at_artifacts(token, gitlab_id).await?;
         self.gitlab()?.download_artifacts(gitlab_id, &job_token, query).await.map_err(|error: GitLabError| {
             tracing::warn!(error = &error as &dyn std::error::Error, "GitLab gave no answer to a download of artifacts");
             BrokerError::Unavailable { retry_after: error.retry_after().unwrap_or(RETRY_SOON) }

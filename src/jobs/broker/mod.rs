@@ -2,16 +2,18 @@
 //!
 //! ```text
 //!  runner ── POST jobs/request ─────▶ broker   answers with the job that the store bound to this runner, and no other
-//!         ── PUT, PATCH, artifacts ─▶ broker ─▶ GitLab   the runner's token is swapped for GitLab's token of this one job
+//!         ── PUT, PATCH, artifacts ─▶ broker ─▶ GitLab   with GitLab's token of this one job
 //! ```
 //!
-//! A runner's token opens exactly its own job. What GitLab took is written down here before the runner hears of it: the trace
+//! A token opens exactly its runner's own job. What GitLab took is written down here before the runner hears of it: the trace
 //! into the job's log, the verdict into the store. So a crash between the two is repaired when the runner repeats its call.
 //!
 //! Every call looks into the store, because a job may be cancelled at any moment. When the store does not answer in time,
 //! traces, updates and artifacts go on with what it said last about the runner; a verdict waits for it.
 
+mod access;
 mod artifacts;
+mod claim;
 mod inside;
 mod report;
 mod request;
@@ -24,16 +26,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Clock, EndReason, Job, RetryPolicy, RunnerId, Work};
+use crate::domain::{Clock, EndReason, HostId, RetryPolicy, RunnerId};
 use crate::gitlab::{GitLab, GitLabError, Relay};
 use crate::security::SecurityManager;
 use crate::store::log::LogStore;
 use crate::store::{Store, StoreError};
 
 use super::contacts::Contacts;
-use session::{Session, Sessions};
+use access::Present;
+use session::Sessions;
 
-pub use report::{KeepAlive, KnownEnd, ReportResult};
+pub use claim::{Accepted, KeepAlive};
+pub use report::{KnownEnd, ReportResult};
 pub use request::{LONG_POLL, WorkAnswer};
 
 /// How long the store may take before the broker goes on with what it knew.
@@ -76,6 +80,8 @@ pub struct BrokerParts {
     pub logs: Arc<LogStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The machine.
+    pub host: HostId,
     /// Where the runners' signs of life are kept.
     pub contacts: Arc<Contacts>,
     /// What follows a job's end.
@@ -95,24 +101,6 @@ impl fmt::Debug for BrokerParts {
 pub struct Broker {
     parts: BrokerParts,
     sessions: Sessions,
-}
-
-/// A runner that showed its token, with its job.
-struct Present {
-    runner: RunnerId,
-    job: Job,
-    attempt: u32,
-}
-
-impl Present {
-    fn has_ended(&self) -> bool {
-        !self.job.has_open_attempt()
-    }
-
-    /// Whether somebody here wants the runner to abort. A cancel in GitLab is GitLab's to announce: it may let `after_script` run.
-    fn is_cancelled_here(&self) -> bool {
-        self.job.cancel.as_ref().is_some_and(|cancel| cancel.reason != EndReason::CanceledInGitlab)
-    }
 }
 
 impl Broker {
@@ -136,40 +124,6 @@ impl Broker {
     pub fn forget_runner(&self, runner: &RunnerId) {
         self.sessions.forget(runner);
         self.parts.contacts.forget(runner);
-    }
-
-    fn known_runner(&self, token: &str) -> Result<RunnerId, BrokerError> {
-        self.parts.security.verify_runner_token(token).ok_or(BrokerError::Denied)
-    }
-
-    /// The runner that showed this token and its job, whatever the job's origin.
-    async fn at_work(&self, token: &str) -> Result<Present, BrokerError> {
-        let runner = self.known_runner(token)?;
-        let aggregate = self.sessions.load(&self.parts, &runner).await?;
-        if !aggregate.runner.is_open() {
-            return Err(BrokerError::Denied);
-        }
-        self.parts.contacts.touch(&runner, self.parts.clock.now());
-        let job = aggregate.job.ok_or(BrokerError::Denied)?;
-        let attempt = job.attempt.as_ref().map(|attempt| attempt.number).ok_or(BrokerError::Denied)?;
-        Ok(Present { runner, job, attempt })
-    }
-
-    /// The runner that showed this token, when its job is this job of GitLab. Also after the job's end.
-    async fn at_job(&self, token: &str, gitlab_id: u64) -> Result<Present, BrokerError> {
-        let present = self.at_work(token).await?;
-        match &present.job.spec.work {
-            Work::GitLab(reference) if reference.job_id == gitlab_id => Ok(present),
-            Work::GitLab(_) | Work::Command(_) => Err(BrokerError::Denied),
-        }
-    }
-
-    /// What is needed to speak to GitLab for a runner's present job.
-    async fn session(&self, present: &Present) -> Result<Arc<Session>, BrokerError> {
-        if present.has_ended() {
-            return Err(BrokerError::Denied);
-        }
-        self.sessions.open(&self.parts, &present.runner, &present.job.id, present.attempt).await
     }
 
     fn gitlab(&self) -> Result<&dyn GitLab, BrokerError> {
@@ -206,6 +160,10 @@ fn settled(answer: Result<Relay, GitLabError>) -> Result<Relay, BrokerError> {
             Err(BrokerError::Unavailable { retry_after: error.retry_after().unwrap_or(RETRY_SOON) })
         }
     }
+}
+
+fn warn_gitlab(error: &GitLabError) {
+    tracing::warn!(error = error as &dyn std::error::Error, "GitLab could not be told how a job stands");
 }
 
 fn warn_store(error: &StoreError, doing: &str) {

@@ -1,4 +1,4 @@
-//! What the `JobManager` has to tell GitLab by itself: that a job still waits here, and that one ended without its runner's word.
+//! What the `JobManager` has to tell GitLab by itself of a job that ended without its runner's word.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::domain::{GitLabJob, Job, Outcome};
-use crate::gitlab::{GitLab, GitLabError, Relay};
+use crate::domain::{GitLabJob, Job, JobState, Outcome};
+use crate::gitlab::{GitLab, Relay};
 use crate::store::log::LogStream;
 
 use super::session::Session;
 use super::trace::held_by_gitlab;
 use super::verdict::{failure_reason, words};
-use super::{Broker, warn_store};
+use super::{Accepted, Broker, warn_gitlab, warn_store};
 
 /// How often a line is offered to GitLab when the trace's end is not where we thought.
 const TRACE_TRIES: u32 = 3;
@@ -40,23 +40,15 @@ pub enum KnownEnd {
     Failed,
 }
 
-/// How a job that waits here stands in GitLab.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeepAlive {
-    /// It is still wanted.
-    Wanted,
-    /// It was cancelled or has otherwise ended; GitLab needs no further word.
-    Ended,
-    /// GitLab did not answer; the next call may get one.
-    NotReachable,
-}
-
 impl Broker {
     /// Tells GitLab that a job has ended without its runner's verdict: why, in a line of the trace, and that it failed.
     ///
     /// Call it before the end is stored, because the store then forgets the token for GitLab. May be repeated until it is not
     /// [`ReportResult::NotReachable`]; the line is written once.
     pub async fn report_end(&self, job: &Job, outcome: &Outcome) -> ReportResult {
+        if matches!(job.state, JobState::Starting) && !self.may_end(job).await {
+            return ReportResult::NotReachable;
+        }
         let attempt = job.attempt.as_ref().map(|attempt| (&attempt.runner, attempt.number));
         if let Some(session) = attempt.and_then(|(runner, number)| self.sessions.session_of(runner, &job.id, number)) {
             return self.report(&session, outcome).await;
@@ -83,40 +75,19 @@ impl Broker {
         let session = Session::new(gitlab, job.id.clone(), 0);
         session.end_told.store(true, Ordering::Relaxed);
         let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) };
+        if self.accept(&session.gitlab).await == Accepted::NotReachable {
+            return ReportResult::NotReachable;
+        }
         self.write_line(client, &session, 0, &words(outcome)).await;
         tell_failed(client, &session, outcome).await
     }
 
-    /// Tells GitLab that a job which waits here is alive, and hears whether it is still wanted.
-    ///
-    /// A job that is being cancelled in GitLab is reported as failed at once, which completes the cancel there: no runner will.
-    pub async fn keep_alive(&self, job: &Job) -> KeepAlive {
-        let Some(client) = self.parts.gitlab.as_deref() else { return KeepAlive::NotReachable };
-        let gitlab = match self.parts.store.gitlab_job(&job.id).await {
-            Ok(Some(gitlab)) => gitlab,
-            Ok(None) => return KeepAlive::Ended,
-            Err(error) => {
-                warn_store(&error, "look up a job of GitLab");
-                return KeepAlive::NotReachable;
-            }
-        };
-        let answer = client.update_job(gitlab.reference.job_id, &gitlab.token, json!({ "state": "running" })).await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => return not_reachable(&error),
-        };
-        match (answer.status, answer.job_status()) {
-            (500.. | 429, _) => KeepAlive::NotReachable,
-            (200..=299, Some("canceling")) => {
-                let failed = json!({ "state": "failed", "failure_reason": "runner_system_failure" });
-                match client.update_job(gitlab.reference.job_id, &gitlab.token, failed).await {
-                    Ok(answer) if answer.status < 500 && answer.status != 429 => KeepAlive::Ended,
-                    Ok(_) => KeepAlive::NotReachable,
-                    Err(error) => not_reachable(&error),
-                }
-            }
-            (200..=299, Some("canceled" | "failed" | "success")) | (403 | 404, _) => KeepAlive::Ended,
-            _ => KeepAlive::Wanted,
+    /// A job that GitLab keeps for us has no trace and no end before we accepted it.
+    async fn may_end(&self, job: &Job) -> bool {
+        match self.parts.store.gitlab_job(&job.id).await {
+            Ok(Some(gitlab)) => self.accept(&gitlab).await != Accepted::NotReachable,
+            // What else there is to say is the caller's to find out.
+            Ok(None) | Err(_) => true,
         }
     }
 
@@ -148,7 +119,7 @@ impl Broker {
                 },
                 Ok(_) => return,
                 Err(error) => {
-                    not_reachable(&error);
+                    warn_gitlab(&error);
                     return;
                 }
             }
@@ -168,13 +139,8 @@ async fn tell_failed(client: &dyn GitLab, session: &Session, outcome: &Outcome) 
             Some(_) | None => KnownEnd::Failed,
         }),
         Err(error) => {
-            not_reachable(&error);
+            warn_gitlab(&error);
             ReportResult::NotReachable
         }
     }
-}
-
-fn not_reachable(error: &GitLabError) -> KeepAlive {
-    tracing::warn!(error = error as &dyn std::error::Error, "GitLab could not be told how a job stands");
-    KeepAlive::NotReachable
 }

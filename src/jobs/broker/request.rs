@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use crate::domain::step::{Aggregate, Step};
-use crate::domain::{Job, RunnerId, RunnerState, Work};
-use crate::gitlab::payload;
+use crate::domain::{EndReason, GitLabJob, Job, JobState, RunnerId, RunnerState, Work};
 use crate::store::StoreError;
 
-use super::{Broker, BrokerError, RETRY_SOON, warn_store};
+use super::{Accepted, Broker, BrokerError, RETRY_SOON, warn_store};
 
 /// How long a runner's request waits for a job. Shorter than what proxies and runners bear (GitLab itself holds it up to 50 s).
 pub const LONG_POLL: Duration = Duration::from_secs(20);
@@ -96,21 +94,37 @@ impl Broker {
         let Some(gitlab) = self.parts.store.gitlab_job(&job.id).await.map_err(|error| unavailable(&error))? else {
             return Ok(Look::Leave);
         };
-        let token = self.parts.security.runner_token(runner);
-        let text = payload::with_token(&gitlab.payload, token.expose_secret()).map_err(|error| {
-            tracing::error!(job.id = %job.id, %error, "the stored description of job {} cannot be handed over", job.id);
-            BrokerError::Unavailable { retry_after: RETRY_SOON }
-        })?;
+        if !matches!(job.state, JobState::Running) && !self.begins(job, &gitlab).await? {
+            return Ok(Look::Leave);
+        }
         match self.parts.store.apply(runner, Step::HandedOver, self.parts.clock.now()).await {
             Ok(after) => {
                 self.sessions.remember(&after);
+                if let Some((job, attempt)) = &after.runner.job {
+                    self.sessions.open(&self.parts, runner, job, *attempt).await?;
+                }
                 (self.parts.nudge)();
-                Ok(Look::Job(text))
+                Ok(Look::Job(gitlab.payload))
             }
             // Cancelled or ended since we looked.
             Err(StoreError::Refused(_)) => Ok(Look::Leave),
             Err(error) => Err(unavailable(&error)),
         }
+    }
+}
+
+impl Broker {
+    /// Tells GitLab that the job runs from now on; a job that GitLab does not want to run here any more is ended here.
+    async fn begins(&self, job: &Job, gitlab: &GitLabJob) -> Result<bool, BrokerError> {
+        let reason = match self.accept(gitlab).await {
+            Accepted::Yes => return Ok(true),
+            Accepted::NotReachable => return Err(BrokerError::Unavailable { retry_after: RETRY_SOON }),
+            Accepted::Ended => EndReason::CanceledInGitlab,
+            Accepted::Lapsed => EndReason::ReturnedToGitlab,
+        };
+        self.parts.store.cancel_job(&job.id, reason, self.parts.clock.now()).await.map_err(|error| unavailable(&error))?;
+        (self.parts.nudge)();
+        Ok(false)
     }
 }
 

@@ -2,7 +2,7 @@
 //! All of it can be had again from the store; losing it costs only a look.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::step::Aggregate;
@@ -46,7 +46,11 @@ struct Known {
 
 /// The sessions of all runners at work.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<RunnerId, Known>>);
+pub(super) struct Sessions {
+    known: Mutex<HashMap<RunnerId, Known>>,
+    /// Every runner at work has its session here.
+    complete: AtomicBool,
+}
 
 impl Sessions {
     /// What the store says about a runner, or said last when it does not answer in time.
@@ -86,6 +90,22 @@ impl Sessions {
         Ok(session)
     }
 
+    /// The runner whose session is this one.
+    pub(super) fn find(&self, is: impl Fn(&Session) -> bool) -> Option<RunnerId> {
+        let all = self.lock();
+        all.iter().find(|(_, known)| known.session.as_deref().is_some_and(&is)).map(|(runner, _)| runner.clone())
+    }
+
+    /// Whether a session that is not found is that of no runner.
+    pub(super) fn are_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
+    }
+
+    /// Every runner at work was given its session.
+    pub(super) fn mark_complete(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn session_of(&self, runner: &RunnerId, job: &JobId, attempt: u32) -> Option<Arc<Session>> {
         let all = self.lock();
         let session = all.get(runner)?.session.as_ref()?;
@@ -118,6 +138,7 @@ impl Sessions {
         }
         if all.len() >= MAX_RUNNERS {
             all.clear();
+            self.complete.store(false, Ordering::Relaxed);
         }
         let known = Known { aggregate: aggregate.clone(), session: None, last_progress: None };
         all.insert(aggregate.runner.id.clone(), known);
@@ -128,6 +149,6 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunnerId, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,8 +6,9 @@ use crate::domain::step::Step;
 use crate::gitlab::Relay;
 use crate::store::StoreError;
 
+use super::access::Present;
 use super::verdict::{Reported, StateReport};
-use super::{Broker, BrokerError, Present, RETRY_SOON, settled, warn_store};
+use super::{Broker, BrokerError, RETRY_SOON, settled, warn_store};
 
 impl Broker {
     /// Passes a report on. When GitLab has taken the last one, the job's end is stored before the runner is answered.

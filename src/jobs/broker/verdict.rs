@@ -113,6 +113,7 @@ pub(super) fn failure_reason(outcome: &Outcome) -> &'static str {
             | EndReason::GpuUnhealthy
             | EndReason::CanceledByUser
             | EndReason::CanceledInGitlab
+            | EndReason::ReturnedToGitlab
             | EndReason::Unsatisfiable
             | EndReason::ClassRemoved,
         )
@@ -137,6 +138,7 @@ pub(super) fn words(outcome: &Outcome) -> String {
         Some(EndReason::GpuUnhealthy) => "a GPU of the job failed",
         Some(EndReason::CanceledByUser) => "the job was cancelled at the coordinator",
         Some(EndReason::CanceledInGitlab) => "the job was cancelled in GitLab",
+        Some(EndReason::ReturnedToGitlab) => "GitLab has the job again",
         Some(EndReason::Unsatisfiable) => "no machine can run the job",
         Some(EndReason::ClassRemoved) => "the class of the job is no longer configured",
     };

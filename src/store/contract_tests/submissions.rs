@@ -36,14 +36,20 @@ pub(in crate::store) async fn a_repeated_key_gives_the_same_job(store: &dyn Stor
 pub(in crate::store) async fn a_job_of_gitlab_is_taken_once(store: &dyn Store) {
     let first = created(store, gitlab(requirement("default", 1000), 0, 42)).await;
     let again = || gitlab(requirement("default", 2000), 9, 42);
-    assert!(matches!(store.submit(again()).await, Ok(Submission::Existing(job)) if job.id == first.id));
+    let mut renewed = again();
+    renewed.gitlab.as_mut().expect("of GitLab").token = "renewed".to_owned();
+    assert!(matches!(store.submit(renewed).await, Ok(Submission::Existing(job)) if job.id == first.id));
+    assert_eq!(store.gitlab_job(&first.id).await.expect("read").expect("kept").token, "renewed");
     let mut elsewhere = again();
     elsewhere.gitlab.as_mut().expect("of GitLab").reference.url = "https://other.example.com".to_owned();
     created(store, elsewhere).await;
     created(store, gitlab(requirement("default", 1000), 0, 43)).await;
-    // Also after it has ended and its secrets are forgotten.
+    // Once it was given back, a further offer is a job of its own.
     store.cancel_job(&first.id, EndReason::CanceledInGitlab, t(1)).await.expect("canceled");
-    assert!(matches!(store.submit(again()).await, Ok(Submission::Existing(job)) if job.id == first.id && job.has_ended()));
+    let second = created(store, again()).await;
+    assert_ne!(second.id, first.id);
+    assert!(matches!(store.submit(again()).await, Ok(Submission::Existing(job)) if job.id == second.id));
+    assert_eq!(store.jobs_of_gitlab("https://gitlab.example.com", 42).await.expect("read"), [second.id, first.id]);
 }
 
 pub(in crate::store) async fn a_job_of_gitlab_is_found_by_its_id_there(store: &dyn Store) {
@@ -52,7 +58,7 @@ pub(in crate::store) async fn a_job_of_gitlab_is_found_by_its_id_there(store: &d
     created(store, command(requirement("default", 1000), 0)).await;
     let small = created(store, gitlab(requirement("default", 1000), 0, 42)).await.id;
     let large = created(store, gitlab(requirement("default", 1000), 0, LARGE)).await.id;
-    let find = async |url, id| store.gitlab_job_id(url, id).await.expect("read");
+    let find = async |url, id| store.jobs_of_gitlab(url, id).await.expect("read").pop();
     assert_eq!((find(URL, 42).await, find(URL, LARGE).await), (Some(small.clone()), Some(large)));
     for (url, id) in [(URL, 43), (URL, LARGE - 1), (URL, u64::MAX), ("https://other.example.com", 42), ("", 42)] {
         assert_eq!(find(url, id).await, None, "{url} {id}");

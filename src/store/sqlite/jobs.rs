@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, named_params, params};
 use super::fault::{Fault, Outcome};
 use super::rows;
 use crate::domain::{Attempt, GitLabJob, Job, JobId, JobState, RequirementId};
-use crate::store::JobFilter;
+use crate::store::{JobFilter, MAX_OFFERS};
 
 /// One job.
 pub(super) fn find(connection: &Connection, id: &str) -> Outcome<Option<Job>> {
@@ -177,20 +177,35 @@ pub(super) fn insert_gitlab(connection: &Connection, job: &JobId, gitlab: &GitLa
     Ok(())
 }
 
-/// The job of ours that was made of a job of GitLab.
-pub(super) fn of_gitlab(connection: &Connection, gitlab: &GitLabJob) -> Outcome<Option<String>> {
-    seek_gitlab(connection, &gitlab.reference.url, gitlab_id(gitlab)?)
+/// Stores a later offer of the same job: what the broker needs is what GitLab said last.
+pub(super) fn renew_gitlab(connection: &Connection, job: &JobId, gitlab: &GitLabJob) -> Outcome<()> {
+    connection.prepare_cached("UPDATE gitlab_jobs SET reference = ?2, token = ?3, payload = ?4 WHERE job_id = ?1")?.execute(params![
+        job.as_str(),
+        rows::json(&gitlab.reference)?,
+        gitlab.token,
+        gitlab.payload
+    ])?;
+    Ok(())
 }
 
-/// The same by what an event says. No id that cannot be stored is ours.
-pub(super) fn gitlab_job_id(connection: &Connection, url: &str, gitlab_id: u64) -> Outcome<Option<JobId>> {
-    let Ok(gitlab_id) = i64::try_from(gitlab_id) else { return Ok(None) };
-    Ok(seek_gitlab(connection, url, gitlab_id)?.map(JobId::from_trusted))
+/// The newest job of ours that was made of a job of GitLab.
+pub(super) fn of_gitlab(connection: &Connection, gitlab: &GitLabJob) -> Outcome<Option<JobId>> {
+    Ok(seek_gitlab(connection, &gitlab.reference.url, gitlab_id(gitlab)?, 1)?.pop())
 }
 
-fn seek_gitlab(connection: &Connection, url: &str, gitlab_id: i64) -> Outcome<Option<String>> {
-    let mut statement = connection.prepare_cached("SELECT job_id FROM gitlab_jobs WHERE url = ?1 AND gitlab_id = ?2")?;
-    Ok(statement.query_row(params![url, gitlab_id], |row| row.get(0)).optional()?)
+/// All of them by what an event says, newest first. No id that cannot be stored is ours.
+pub(super) fn of_gitlab_id(connection: &Connection, url: &str, gitlab_id: u64) -> Outcome<Vec<JobId>> {
+    let Ok(gitlab_id) = i64::try_from(gitlab_id) else { return Ok(Vec::new()) };
+    seek_gitlab(connection, url, gitlab_id, MAX_OFFERS)
+}
+
+fn seek_gitlab(connection: &Connection, url: &str, gitlab_id: i64, most: u32) -> Outcome<Vec<JobId>> {
+    // Ids of jobs grow with time.
+    let mut statement = connection.prepare_cached(
+        "SELECT job_id FROM gitlab_jobs INDEXED BY gitlab_jobs_by_id WHERE url = ?1 AND gitlab_id = ?2 ORDER BY job_id DESC LIMIT ?3",
+    )?;
+    let found = statement.query_map(params![url, gitlab_id, most], |row| row.get::<_, String>(0))?;
+    Ok(found.map(|id| id.map(JobId::from_trusted)).collect::<Result<_, _>>()?)
 }
 
 fn gitlab_id(gitlab: &GitLabJob) -> Outcome<i64> {

@@ -160,9 +160,9 @@ impl Store for SqliteStore {
         self.readers.ask("read a job of GitLab", move |connection| jobs::gitlab(connection, &job)).await
     }
 
-    async fn gitlab_job_id(&self, url: &str, gitlab_id: u64) -> Result<Option<JobId>, StoreError> {
+    async fn jobs_of_gitlab(&self, url: &str, gitlab_id: u64) -> Result<Vec<JobId>, StoreError> {
         let url = url.to_owned();
-        self.readers.ask("find a job of GitLab", move |connection| jobs::gitlab_job_id(connection, &url, gitlab_id)).await
+        self.readers.ask("find a job of GitLab", move |connection| jobs::of_gitlab_id(connection, &url, gitlab_id)).await
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError> {

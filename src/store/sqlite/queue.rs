@@ -50,7 +50,13 @@ fn earlier(connection: &Connection, new: &NewJob) -> Outcome<Option<Submission>>
     }
     let Some(gitlab) = &new.gitlab else { return Ok(None) };
     let Some(job) = jobs::of_gitlab(connection, gitlab)? else { return Ok(None) };
-    Ok(Some(Submission::Existing(Box::new(jobs::expect(connection, &job)?))))
+    let job = jobs::expect(connection, job.as_str())?;
+    if job.has_ended() {
+        // It was given back, and GitLab offers it again.
+        return Ok(None);
+    }
+    jobs::renew_gitlab(connection, &job.id, gitlab)?;
+    Ok(Some(Submission::Existing(Box::new(job))))
 }
 
 fn requirement_id(connection: &Connection, requirement: &Requirement) -> Outcome<RequirementId> {

@@ -13,16 +13,19 @@ use crate::domain::RunnerState;
 use crate::gitlab::Upload;
 use crate::jobs::broker::trace::{Span, new_in};
 
+/// What GitLab hears before a job is handed over.
+const ACCEPTED: &str = "PUT 4711 glcbt-job running";
+
 #[tokio::test(start_paused = true)]
-async fn a_runner_gets_its_job_with_its_own_token_and_the_same_again() {
+async fn a_runner_gets_its_job_as_gitlab_gave_it_and_the_same_again() {
     let rig = Rig::new();
-    let expected = PAYLOAD.replace("glcbt-job", &rig.token).replace("glcbt-dep", &rig.token);
+    let expected = PAYLOAD.to_owned();
     assert_eq!(rig.broker.request(&rig.token).await, Ok(WorkAnswer::Job(expected.clone())));
     assert_eq!(rig.job().state.name(), "running");
     assert_eq!(rig.contacts.last(&rig.runner), Some(now()));
     assert!(rig.nudges.load(Ordering::Relaxed) > 0);
     assert_eq!(rig.broker.request(&rig.token).await, Ok(WorkAnswer::Job(expected)), "the first answer may have been lost");
-    assert!(rig.gitlab.calls().is_empty());
+    assert_eq!(rig.gitlab.calls(), [ACCEPTED]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,9 +74,59 @@ async fn a_token_opens_its_own_job_only() {
     assert_eq!(rig.broker.trace(&rig.token, 4712, "0-0", "", "x".into()).await, Err(BrokerError::Denied));
     assert_eq!(rig.broker.upload(&rig.token, 4712, upload()).await, Err(BrokerError::Denied));
     assert_eq!(rig.broker.download(&rig.token, 4712, "").await.map(drop), Err(BrokerError::Denied));
-    // GitLab's own token is in the job's environment; it opens nothing here.
+    // GitLab's token of the job reports of this job, and does nothing else.
+    assert_eq!(rig.broker.trace("glcbt-job", 4712, "0-0", "", "x".into()).await, Err(BrokerError::Denied));
+    assert_eq!(rig.broker.trace("glcbt-dep", GITLAB_ID, "0-0", "", "x".into()).await, Err(BrokerError::Denied));
+    assert_eq!(rig.broker.download("glcbt-job", 4700, "").await.map(drop), Err(BrokerError::Denied));
+    assert_eq!(rig.broker.request("glcbt-job").await, Err(BrokerError::Denied));
+    assert_eq!(rig.broker.progress("glcbt-job", "half", None).await, Err(BrokerError::Denied));
+    assert_eq!(rig.gitlab.calls(), [ACCEPTED]);
+    assert_eq!(rig.broker.trace("glcbt-job", GITLAB_ID, "0-0", "", "x".into()).await.expect("an answer").status, 202);
+}
+
+#[tokio::test]
+async fn gitlabs_token_opens_its_job_after_a_restart_too_and_not_after_its_end() {
+    let rig = Rig::at_work().await.restarted();
+    assert!(rig.broker.download("glcbt-dep", 4700, "").await.is_ok());
+    let rig = rig.restarted();
+    let report = async |state| rig.broker.update("glcbt-job", GITLAB_ID, serde_json::json!({ "state": state })).await;
+    assert_eq!(report("running").await.expect("an answer").status, 200);
+    assert_eq!(report("success").await.expect("an answer").status, 200);
+    assert_eq!(report("success").await.expect("an answer").status, 200, "the answer may have been lost");
     assert_eq!(rig.broker.trace("glcbt-job", GITLAB_ID, "0-0", "", "x".into()).await, Err(BrokerError::Denied));
-    assert!(rig.gitlab.calls().is_empty());
+    rig.broker.forget_runner(&rig.runner);
+    assert_eq!(rig.broker.update("glcbt-job", GITLAB_ID, serde_json::json!({ "state": "success" })).await, Err(BrokerError::Denied));
+}
+
+#[tokio::test]
+async fn gitlab_hears_that_a_job_runs_before_the_runner_gets_it() {
+    let rig = Rig::new();
+    rig.gitlab.set_status("pending");
+    rig.gitlab.next(Scripted::Unreachable);
+    assert!(matches!(rig.broker.request(&rig.token).await, Err(BrokerError::Unavailable { .. })));
+    assert_eq!(rig.job().state.name(), "starting");
+    assert!(matches!(rig.broker.request(&rig.token).await, Ok(WorkAnswer::Job(_))));
+    assert_eq!(*rig.gitlab.status.lock().expect("lock"), "running");
+}
+
+#[tokio::test]
+async fn a_job_that_gitlab_does_not_want_here_any_more_is_not_handed_over() {
+    for (status, in_gitlab, reason) in [
+        (403, "pending", EndReason::ReturnedToGitlab),
+        (403, "running", EndReason::ReturnedToGitlab),
+        (409, "pending", EndReason::ReturnedToGitlab),
+        (403, "canceled", EndReason::CanceledInGitlab),
+        (404, "", EndReason::CanceledInGitlab),
+    ] {
+        let rig = Rig::new();
+        let mut refused = Relay::empty(status);
+        if !in_gitlab.is_empty() {
+            refused.headers.set("job-status", in_gitlab);
+        }
+        rig.gitlab.next(Scripted::Answers(refused));
+        assert!(matches!(rig.broker.request(&rig.token).await, Ok(WorkAnswer::NoJob { .. })));
+        assert_eq!(rig.job().cancel.map(|cancel| cancel.reason), Some(reason), "{status} {in_gitlab}");
+    }
 }
 
 #[tokio::test]
@@ -82,7 +135,7 @@ async fn the_trace_is_passed_on_and_kept_once() {
     let answer = rig.send("0-4", "hello").await.expect("an answer");
     assert_eq!((answer.status, answer.headers.get("range"), answer.job_status()), (202, Some("0-5"), Some("running")));
     assert_eq!(answer.headers.get("x-secret"), None);
-    assert_eq!(rig.gitlab.calls(), ["PATCH 4711 glcbt-job 0-4 debug_trace=false"]);
+    assert_eq!(rig.gitlab.calls(), [ACCEPTED, "PATCH 4711 glcbt-job 0-4 debug_trace=false"]);
 
     rig.gitlab.next(Scripted::LosesItsAnswer);
     assert!(matches!(rig.send("5-10", " world").await, Err(BrokerError::Unavailable { .. })));
@@ -111,7 +164,7 @@ async fn a_part_whose_length_is_not_its_range_is_refused() {
     for range in ["0-5", "0-3", "5-0", "x", "", "0", "0-18446744073709551615", "-1-3"] {
         assert!(matches!(rig.send(range, "hello").await, Err(BrokerError::Malformed(_))), "{range}");
     }
-    assert!(rig.gitlab.calls().is_empty());
+    assert_eq!(rig.gitlab.calls(), [ACCEPTED]);
 }
 
 #[tokio::test]
@@ -123,7 +176,7 @@ async fn artifacts_pass_both_ways_and_those_of_needed_jobs_too() {
     assert_eq!(parts.concat(), b"abcdef");
     assert_eq!(
         rig.gitlab.calls(),
-        ["POST 4711 glcbt-job artifact_type=archive multipart/form-data; boundary=x Some(6)", "GET 4700 glcbt-dep direct_download=false"]
+        [ACCEPTED, "POST 4711 glcbt-job artifact_type=archive multipart/form-data; boundary=x Some(6)", "GET 4700 glcbt-dep direct_download=false"]
     );
 }
 

@@ -118,8 +118,9 @@ async fn a_cancel_here_makes_the_runner_abort_even_when_gitlab_is_away() {
 #[tokio::test]
 async fn an_unknown_state_is_refused() {
     let rig = Rig::at_work().await;
+    let before = rig.gitlab.calls();
     assert!(matches!(rig.report("done").await, Err(BrokerError::Malformed(_))));
-    assert!(rig.gitlab.calls().is_empty());
+    assert_eq!(rig.gitlab.calls(), before);
 }
 
 #[tokio::test]
@@ -160,10 +161,37 @@ async fn an_end_that_gitlab_could_not_hear_is_told_again_without_a_second_line()
 async fn a_job_that_waits_is_kept_alive_until_gitlab_does_not_want_it() {
     let rig = Rig::new();
     assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Wanted);
+    assert_eq!(rig.gitlab.calls(), ["PUT 4711 glcbt-job pending", "PUT 4711 glcbt-job running"], "an older GitLab knows no pending");
     rig.gitlab.next(Scripted::Unreachable);
     assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::NotReachable);
     rig.gitlab.set_status("canceling");
     assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Ended);
     assert_eq!(*rig.gitlab.status.lock().expect("lock"), "canceled", "nobody else would complete the cancel");
     assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Ended);
+}
+
+#[tokio::test]
+async fn a_job_that_gitlab_keeps_for_us_stays_reserved_until_it_lapses() {
+    let rig = Rig::new();
+    rig.gitlab.set_status("pending");
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Reserved);
+    assert_eq!(rig.gitlab.calls(), ["PUT 4711 glcbt-job pending"]);
+    let mut lapsed = Relay::empty(403);
+    lapsed.headers.set("job-status", "pending");
+    rig.gitlab.next(Scripted::Answers(lapsed));
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Lapsed);
+}
+
+#[tokio::test]
+async fn a_job_that_never_began_is_accepted_before_its_end_is_told() {
+    let rig = Rig::new();
+    rig.gitlab.set_status("pending");
+    let (job, gitlab) = gitlab_job();
+    let outcome = Outcome::Canceled { reason: EndReason::CanceledByUser, detail: None };
+    rig.gitlab.next(Scripted::Unreachable);
+    assert_eq!(rig.broker.report_unstarted(&job, gitlab.clone(), &outcome).await, ReportResult::NotReachable);
+    assert_eq!(rig.broker.report_unstarted(&job, gitlab, &outcome).await, ReportResult::Told);
+    let states: Vec<String> = rig.gitlab.calls().iter().map(|call| call.split(' ').next_back().unwrap_or_default().to_owned()).collect();
+    assert_eq!((states[1].as_str(), states.last().map(String::as_str)), ("running", Some("failed")));
+    assert!(rig.gitlab.trace().contains("cancelled at the coordinator"));
 }

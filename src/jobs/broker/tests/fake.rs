@@ -101,7 +101,13 @@ impl FakeGitLab {
         self.bodies.lock().expect("lock").push(body.clone());
         let state = body["state"].as_str().expect("a state");
         match (self.status().as_str(), state) {
-            ("running" | "canceling", "running") => self.answer(200, None),
+            // Only a GitLab that keeps the job for us knows the word.
+            ("pending", "pending") | ("running" | "canceling", "running") => self.answer(200, None),
+            (_, "pending") => self.answer(400, None),
+            ("pending", "running") => {
+                self.set_status("running");
+                self.answer(200, None)
+            }
             ("running", last) => {
                 self.set_status(last);
                 self.answer(200, None)
@@ -243,7 +249,7 @@ impl Store for MemoryStore {
         Ok(self.gitlab.lock().expect("lock").get(job).cloned())
     }
 
-    async fn gitlab_job_id(&self, _: &str, _: u64) -> Result<Option<JobId>, StoreError> {
+    async fn jobs_of_gitlab(&self, _: &str, _: u64) -> Result<Vec<JobId>, StoreError> {
         unimplemented!()
     }
 
@@ -304,8 +310,10 @@ impl Store for MemoryStore {
         unimplemented!()
     }
 
-    async fn open_runners(&self, _: &HostId) -> Result<Vec<Aggregate>, StoreError> {
-        unimplemented!()
+    async fn open_runners(&self, host: &HostId) -> Result<Vec<Aggregate>, StoreError> {
+        self.check()?;
+        let all = self.runners.lock().expect("lock");
+        Ok(all.values().filter(|aggregate| aggregate.runner.is_open() && aggregate.runner.host == *host).cloned().collect())
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

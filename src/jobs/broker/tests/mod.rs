@@ -17,8 +17,8 @@ use super::*;
 use crate::config::Config;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
-    ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner, RunnerOrigin,
-    Source,
+    ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, Job, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner,
+    RunnerOrigin, Source, Work,
 };
 use crate::store::log::Follow;
 use fake::{FakeGitLab, MemoryStore};
@@ -73,29 +73,22 @@ impl Rig {
         let directory = tempfile::tempdir().expect("a directory");
         let (gitlab, store) = (Arc::new(FakeGitLab::default()), Arc::new(MemoryStore::default()));
         let (contacts, nudges, security) = (Arc::new(Contacts::default()), Arc::new(AtomicUsize::new(0)), security(directory.path()));
-        let logs = Arc::new(LogStore::new(directory.path().join("logs"), 1 << 20).expect("a thread"));
         let runner = RunnerId::generate();
-        let counter = Arc::clone(&nudges);
-        let parts = BrokerParts {
-            store: Arc::clone(&store) as Arc<dyn Store>,
-            gitlab: Some(Arc::clone(&gitlab) as Arc<dyn GitLab>),
-            security: Arc::clone(&security),
-            logs,
-            clock: Arc::new(StoppedClock),
-            contacts: Arc::clone(&contacts),
-            retry: RetryPolicy { infrastructure_retries: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(9) },
-            nudge: Arc::new(move || {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }),
-        };
         let token = security.runner_token(&runner).expose_secret().to_owned();
-        let rig = Self { broker: Arc::new(Broker::new(parts)), gitlab, store, runner, token, contacts, nudges, directory };
+        let broker = broker(directory.path(), &store, &gitlab, &contacts, &nudges);
+        let rig = Self { broker, gitlab, store, runner, token, contacts, nudges, directory };
         let mut aggregate = Aggregate::new(planned(&rig.runner), None);
         for step in [Step::ContainerCreated { container: "c".into() }, Step::StartSent { engine_epoch: 0 }] {
             aggregate.apply(&step, now()).expect("may be taken");
         }
         rig.store.put(aggregate, None);
         rig
+    }
+
+    /// The same with a broker that remembers nothing.
+    pub(crate) fn restarted(mut self) -> Self {
+        self.broker = broker(self.directory.path(), &self.store, &self.gitlab, &self.contacts, &self.nudges);
+        self
     }
 
     /// Binds the job to the runner, as the scheduler does.
@@ -139,6 +132,23 @@ impl Rig {
         let parts: Vec<_> = self.broker.parts.logs.read(&job.id, 1, Follow::No).try_collect().await.expect("readable");
         String::from_utf8(parts.concat()).expect("text")
     }
+}
+
+fn broker(directory: &Path, store: &Arc<MemoryStore>, gitlab: &Arc<FakeGitLab>, contacts: &Arc<Contacts>, nudges: &Arc<AtomicUsize>) -> Arc<Broker> {
+    let counter = Arc::clone(nudges);
+    Arc::new(Broker::new(BrokerParts {
+        store: Arc::clone(store) as Arc<dyn Store>,
+        gitlab: Some(Arc::clone(gitlab) as Arc<dyn GitLab>),
+        security: security(directory),
+        logs: Arc::new(LogStore::new(directory.join("logs"), 1 << 20).expect("a thread")),
+        clock: Arc::new(StoppedClock),
+        host: HostId::from_trusted("box1"),
+        contacts: Arc::clone(contacts),
+        retry: RetryPolicy { infrastructure_retries: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(9) },
+        nudge: Arc::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }),
+    }))
 }
 
 /// The manager of a data directory: two of the same directory know each other's tokens.
