@@ -46,7 +46,10 @@ pub struct ListedJob {
     /// Which of the machines that share the runner's token has it.
     #[serde(default)]
     pub runner_manager: Option<ListedManager>,
-    /// The project that it belongs to, where the list names one.
+    /// Its project; only lists across projects name its id.
+    #[serde(default)]
+    pub project: Option<ListedProject>,
+    /// Its pipeline.
     #[serde(default)]
     pub pipeline: Option<ListedPipeline>,
     /// Its page.
@@ -67,6 +70,14 @@ pub struct ListedManager {
     /// The `system_id` that it shows with every request.
     #[serde(default)]
     pub system_id: Option<String>,
+}
+
+/// See [`ListedJob::project`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct ListedProject {
+    /// GitLab's id of it.
+    #[serde(default)]
+    pub id: Option<u64>,
 }
 
 /// The part of a job's pipeline that is read.
@@ -203,6 +214,12 @@ impl Listing for HttpListing {
 }
 
 impl ListedJob {
+    /// GitLab's id of its project, where the list tells it.
+    #[must_use]
+    pub fn project_id(&self) -> Option<u64> {
+        self.project.as_ref().and_then(|project| project.id).or(self.pipeline.as_ref()?.project_id)
+    }
+
     /// Whether GitLab does not say that another machine has it.
     fn is_of(&self, system_id: &str) -> bool {
         self.runner_manager.as_ref().and_then(|manager| manager.system_id.as_deref()).is_none_or(|other| other == system_id)

@@ -10,4 +10,4 @@ mod stall;
 
 pub use api::{ClaimedJob, GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
 pub use client::HttpGitLab;
-pub use listing::{HttpListing, ListedJob, ListedJobs, Listing, More};
+pub use listing::{HttpListing, ListedJob, ListedJobs, ListedRunner, Listing, More};
