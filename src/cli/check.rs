@@ -1,33 +1,44 @@
 //! `check`: validates the configuration and examines the machine, one line per finding.
 
+mod gitlab;
+
+pub(super) use gitlab::TOKEN_VARIABLE;
+
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Args;
+
 use super::say;
-use crate::config::{Class, Config, GitLab as GitLabSettings};
+use crate::config::{Class, Config};
 use crate::docker::{DockerDriver, Driver, EngineInfo};
-use crate::domain::ClassName;
-use crate::gitlab::{GitLab, HttpGitLab};
+use crate::gitlab::diagnosis::Finding;
 use crate::jobs::class_requirement;
 use crate::platform::{PlatformManager, SystemProbe, fits_ever};
 
-/// What was found, and whether it stops anything from working.
-enum Finding {
-    Good(String),
-    Bad(String),
+/// Where in GitLab to look, with an administrator's token in `GITLAB_TOKEN`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The project whose webhook and waiting jobs are examined, by path or id. Needs an administrator's token in `GITLAB_TOKEN`.
+    #[arg(long, value_name = "PROJECT", conflicts_with = "gitlab_group")]
+    gitlab_project: Option<String>,
+    /// The same for a group.
+    #[arg(long, value_name = "GROUP")]
+    gitlab_group: Option<String>,
 }
 
 /// Examines everything, prints what was found, and fails when something is bad.
-pub(super) async fn run(config: &Config) -> ExitCode {
+pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     let mut findings =
         vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk(&config.data_dir)];
     let engine = engine(config, &mut findings).await;
     classes(config, engine.as_ref(), &mut findings);
-    gitlab(config, &mut findings).await;
+    gitlab::examine(config, options, &mut findings).await;
     let bad = findings.iter().filter(|finding| matches!(finding, Finding::Bad(_))).count();
     for finding in &findings {
         match finding {
             Finding::Good(text) => say(&format!("ok    {text}")),
+            Finding::Odd(text) => say(&format!("note  {text}")),
             Finding::Bad(text) => say(&format!("FAIL  {text}")),
         }
     }
@@ -116,36 +127,4 @@ fn classes(config: &Config, engine: Option<&EngineInfo>, findings: &mut Vec<Find
 
 fn from_gitlab(class: &Class) -> &'static str {
     if class.gitlab_token.is_some() { ", takes work from GitLab" } else { "" }
-}
-
-async fn gitlab(config: &Config, findings: &mut Vec<Finding>) {
-    let Some(settings) = &config.gitlab else { return };
-    let client = match HttpGitLab::new(&settings.url, "r_check") {
-        Ok(client) => client,
-        Err(error) => {
-            findings.push(Finding::Bad(format!("gitlab.url: {error}")));
-            return;
-        }
-    };
-    for class in &config.classes {
-        let Some(token) = &class.gitlab_token else { continue };
-        findings.push(token_finding(&class.name, client.verify_runner(token).await));
-    }
-    findings.extend(webhook_finding(settings));
-}
-
-/// Nothing when webhooks can be verified, by either kind of token.
-fn webhook_finding(settings: &GitLabSettings) -> Option<Finding> {
-    let none = settings.webhook_signing_keys.is_empty() && settings.webhook_secret_tokens.is_empty();
-    none.then(|| {
-        let keys = "gitlab.webhook.signing_token, gitlab.webhook.secret_token";
-        Finding::Bad(format!("{keys}: neither is set, so every webhook is refused; work is found by polling only"))
-    })
-}
-
-fn token_finding(class: &ClassName, verified: Result<(), crate::gitlab::GitLabError>) -> Finding {
-    match verified {
-        Ok(()) => Finding::Good(format!("class {class}: GitLab knows its gitlab_token")),
-        Err(error) => Finding::Bad(format!("class {class}: gitlab_token: {error}")),
-    }
 }

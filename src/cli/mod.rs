@@ -1,6 +1,7 @@
-//! The command line: `serve`, `check` and `token new`.
+//! The command line: `serve`, `check`, `gitlab setup`, `gitlab teardown` and `token new`.
 
 mod check;
+mod gitlab;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -38,7 +39,12 @@ enum Command {
     /// Run the daemon.
     Serve,
     /// Validate the configuration and examine the machine: one line each, non-zero exit on a problem.
-    Check,
+    Check(check::Options),
+    /// Set a group or project of GitLab up for this machine, or undo that.
+    Gitlab {
+        #[command(subcommand)]
+        command: gitlab::GitLabCommand,
+    },
     /// Make bearer tokens of the API.
     Token {
         #[command(subcommand)]
@@ -65,18 +71,25 @@ pub fn run(cli: &Cli) -> ExitCode {
     if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
         return fail(&error);
     }
-    let config = match Config::from_process(cli.config.as_deref()) {
-        Ok(config) => config,
-        Err(faults) => return fail(&faults),
-    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
+    if let Command::Gitlab { command } = &cli.command {
+        // Its business is to write the files of secrets that a configuration may already name.
+        return match Config::for_setup(cli.config.as_deref()) {
+            Ok(config) => runtime.block_on(gitlab::run(command, &config)),
+            Err(faults) => fail(&faults),
+        };
+    }
+    let config = match Config::from_process(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => return fail(&faults),
+    };
     match &cli.command {
         Command::Serve => runtime.block_on(serve(config)),
-        Command::Check => runtime.block_on(check::run(&config)),
-        Command::Token { .. } => ExitCode::SUCCESS,
+        Command::Check(options) => runtime.block_on(check::run(&config, options)),
+        Command::Token { .. } | Command::Gitlab { .. } => ExitCode::SUCCESS,
     }
 }
 

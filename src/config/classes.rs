@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::values::{self, SECOND, duration};
-use super::{Class, Network, Pull};
-use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, GpuVendor, ImageRef, MemoryBytes};
+use super::{Class, JobImage, Network, Pull, Shell};
+use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, GpuVendor, HostFile, ImagePattern, ImageRef, MemoryBytes};
 
 /// Most runners of one class on one machine; a bound against nonsense.
 const MAX_RUNNERS: i64 = 10_000;
+/// Most patterns of images in one class.
+const MAX_PATTERNS: usize = 100;
 /// What the class is called when none is configured.
 const DEFAULT_CLASS: &str = "default";
 
@@ -64,6 +66,8 @@ fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
         gitlab_token: section.secret("gitlab_token"),
         pull: section.parsed("pull", values::choice(&Pull::ALL, Pull::as_str)).unwrap_or(base.pull),
         tmp_size: section.parsed("tmp_size", MemoryBytes::parse).unwrap_or(base.tmp_size),
+        job_image: job_image(section).unwrap_or(base.job_image),
+        shell: section.parsed("shell", values::choice(&Shell::ALL, Shell::as_str)).unwrap_or(base.shell),
         name: base.name,
     };
     check(section, &class, around);
@@ -97,6 +101,30 @@ fn tags(section: &mut Section<'_>) -> Vec<String> {
         section.fault("tags", "must be at most 50 texts, each 1 to 255 bytes without control characters");
     }
     tags
+}
+
+/// Three keys that make one decision.
+fn job_image(section: &mut Section<'_>) -> Option<JobImage> {
+    let choice = section.parsed("job_image", values::choice(&["deny", "ignore", "allow"], |name| name));
+    let images: Vec<Option<ImagePattern>> =
+        section.texts("job_images").iter().map(|text| section.note("job_images", ImagePattern::parse("job_images", text))).collect();
+    if images.len() > MAX_PATTERNS {
+        section.fault("job_images", format!("must be at most {MAX_PATTERNS} patterns"));
+    }
+    let runner_binary = section.parsed("runner_binary", HostFile::parse);
+    if choice == Some("allow") {
+        if !section.has("runner_binary") {
+            section.fault("runner_binary", "must be given, because job_image is allow: the path of gitlab-runner on the engine's machine");
+        }
+        return Some(JobImage::Allow { images: images.into_iter().collect::<Option<_>>()?, runner_binary: runner_binary? });
+    }
+    for key in ["job_images", "runner_binary"] {
+        // A choice that could not be read has a fault of its own.
+        if section.has(key) && (choice.is_some() || !section.has("job_image")) {
+            section.fault(key, "needs job_image = \"allow\"");
+        }
+    }
+    Some(if choice? == "ignore" { JobImage::Ignore } else { JobImage::Deny })
 }
 
 fn gpus(section: &mut Section<'_>) -> Option<GpuRequest> {

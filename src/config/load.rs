@@ -1,15 +1,16 @@
 //! Builds the [`Config`] from its sources.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
 use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
-use super::section::{Reading, Section};
+use super::section::{Reading, SecretFiles, Section};
 use super::values::{self, DAY, HOUR, SECOND, duration};
-use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Host, Http, Limits, Registry, Role, StoreUrl, classes};
+use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Limits, Registry, Role, StoreUrl, classes, gitlab};
 use crate::domain::{CpuMillis, FieldFault, HostId, MemoryBytes};
 
 /// Where a packaged daemon keeps its data.
@@ -25,7 +26,7 @@ impl Config {
     /// # Errors
     /// Every fault of the configuration; also that a named file cannot be read.
     pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigFaults> {
-        from_layers(Layers::read(file, Path::new(DEFAULT_FILE), env)?).0
+        from_layers(Layers::read(file, Path::new(DEFAULT_FILE), env)?, SecretFiles::Needed).0
     }
 
     /// Reads the configuration with this process's environment. Variables that are not UTF-8 do not count, unless they are ours: then
@@ -34,15 +35,43 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_process(file: Option<&Path>) -> Result<Self, ConfigFaults> {
-        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
-        Self::load(file, std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+        Self::load(file, process_env())
+    }
+
+    /// The same for whoever is about to write the files of secrets: those that cannot be read yet are no fault, and their secrets count as
+    /// not given.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn for_setup(file: Option<&Path>) -> Result<SetupConfig, ConfigFaults> {
+        let layers = Layers::read(file, Path::new(DEFAULT_FILE), process_env())?;
+        let file = layers.file.clone();
+        let (config, reading) = from_layers(layers, SecretFiles::MayBeMissing);
+        Ok(SetupConfig { config: config?, file, secret_files: reading.named.into_inner() })
     }
 }
 
+/// A configuration whose secrets may still be missing.
+#[derive(Debug)]
+pub struct SetupConfig {
+    /// What it says; a secret whose file cannot be read is not given.
+    pub config: Config,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// The files that it names for secrets, readable or not, by dotted key, for example `classes[0].gitlab_token_file`. Of a list of files
+    /// the first.
+    pub secret_files: BTreeMap<String, PathBuf>,
+}
+
+fn process_env() -> impl Iterator<Item = (String, String)> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
 /// The configuration, and what was asked for to build it.
-pub(super) fn from_layers(layers: Layers) -> (Result<Config, ConfigFaults>, Reading) {
+pub(super) fn from_layers(layers: Layers, files: SecretFiles) -> (Result<Config, ConfigFaults>, Reading) {
     let Layers { values, file, credentials } = layers;
-    let reading = Reading { file, credentials, faults: RefCell::default(), known: RefCell::default() };
+    let reading = Reading { file, credentials, files, named: RefCell::default(), faults: RefCell::default(), known: RefCell::default() };
     let config = Section::whole(&reading, values).read(whole);
     let faults = reading.faults.borrow().clone();
     let result = if faults.is_empty() { Ok(config) } else { Err(ConfigFaults(faults)) };
@@ -53,7 +82,7 @@ fn whole(section: &mut Section<'_>) -> Config {
     let data_dir = section.parsed("data_dir", data_dir).unwrap_or_else(default_data_dir);
     let limits = section.within("limits", limits);
     let has_gitlab = section.has("gitlab");
-    let gitlab = has_gitlab.then(|| section.within("gitlab", gitlab)).flatten();
+    let gitlab = has_gitlab.then(|| section.within("gitlab", gitlab::read)).flatten();
     let around = classes::Around { max_timeout: limits.max_timeout, has_gitlab };
     Config {
         service_name: section.parsed("service_name", values::name).unwrap_or_else(|| "runner-coordinator".to_owned()),
@@ -145,34 +174,6 @@ fn host(section: &mut Section<'_>) -> Host {
     Host { name, cpus: section.number("cpus", CpuMillis::parse), memory: section.parsed("memory", MemoryBytes::parse) }
 }
 
-fn gitlab(section: &mut Section<'_>) -> Option<GitLab> {
-    let url = required(section, "url", values::base_url);
-    let (webhook_signing_keys, webhook_secret_tokens) = section.within("webhook", |webhook| {
-        let keys = webhook.secrets_read_by("signing_token", |field, token| values::signing_key(field, &token));
-        (keys, webhook.secrets("secret_token"))
-    });
-    let base = GitLab::at(url.clone().unwrap_or_default());
-    let poll_interval = section.parsed("poll_interval", duration(SECOND..=HOUR)).unwrap_or(base.poll_interval);
-    let read_token = section.secret("read_token");
-    let projects = projects(section);
-    if section.has("projects") && !section.has("read_token") && !section.has("read_token_file") {
-        section.fault("projects", "needs gitlab.read_token: without one nobody's queue can be seen");
-    }
-    // A second is for tests; in production minutes do, because events and the runners' own words come long before.
-    let repair_interval = section.parsed("repair_interval", duration(SECOND..=DAY)).unwrap_or(base.repair_interval);
-    Some(GitLab { url: url?, webhook_signing_keys, webhook_secret_tokens, poll_interval, read_token, projects, repair_interval })
-}
-
-/// The projects whose queue is looked at.
-fn projects(section: &mut Section<'_>) -> Vec<String> {
-    const MOST: usize = 100;
-    let projects = section.texts_or_numbers("projects");
-    if projects.len() > MOST || !projects.iter().all(|project| values::is_project(project)) {
-        section.fault("projects", format!("must be at most {MOST} projects, each a full path such as \"team/app\" or an id such as 42"));
-    }
-    projects
-}
-
 fn broker(section: &mut Section<'_>) -> Broker {
     let default = BrokerListen::Gateway { port: BrokerListen::DEFAULT_PORT };
     Broker { listen: section.parsed("listen", values::broker_listen).unwrap_or(default), advertise: section.parsed("advertise", values::base_url) }
@@ -217,7 +218,7 @@ fn size(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str, &str) -> Result<M
 }
 
 /// A text that must be there.
-fn required<T>(section: &mut Section<'_>, key: &str, read: impl FnOnce(&str, &str) -> Result<T, FieldFault>) -> Option<T> {
+pub(super) fn required<T>(section: &mut Section<'_>, key: &str, read: impl FnOnce(&str, &str) -> Result<T, FieldFault>) -> Option<T> {
     let value = section.parsed(key, read);
     if !section.has(key) {
         section.fault(key, "must be given");

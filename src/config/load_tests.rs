@@ -33,7 +33,7 @@ fn layers(dir: &TempDir, env: &[(&str, &str)]) -> Layers {
 
 fn load(toml: &str, env: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
     let dir = written(toml);
-    from_layers(layers(&dir, env)).0
+    from_layers(layers(&dir, env), SecretFiles::Needed).0
 }
 
 fn good(toml: &str, env: &[(&str, &str)]) -> Config {
@@ -54,7 +54,7 @@ fn set(faults: &[&str]) -> BTreeSet<String> {
 #[test]
 fn without_anything_the_defaults_serve() {
     let layers = Layers::read(None, Path::new("/nonexistent"), std::iter::empty()).unwrap_or_else(|faults| panic!("{faults}"));
-    let config = from_layers(layers).0.expect("no fault");
+    let config = from_layers(layers, SecretFiles::Needed).0.expect("no fault");
     assert_eq!(config.service_name, "runner-coordinator");
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.docker.host, "unix:///var/run/docker.sock");
@@ -161,7 +161,7 @@ fn a_named_file_must_exist_and_the_default_one_need_not() {
     assert!(Config::load(None, variable.into_iter()).is_err_and(|faults| faults.to_string().starts_with("/nonexistent/d.toml: ")));
     let dir = written("service_name = \"from the default file\"");
     let layers = Layers::read(None, &dir.path().join("c.toml"), std::iter::empty()).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(from_layers(layers).0.expect("no fault").service_name, "from the default file");
+    assert_eq!(from_layers(layers, SecretFiles::Needed).0.expect("no fault").service_name, "from the default file");
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn with_secret_file(content: &str, mode: u32, env: &[(&str, &str)]) -> Result<Co
     fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("set");
     let credentials = dir.path().display().to_string();
     let env: Vec<_> = env.iter().map(|(name, value)| (*name, if *value == "HERE" { credentials.as_str() } else { value })).collect();
-    from_layers(layers(&dir, &env)).0
+    from_layers(layers(&dir, &env), SecretFiles::Needed).0
 }
 
 fn webhook_secrets(config: &Config) -> Vec<&str> {
@@ -297,7 +297,7 @@ fn a_signing_token_may_stand_in_a_file() {
         let file = dir.path().join("s");
         fs::write(&file, content).expect("written");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set");
-        from_layers(layers(&dir, &[])).0
+        from_layers(layers(&dir, &[]), SecretFiles::Needed).0
     };
     let config = read("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").expect("read");
     assert_eq!(config.gitlab.map(|gitlab| gitlab.webhook_signing_keys.len()), Some(1));
@@ -341,7 +341,7 @@ fn keys_of_example() -> BTreeSet<String> {
 /// Every key that is asked for when every section is there.
 fn known_keys() -> BTreeSet<String> {
     let dir = written(EXAMPLE);
-    let (config, reading) = from_layers(layers(&dir, &[]));
+    let (config, reading) = from_layers(layers(&dir, &[]), SecretFiles::Needed);
     config.unwrap_or_else(|faults| panic!("{faults}"));
     reading.known.into_inner()
 }
@@ -391,7 +391,7 @@ proptest! {
     fn any_toml_is_read_or_told(toml in "(\\[{1,2}(http|classes|limits)\\]{1,2}\n)?([a-z.]{1,8} = (1|\"x\"|\\[\\]|\\{\\}|true|1979-05-27)\n){0,3}") {
         let dir = written(&toml);
         let layers = Layers::read(Some(&dir.path().join("c.toml")), Path::new("/nonexistent"), std::iter::empty());
-        if let Err(faults) = layers.and_then(|layers| from_layers(layers).0) {
+        if let Err(faults) = layers.and_then(|layers| from_layers(layers, SecretFiles::Needed).0) {
             prop_assert!(!faults.0.is_empty());
         }
     }

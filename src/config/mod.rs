@@ -5,6 +5,7 @@
 
 mod classes;
 mod fault;
+mod gitlab;
 mod layers;
 mod load;
 mod secret;
@@ -15,11 +16,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{SecretSlice, SecretString};
+use secrecy::SecretString;
 
 pub use fault::{ConfigFault, ConfigFaults};
+pub use gitlab::GitLab;
+pub use load::SetupConfig;
+pub use secret::{read_secret_file, secret_of_env};
 
-use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostId, ImageRef, MemoryBytes};
+use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
 
 /// Everything that an operator decides.
 #[derive(Debug, Clone)]
@@ -127,43 +131,6 @@ pub struct Host {
     pub memory: Option<MemoryBytes>,
 }
 
-/// The GitLab to work for.
-#[derive(Debug, Clone)]
-pub struct GitLab {
-    /// `gitlab.url`: its base URL, `http` or `https`, without a slash at the end.
-    pub url: String,
-    /// `gitlab.webhook.signing_token` (one or a list) or `gitlab.webhook.signing_token_file`: the keys that may sign webhooks, 32 bytes each.
-    /// More than one lets the token be changed without a lost event.
-    pub webhook_signing_keys: Vec<SecretSlice<u8>>,
-    /// `gitlab.webhook.secret_token` (one or a list) or `gitlab.webhook.secret_token_file`: what `X-Gitlab-Token` may be.
-    /// More than one lets the secret be changed without a lost event. Without this and a signing token webhooks are refused.
-    pub webhook_secret_tokens: Vec<SecretString>,
-    /// `gitlab.poll_interval`, default `15s`: how often GitLab is asked for work without an event.
-    pub poll_interval: Duration,
-    /// `gitlab.read_token` or `gitlab.read_token_file`, default none: access token with the scope `read_api`, to see GitLab's queue.
-    pub read_token: Option<SecretString>,
-    /// `gitlab.projects`, default none: the projects whose queue is looked at, each a full path or an id. Needs `read_token`.
-    pub projects: Vec<String>,
-    /// `gitlab.repair_interval`, default `10m`: how often what is here is compared with what GitLab says.
-    pub repair_interval: Duration,
-}
-
-impl GitLab {
-    /// The GitLab at this base URL with nothing but defaults.
-    #[must_use]
-    pub fn at(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            webhook_signing_keys: Vec::new(),
-            webhook_secret_tokens: Vec::new(),
-            poll_interval: Duration::from_secs(15),
-            read_token: None,
-            projects: Vec::new(),
-            repair_interval: Duration::from_secs(10 * 60),
-        }
-    }
-}
-
 /// Where runners reach us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
@@ -229,6 +196,10 @@ pub struct Class {
     pub pull: Pull,
     /// `tmp_size`, default `512MiB`: size of `/tmp`, which counts as memory.
     pub tmp_size: MemoryBytes,
+    /// `job_image`, default `deny`: what becomes of a job of GitLab that names an image of its own.
+    pub job_image: JobImage,
+    /// `shell`, default `bash`: the shell that GitLab Runner writes scripts for; the image must have it.
+    pub shell: Shell,
 }
 
 impl Class {
@@ -254,6 +225,8 @@ impl Class {
             gitlab_token: None,
             pull: Pull::IfMissing,
             tmp_size: MemoryBytes(512 << 20),
+            job_image: JobImage::Deny,
+            shell: Shell::Bash,
         }
     }
 }
@@ -303,6 +276,45 @@ impl Pull {
             Self::IfMissing => "if-missing",
             Self::Always => "always",
             Self::Never => "never",
+        }
+    }
+}
+
+/// What becomes of a job of GitLab that names an image of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobImage {
+    /// `deny`: it fails, and is told why.
+    Deny,
+    /// `ignore`: it runs in the class's image, as with GitLab Runner's shell executor.
+    Ignore,
+    /// `allow`: it runs in its image.
+    Allow {
+        /// `job_images`, default any: the images that jobs may name.
+        images: Vec<ImagePattern>,
+        /// `runner_binary`, needed: GitLab Runner on the engine's machine, which such a container is lent.
+        runner_binary: HostFile,
+    },
+}
+
+/// A shell that GitLab Runner can write scripts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    /// `bash`.
+    Bash,
+    /// `sh`: for images without `bash`.
+    Sh,
+}
+
+impl Shell {
+    /// Every choice, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::Bash, Self::Sh];
+
+    /// The name in the configuration, and for GitLab Runner.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Sh => "sh",
         }
     }
 }

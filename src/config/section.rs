@@ -12,12 +12,25 @@ use config::{Map, Value, ValueKind};
 use super::fault::ConfigFault;
 use crate::domain::FieldFault;
 
+/// What is made of a secret's file that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SecretFiles {
+    /// A fault.
+    Needed,
+    /// The secret counts as not given: the set-up is about to write the file.
+    MayBeMissing,
+}
+
 /// What the reading of all sections shares.
 pub(super) struct Reading {
     /// The file that was read.
     pub(super) file: Option<PathBuf>,
     /// Where systemd put this service's credentials.
     pub(super) credentials: Option<PathBuf>,
+    /// Whether a secret's file may be missing.
+    pub(super) files: SecretFiles,
+    /// Every file that is named for a secret, by dotted key.
+    pub(super) named: RefCell<BTreeMap<String, PathBuf>>,
     /// Faults found so far.
     pub(super) faults: RefCell<Vec<ConfigFault>>,
     /// Every key that was asked for, lists without their places: `classes[].name`.

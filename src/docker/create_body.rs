@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::labels;
 use super::plan::ContainerPlan;
+use crate::domain::HostFile;
 use crate::security::{Exec, HardenedProfile, NetworkAccess, is_refused};
 
 /// What keeps NVIDIA's container runtime from adding any GPU by itself.
@@ -59,6 +60,7 @@ fn host_config(plan: &ContainerPlan, profile: &HardenedProfile, network: Option<
         security_opt: Some(owned(HardenedProfile::SECURITY_OPT)),
         readonly_rootfs: Some(true),
         tmpfs: Some(tmpfs(plan, profile)),
+        mounts: profile.runner_binary().map(|file| vec![runner_mount(file)]),
         ipc_mode: Some(HardenedProfile::IPC_MODE.to_owned()),
         shm_size: Some(HardenedProfile::SHM_SIZE.as_i64()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
@@ -108,6 +110,24 @@ fn environment(plan: &ContainerPlan) -> Vec<String> {
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// One file of the machine, read-only. A mount and not a "bind", because for that the engine would make a directory of a file that is
+/// missing. The interface has no `nosuid` for it; `no-new-privileges` and the lack of every capability do the same.
+fn runner_mount(file: &HostFile) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(file.as_str().to_owned()),
+        target: Some(HardenedProfile::RUNNER_PATH.to_owned()),
+        read_only: Some(true),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+            non_recursive: Some(true),
+            create_mountpoint: Some(false),
+            ..MountBindOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
 /// The profile's directories, and one over each `VOLUME` of the image that is not one of them.
 fn tmpfs(plan: &ContainerPlan, profile: &HardenedProfile) -> HashMap<String, String> {
     // The owner too: some versions of runc give the directory the mode that the image's one has below it.
@@ -120,7 +140,9 @@ fn tmpfs(plan: &ContainerPlan, profile: &HardenedProfile) -> HashMap<String, Str
         format!("rw,nosuid,nodev,{exec},size={size},mode=1777,uid={uid},gid={gid}")
     };
     let covered = options(HardenedProfile::VOLUME_SIZE.min(profile.memory()).0, Exec::Forbidden);
-    let volumes = plan.image.volumes.iter().filter_map(|path| clean_path(path)).map(|path| (path, covered.clone()));
+    // The engine takes no two mounts at one place; the runner's binary covers the volume as well.
+    let lent = |path: &String| profile.runner_binary().is_some() && path == HardenedProfile::RUNNER_PATH;
+    let volumes = plan.image.volumes.iter().filter_map(|path| clean_path(path)).filter(|path| !lent(path)).map(|path| (path, covered.clone()));
     let chosen = profile.tmpfs().iter().map(|mount| (mount.path.clone(), options(mount.size.0, mount.exec)));
     volumes.chain(chosen).collect()
 }

@@ -47,6 +47,24 @@ fn isolated() -> HardenedProfile {
         network: NetworkAccess::Isolated,
         runtime: base.runtime().to_owned(),
         stop_grace: base.stop_grace(),
+        runner_binary: None,
+    })
+    .expect("a profile")
+}
+
+/// The same for an image that does not bring the runner.
+fn lending() -> HardenedProfile {
+    let base = isolated();
+    crate::security::SecurityManager::harden(ProfileRequest {
+        user: base.user().to_owned(),
+        cpus: base.cpus(),
+        memory: base.memory(),
+        pids: base.pids(),
+        tmpfs: base.tmpfs().to_vec(),
+        network: base.network(),
+        runtime: base.runtime().to_owned(),
+        stop_grace: base.stop_grace(),
+        runner_binary: Some(HostFile::parse("f", "/opt/runner/gitlab-runner").expect("a path")),
     })
     .expect("a profile")
 }
@@ -67,6 +85,18 @@ fn command_without_network() {
 fn command_on_our_network() {
     let plan = ContainerPlan { network: Some("net1".to_owned()), workdir: Some("/build".to_owned()), ..plan() };
     insta::assert_json_snapshot!(shown(&plan, &isolated()));
+}
+
+#[test]
+fn runner_in_the_image_of_its_job() {
+    let mut plan = ContainerPlan {
+        command: vec!["run-single".to_owned()],
+        entrypoint: Some(vec![HardenedProfile::RUNNER_PATH.to_owned()]),
+        network: Some("net1".to_owned()),
+        ..plan()
+    };
+    plan.image.volumes = vec!["/data".to_owned(), "/usr/local/bin/../bin/gitlab-runner/".to_owned()];
+    insta::assert_json_snapshot!(shown(&plan, &lending()));
 }
 
 #[test]
@@ -130,8 +160,8 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn no_plan_loosens_anything(plan in any_plan(), alone: bool) {
-        let profile = if alone { HardenedProfile::for_tests() } else { isolated() };
+    fn no_plan_loosens_anything(plan in any_plan(), alone: bool, lends: bool) {
+        let profile = if lends { lending() } else if alone { HardenedProfile::for_tests() } else { isolated() };
         let body = create_body(&plan, &profile);
         let host = body.host_config.as_ref().expect("a host configuration");
         prop_assert_eq!(host.privileged, Some(false));
@@ -141,13 +171,17 @@ proptest! {
         prop_assert_eq!(&host.ipc_mode, &Some("private".to_owned()));
         prop_assert_eq!(body.user.as_deref(), Some(profile.user()));
         let nothing = [
-            host.binds.is_none(), host.mounts.is_none(), host.volumes_from.is_none(), host.cap_add.is_none(), host.devices.is_none(),
+            host.binds.is_none(), host.mounts.is_none() != lends, host.volumes_from.is_none(), host.cap_add.is_none(), host.devices.is_none(),
             host.device_requests.is_none(), host.device_cgroup_rules.is_none(), host.pid_mode.is_none(), host.uts_mode.is_none(),
             host.userns_mode.is_none(), host.cgroup.is_none(), host.cgroup_parent.is_none(), host.links.is_none(), host.group_add.is_none(),
             host.sysctls.is_none(), host.port_bindings.is_none(), host.extra_hosts.is_none(), body.volumes.is_none(),
         ];
         prop_assert!(nothing.iter().all(|absent| *absent), "{host:?}");
-        if alone {
+        for mount in host.mounts.iter().flatten() {
+            prop_assert_eq!((mount.read_only, mount.source.as_deref()), (Some(true), Some("/opt/runner/gitlab-runner")));
+            prop_assert!(!host.tmpfs.as_ref().expect("tmpfs").contains_key(HardenedProfile::RUNNER_PATH));
+        }
+        if alone && !lends {
             prop_assert_eq!((host.network_mode.as_deref(), body.network_disabled), (Some("none"), Some(true)));
         }
         let env = body.env.as_ref().expect("an environment");

@@ -21,6 +21,28 @@ pub struct GitLabRef {
     pub ref_name: Option<String>,
     /// Commit.
     pub sha: Option<String>,
+    /// What the job asks of its container; nothing in rows of versions that did not read it.
+    #[serde(default)]
+    pub keywords: Keywords,
+}
+
+/// What a job's `.gitlab-ci.yml` asks of its container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Keywords {
+    /// `image:`, if there is one.
+    pub image: Option<NamedImage>,
+    /// Whether there are any `services:`.
+    pub has_services: bool,
+}
+
+/// The image that a job names. It comes from outside and may be no image reference at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedImage {
+    /// Its name, with the job's variables put in.
+    pub name: String,
+    /// The same for people to read: as it was written, when a variable in it is masked.
+    pub shown: String,
 }
 
 /// The part of a GitLab job that the broker needs and nobody else may see. Forgotten when the job has ended.

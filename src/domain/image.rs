@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::FieldFault;
 
+/// The registry of references that name none.
+pub(super) const DOCKER: &str = "docker.io";
+
 /// A reference that an engine will understand: `[registry/]name[:tag][@digest]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -39,8 +42,22 @@ impl ImageRef {
     pub fn registry(&self) -> &str {
         match self.0.split_once('/') {
             Some((first, _)) if is_registry(first) => first,
-            _ => "docker.io",
+            _ => DOCKER,
         }
+    }
+
+    /// The same with everything that Docker adds by itself, so that one image has one spelling: `alpine` becomes
+    /// `docker.io/library/alpine:latest`. An engine cannot take it for an image's id either.
+    #[must_use]
+    pub fn qualified(&self) -> Self {
+        let text = self.0.strip_prefix("index.docker.io/").unwrap_or(&self.0);
+        let (registry, path) = match text.split_once('/') {
+            Some((first, path)) if is_registry(first) => (first, path),
+            _ => (DOCKER, text),
+        };
+        let library = if registry == DOCKER && !path.contains('/') { "library/" } else { "" };
+        let tag = if path.contains('@') || without_tag(path).1.is_some() { "" } else { ":latest" };
+        Self(format!("{registry}/{library}{path}{tag}"))
     }
 
     /// The reference without tag and digest, and the tag or digest to pull (`latest` when none is named).
@@ -61,7 +78,7 @@ impl fmt::Display for ImageRef {
 }
 
 /// Docker takes the first part for a registry when it could not be a user's name.
-fn is_registry(part: &str) -> bool {
+pub(super) fn is_registry(part: &str) -> bool {
     part == "localhost" || part.contains(['.', ':'])
 }
 
@@ -147,11 +164,31 @@ mod tests {
         assert_eq!(parts("team/app:1"), ("docker.io".into(), "team/app".into(), "1".into()));
     }
 
+    #[test]
+    fn one_image_has_one_qualified_spelling() {
+        let digest = format!("@sha256:{}", "a".repeat(64));
+        for (text, qualified) in [
+            ("alpine", "docker.io/library/alpine:latest".to_owned()),
+            ("docker.io/alpine:3", "docker.io/library/alpine:3".to_owned()),
+            ("index.docker.io/library/alpine:3", "docker.io/library/alpine:3".to_owned()),
+            ("team/app", "docker.io/team/app:latest".to_owned()),
+            ("localhost:5000/app", "localhost:5000/app:latest".to_owned()),
+            ("localhost/a/b:1", "localhost/a/b:1".to_owned()),
+            (&format!("app{digest}"), format!("docker.io/library/app{digest}")),
+            (&format!("r.example.com:1/app:2{digest}"), format!("r.example.com:1/app:2{digest}")),
+        ] {
+            let image = ImageRef::parse("image", text).expect("a reference").qualified();
+            assert_eq!(image.as_str(), qualified);
+            assert_eq!(image.qualified(), image);
+        }
+    }
+
     proptest! {
         #[test]
         fn never_panics(text in ".{0,80}") {
             if let Ok(image) = ImageRef::parse("image", &text) {
                 let _ = (image.registry().len(), image.name_and_version());
+                prop_assert_eq!(image.qualified().qualified(), image.qualified());
             }
         }
     }

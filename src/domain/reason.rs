@@ -24,7 +24,7 @@ pub enum EndReason {
     RunnerExited,
     /// The runner did not report to the broker for too long, or stayed in a state past its deadline.
     RunnerUnresponsive,
-    /// An operator ended the job's runner.
+    /// An operator ended the runner; or it had no job and made room for one that it could not take.
     RunnerTerminated,
     /// The machine that ran the job is gone.
     HostLost,
@@ -40,11 +40,13 @@ pub enum EndReason {
     Unsatisfiable,
     /// The class that the job was queued for is no longer configured.
     ClassRemoved,
+    /// The job asks for something that its class does not give: an image of its own, or services.
+    Unsupported,
 }
 
 impl EndReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ExitCode,
         Self::OutOfMemory,
         Self::TimedOut,
@@ -61,6 +63,7 @@ impl EndReason {
         Self::ReturnedToGitlab,
         Self::Unsatisfiable,
         Self::ClassRemoved,
+        Self::Unsupported,
     ];
 
     /// The name in answers and rows.
@@ -83,6 +86,7 @@ impl EndReason {
             Self::ReturnedToGitlab => "returned_to_gitlab",
             Self::Unsatisfiable => "unsatisfiable",
             Self::ClassRemoved => "class_removed",
+            Self::Unsupported => "unsupported",
         }
     }
 
@@ -103,7 +107,7 @@ impl EndReason {
             Self::ExitCode | Self::OutOfMemory | Self::TimedOut => {
                 Outcome::Failed(Failure { reason: self, exit_code: None, detail, disposition: Disposition::Job })
             }
-            Self::ImageUnavailable | Self::RunnerTerminated | Self::Unsatisfiable | Self::ClassRemoved => {
+            Self::ImageUnavailable | Self::RunnerTerminated | Self::Unsatisfiable | Self::ClassRemoved | Self::Unsupported => {
                 Outcome::Failed(Failure { reason: self, exit_code: None, detail, disposition: Disposition::Final })
             }
         }

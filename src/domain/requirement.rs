@@ -38,6 +38,17 @@ impl GpuRequest {
     }
 }
 
+/// In which runner a job may start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// In any of its class, one that waits already too.
+    #[default]
+    Any,
+    /// Only in one that is made for it: a runner that waits has another image than the job needs, or the job will be refused.
+    Fresh,
+}
+
 /// Everything that decides where a job can run. Jobs with equal requirements are interchangeable to the scheduler.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Requirement {
@@ -53,6 +64,9 @@ pub struct Requirement {
     pub gpus: Option<GpuRequest>,
     /// The engine's runtime, for example `runc`; `None` is `runc`.
     pub runtime: Option<String>,
+    /// Whether a runner that waits already will do.
+    #[serde(default)]
+    pub start: Start,
 }
 
 impl Requirement {
@@ -71,6 +85,10 @@ impl Requirement {
             let memory = gpus.min_memory.map_or(0, |m| m.0);
             let profile = gpus.mig_profile.as_deref().unwrap_or("");
             let _ = write!(key, ";gpus={}x{vendor}>={memory}:{profile}", gpus.count);
+        }
+        match self.start {
+            Start::Any => {}
+            Start::Fresh => key.push_str(";start=fresh"),
         }
         key
     }

@@ -19,7 +19,8 @@ const POLICY: RetryPolicy = RetryPolicy { infrastructure_retries: 2, backoff: Du
 
 fn job(source: Source, retries: u32) -> Job {
     let class = ClassName::from_trusted("default");
-    let requirement = Requirement { class, arch: None, cpus: CpuMillis(1000), memory: MemoryBytes(1), gpus: None, runtime: None };
+    let requirement =
+        Requirement { class, arch: None, cpus: CpuMillis(1000), memory: MemoryBytes(1), gpus: None, runtime: None, start: crate::domain::Start::Any };
     let work = match source {
         Source::Api => Work::Command(CommandWork { image: ImageRef::from_trusted("debian"), command: vec!["true".to_owned()], env: BTreeMap::new() }),
         Source::GitLab => Work::GitLab(GitLabRef {
@@ -31,6 +32,7 @@ fn job(source: Source, retries: u32) -> Job {
             stage: None,
             ref_name: None,
             sha: None,
+            keywords: crate::domain::Keywords::default(),
         }),
     };
     let spec = JobSpec { source, project: None, requirement, timeout: Duration::from_secs(60), priority: 0, retries, work };

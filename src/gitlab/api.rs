@@ -91,8 +91,6 @@ pub struct ClaimedJob {
     pub job: GitLabJob,
     /// Longest run time that GitLab allows (`runner_info.timeout`).
     pub timeout: Option<Duration>,
-    /// `image.name`, when the job names one; the shell executor ignores it.
-    pub image: Option<String>,
     /// The project's full path, for example `team/app`.
     pub project: Option<String>,
 }

@@ -58,20 +58,7 @@ impl HttpGitLab {
     /// # Errors
     /// When there is no trusted certificate on the machine that an `https` address could be checked against.
     pub fn new(base_url: &str, system_id: impl Into<String>) -> Result<Self, GitLabError> {
-        let doing = "make a client for it";
-        // Another part of the process may have installed it before; either is the same.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let mut builder = Client::builder()
-            .user_agent(concat!("runner-coordinator/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .tcp_keepalive(KEEPALIVE);
-        if base_url.starts_with("http://") {
-            // Without this a machine that has no certificates at all could not even speak plain HTTP.
-            builder = builder.tls_certs_only(std::iter::empty());
-        }
-        let client = builder.build().map_err(|error| from_reqwest(error, doing, CONNECT))?;
-        Ok(Self { client, base_url: base_url.trim_end_matches('/').to_owned(), system_id: system_id.into() })
+        Ok(Self { client: http_client(base_url)?, base_url: base_url.trim_end_matches('/').to_owned(), system_id: system_id.into() })
     }
 
     pub(super) fn call(&self, method: Method, path: &str, query: &str) -> RequestBuilder {
@@ -169,6 +156,23 @@ impl GitLab for HttpGitLab {
         let body = response.bytes_stream().map_err(|error| std::io::Error::other(error.without_url()));
         Ok(StreamingRelay { status, headers, body: stalling_is_an_error(body.boxed(), STALL) })
     }
+}
+
+/// The client that every call to this GitLab goes through.
+pub(super) fn http_client(base_url: &str) -> Result<Client, GitLabError> {
+    let doing = "make a client for it";
+    // Another part of the process may have installed it before; either is the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut builder = Client::builder()
+        .user_agent(concat!("runner-coordinator/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .tcp_keepalive(KEEPALIVE);
+    if base_url.starts_with("http://") {
+        // Without this a machine that has no certificates at all could not even speak plain HTTP.
+        builder = builder.tls_certs_only(std::iter::empty());
+    }
+    builder.build().map_err(|error| from_reqwest(error, doing, CONNECT))
 }
 
 async fn relay(sent: reqwest::Result<Response>, doing: &'static str, after: Duration) -> Result<Relay, GitLabError> {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::domain::{GitLabJob, GitLabRef};
 
 use super::api::ClaimedJob;
+use super::keywords;
 
 /// A job description that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,10 @@ struct Answer {
     runner_info: Value,
     #[serde(default)]
     image: Value,
+    #[serde(default)]
+    services: Value,
+    #[serde(default)]
+    variables: Value,
 }
 
 /// Reads GitLab's answer to a request for work.
@@ -59,10 +64,10 @@ pub fn parse(base_url: &str, payload: String) -> Result<ClaimedJob, BadPayload> 
         stage: job_text("stage"),
         ref_name: git_text("ref"),
         sha: git_text("sha"),
+        keywords: keywords::read(&answer.image, &answer.services, &answer.variables),
     };
     Ok(ClaimedJob {
         timeout: answer.runner_info["timeout"].as_u64().filter(|seconds| *seconds > 0).map(Duration::from_secs),
-        image: answer.image["name"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
         project: job_text("project_full_path").or_else(|| path_of(git_text("repo_url").as_deref())),
         job: GitLabJob { reference, token: answer.token, payload },
     })

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::domain::Keywords;
 
 const SMALL: &str = r#"{ "id" : 9007199254740993,"token":"glcbt-secret", "job_info":{"name":"b: [x, \"y\"]","stage":"test","project_id":9007199254740995,
  "pipeline_id":3,"project_full_path":"team/app"},"git_info":{"repo_url":"https://gitlab-ci-token:t@h/team/app.git","ref":"main","sha":"ab"},
@@ -15,7 +16,7 @@ fn reads_what_we_need() {
     assert_eq!(claimed.job.token, "glcbt-secret");
     assert_eq!(claimed.job.payload, SMALL);
     assert_eq!(claimed.timeout, Some(Duration::from_secs(3600)));
-    assert_eq!(claimed.image.as_deref(), Some("debian"));
+    assert_eq!(claimed.job.reference.keywords.image.map(|image| image.name).as_deref(), Some("debian"));
     assert_eq!(claimed.project.as_deref(), Some("team/app"));
 }
 
@@ -27,7 +28,7 @@ fn takes_a_job_whose_other_fields_are_missing_or_of_another_kind() {
         json!({"id": 1, "token": "t", "job_info": {"project_id": "x"}, "image": {"name": ""}, "runner_info": []}),
     ] {
         let claimed = parse("http://g", text.to_string()).expect("usable");
-        assert_eq!((claimed.timeout, claimed.image, claimed.project), (None, None, None));
+        assert_eq!((claimed.timeout, claimed.job.reference.keywords, claimed.project), (None, Keywords::default(), None));
     }
     let older = json!({"id": 1, "token": "t", "git_info": {"repo_url": "http://gitlab-ci-token:x@host:80/a/b/c.git"}});
     assert_eq!(parse("http://g", older.to_string()).expect("usable").project.as_deref(), Some("a/b/c"));

@@ -21,6 +21,7 @@ fn job(state: JobState) -> Job {
         memory: MemoryBytes(4 << 30),
         gpus: Some(gpus),
         runtime: None,
+        start: crate::domain::Start::Any,
     };
     let work = Work::Command(CommandWork {
         image: ImageRef::from_trusted("debian:bookworm"),

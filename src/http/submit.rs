@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::config::{Class, Config};
 use crate::domain::{
     Arch, ClassName, CommandWork, CpuMillis, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec, MemoryBytes, ProjectName, Requirement,
-    Source, Work,
+    Source, Start, Work,
 };
 use crate::security::SecurityManager;
 
@@ -125,6 +125,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
         memory: memory.unwrap_or(class.memory),
         gpus: gpus.or_else(|| class.gpus.clone()),
         runtime: Some(class.runtime.clone()).filter(|runtime| runtime != DEFAULT_RUNTIME),
+        start: Start::Any,
     };
     let spec = JobSpec {
         source: Source::Api,

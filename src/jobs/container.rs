@@ -6,13 +6,33 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::deps::Shared;
-use crate::config::{Class, Network};
+use crate::config::{Class, Network, Shell};
 use crate::docker::{ContainerPlan, Owner, ResolvedImage};
-use crate::domain::{Aggregate, Work};
-use crate::security::{Exec, NetworkAccess, ProfileRequest, TmpfsMount};
+use crate::domain::{Aggregate, HostFile, ImageRef, Work};
+use crate::security::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
+
+/// Whose image a runner's container is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A command's own.
+    Command(ImageRef),
+    /// The class's, which brings the runner.
+    Class(ImageRef),
+    /// The one that a job of GitLab names. It is lent the runner, and so has no say in how it is started.
+    Job(ImageRef, HostFile),
+}
+
+impl Origin {
+    /// The image.
+    pub(super) fn image(&self) -> &ImageRef {
+        match self {
+            Self::Command(image) | Self::Class(image) | Self::Job(image, _) => image,
+        }
+    }
+}
 
 /// What the class decides about the container, with the resources that the runner was given.
-pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, stop_grace: Duration) -> ProfileRequest {
+pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, origin: &Origin, stop_grace: Duration) -> ProfileRequest {
     let placement = &aggregate.runner.placement;
     let mount = |path: &str, size| TmpfsMount { path: path.to_owned(), size, exec: Exec::Allowed };
     // A job may ask for less memory than the class's `/tmp` could hold; what it holds counts as memory all the same.
@@ -33,17 +53,25 @@ pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, stop_grace: 
         },
         runtime: class.runtime.clone(),
         stop_grace,
+        runner_binary: match origin {
+            Origin::Job(_, runner) => Some(runner.clone()),
+            Origin::Command(_) | Origin::Class(_) => None,
+        },
     }
 }
 
+/// What else a container is made of, found out or decided by its launch.
+pub(super) struct Parts<'a> {
+    pub(super) class: &'a Class,
+    pub(super) origin: &'a Origin,
+    pub(super) image: ResolvedImage,
+    pub(super) network: Option<String>,
+    pub(super) broker_url: Option<String>,
+}
+
 /// The container of a runner.
-pub(super) fn container_plan(
-    shared: &Shared,
-    aggregate: &Aggregate,
-    image: ResolvedImage,
-    network: Option<String>,
-    broker_url: Option<String>,
-) -> ContainerPlan {
+pub(super) fn container_plan(shared: &Shared, aggregate: &Aggregate, parts: Parts<'_>) -> ContainerPlan {
+    let Parts { class, origin, image, network, broker_url } = parts;
     let runner = &aggregate.runner;
     let mut env = BTreeMap::from([("HOME".to_owned(), "/tmp".to_owned())]);
     let command = match aggregate.job.as_ref().map(|job| &job.spec.work) {
@@ -51,7 +79,7 @@ pub(super) fn container_plan(
             env.extend(command.env.clone());
             command.command.clone()
         }
-        Some(Work::GitLab(_)) | None => run_single(),
+        Some(Work::GitLab(_)) | None => run_single(class.shell),
     };
     if let Some((job, _)) = &runner.job {
         env.insert("RUNNER_COORDINATOR_JOB_ID".to_owned(), job.to_string());
@@ -78,7 +106,11 @@ pub(super) fn container_plan(
         },
         image,
         command,
-        entrypoint: aggregate.runs_command().then(Vec::new),
+        entrypoint: match origin {
+            Origin::Command(_) => Some(Vec::new()),
+            Origin::Class(_) => None,
+            Origin::Job(..) => Some(vec![HardenedProfile::RUNNER_PATH.to_owned()]),
+        },
         env,
         devices: runner.placement.devices.clone(),
         network,
@@ -87,8 +119,13 @@ pub(super) fn container_plan(
 }
 
 /// The official runner's command for one job; URL and token come by the environment, where the process list does not show them.
-fn run_single() -> Vec<String> {
-    ["run-single", "--executor", "shell", "--builds-dir", "/builds", "--cache-dir", "/cache", "--max-builds", "1", "--wait-timeout", "0"]
-        .map(str::to_owned)
-        .to_vec()
+fn run_single(shell: Shell) -> Vec<String> {
+    let shell: &[&str] = match shell {
+        // Its own choice, as every version has it.
+        Shell::Bash => &[],
+        Shell::Sh => &["--shell", "sh"],
+    };
+    let command =
+        ["run-single", "--executor", "shell", "--builds-dir", "/builds", "--cache-dir", "/cache", "--max-builds", "1", "--wait-timeout", "0"];
+    command.iter().chain(shell).map(|argument| (*argument).to_owned()).collect()
 }

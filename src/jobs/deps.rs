@@ -19,7 +19,7 @@ use super::reconcile::Deadlines;
 use super::vitals::Vitals;
 use crate::config::{Class, Config};
 use crate::docker::{Driver, DriverError};
-use crate::domain::{ClassName, Clock, Requirement, RetryPolicy, RunnerId};
+use crate::domain::{ClassName, Clock, Requirement, RetryPolicy, RunnerId, Start};
 use crate::gitlab::{GitLab, Listing};
 use crate::platform::PlatformManager;
 use crate::security::SecurityManager;
@@ -152,5 +152,6 @@ pub fn class_requirement(class: &Class) -> Requirement {
         memory: class.memory,
         gpus: class.gpus.clone(),
         runtime: Some(class.runtime.clone()),
+        start: Start::Any,
     }
 }

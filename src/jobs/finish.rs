@@ -118,7 +118,8 @@ fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> O
         | EndReason::CanceledInGitlab
         | EndReason::ReturnedToGitlab
         | EndReason::Unsatisfiable
-        | EndReason::ClassRemoved => None,
+        | EndReason::ClassRemoved
+        | EndReason::Unsupported => None,
     }
 }
 

@@ -10,9 +10,10 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_requirement};
+use super::image::decide;
 use crate::config::Class;
 use crate::domain::retry::doubled;
-use crate::domain::{Arch, Job, JobId, JobSpec, ProjectName, Source, Work, chain};
+use crate::domain::{Arch, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
@@ -127,7 +128,7 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
     let spec = JobSpec {
         source: Source::GitLab,
         project: claimed.project.and_then(|project| ProjectName::parse("project", &project).ok()),
-        requirement: class_requirement(class),
+        requirement: Requirement { start: decide(class, &reference.keywords).start(), ..class_requirement(class) },
         timeout: claimed.timeout.unwrap_or(class.timeout).min(deps.config.limits.max_timeout),
         priority: class.priority,
         retries: 0,

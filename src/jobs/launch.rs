@@ -8,9 +8,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::conclude::conclude;
-use super::container::{container_plan, profile_request};
+use super::container::{Origin, Parts, container_plan, profile_request};
 use super::deps::{OpError, Shared};
 use super::follow::follow;
+use super::image::{Decision, decide};
 use crate::config::{Class, Network, Pull};
 use crate::docker::{DriverError, ResolvedImage};
 use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, Outcome, Step, Work, chain};
@@ -26,9 +27,13 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         let outcome = Outcome::final_failure(EndReason::ClassRemoved, format!("class {} is no longer configured", aggregate.runner.class));
         return conclude(shared, &aggregate, outcome).await;
     };
+    let origin = match origin(&aggregate, class) {
+        Ok(origin) => origin,
+        Err(outcome) => return conclude(shared, &aggregate, outcome).await,
+    };
     // A cancelled pull is dropped half-way; the engine keeps the layers it has.
     let image = tokio::select! {
-        image = fetch_image(shared, &aggregate, class) => image,
+        image = fetch_image(shared, &aggregate, class, origin.image()) => image,
         () = cancel.cancelled() => return Ok(()),
     };
     let image = match image {
@@ -44,11 +49,11 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
     if broker_url.is_none() && !aggregate.runs_command() {
         return Err(OpError::NotYet("the broker does not listen yet"));
     }
-    let profile = match SecurityManager::harden(profile_request(&aggregate, class, shared.deps.config.limits.stop_grace)) {
+    let profile = match SecurityManager::harden(profile_request(&aggregate, class, &origin, shared.deps.config.limits.stop_grace)) {
         Ok(profile) => profile,
         Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,
     };
-    let plan = container_plan(shared, &aggregate, image, network, broker_url);
+    let plan = container_plan(shared, &aggregate, Parts { class, origin: &origin, image, network, broker_url });
     let _permit = shared.starts.acquire().await.map_err(|_| OpError::NotYet("the coordinator is stopping"))?;
     if cancel.is_cancelled() {
         return Ok(());
@@ -104,13 +109,25 @@ enum Stopped {
     Operation(OpError),
 }
 
-async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class) -> Result<ResolvedImage, Stopped> {
-    let unavailable = |detail: String| Stopped::Attempt(Outcome::final_failure(EndReason::ImageUnavailable, detail));
-    let wanted = match aggregate.job.as_ref().map(|job| &job.spec.work) {
-        Some(Work::Command(command)) => Some(&command.image),
-        Some(Work::GitLab(_)) | None => class.image.as_ref(),
+/// Whose image the container is made of; as an error, how the attempt ends without a container.
+fn origin(aggregate: &Aggregate, class: &Class) -> Result<Origin, Outcome> {
+    let decision = match aggregate.job.as_ref().map(|job| &job.spec.work) {
+        Some(Work::Command(command)) => return Ok(Origin::Command(command.image.clone())),
+        Some(Work::GitLab(reference)) => decide(class, &reference.keywords),
+        None => Decision::OfClass,
     };
-    let wanted = wanted.ok_or_else(|| unavailable(format!("class {} has no image", class.name)))?;
+    match decision {
+        Decision::Refused(detail) => Err(Outcome::final_failure(EndReason::Unsupported, detail)),
+        Decision::OfJob { image, runner } => Ok(Origin::Job(image, runner)),
+        Decision::OfClass => match &class.image {
+            Some(image) => Ok(Origin::Class(image.clone())),
+            None => Err(Outcome::final_failure(EndReason::ImageUnavailable, format!("class {} has no image", class.name))),
+        },
+    }
+}
+
+async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class, wanted: &ImageRef) -> Result<ResolvedImage, Stopped> {
+    let unavailable = |detail: String| Stopped::Attempt(Outcome::final_failure(EndReason::ImageUnavailable, detail));
     let local = match class.pull {
         Pull::Always => None,
         Pull::IfMissing | Pull::Never => shared.deps.driver.resolve_image(wanted).await.map_err(|error| Stopped::Operation(error.into()))?,

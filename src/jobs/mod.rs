@@ -23,6 +23,7 @@ mod container;
 mod finish;
 mod follow;
 mod hearing;
+mod image;
 mod launch;
 mod ops;
 mod plan;

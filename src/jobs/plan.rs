@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tracing::info;
 
 use super::deps::{Shared, class_named, class_requirement};
 use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
 use crate::domain::retry::doubled;
-use crate::domain::{Aggregate, ClassName, HostFacts, Placement, Runner, RunnerId, RunnerOrigin, RunnerState};
+use crate::domain::{Aggregate, ClassName, EndReason, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step};
 use crate::platform::Ledger;
 use crate::store::{Candidate, StoreError};
 
@@ -94,6 +95,7 @@ pub(super) async fn plan(
     if up {
         assign_warm(shared, &mut open, view, now).await?;
         claim(shared, &mut room, now).await?;
+        make_way(shared, &room, &open, now).await?;
         keep_warm(shared, restarts, &open, &mut room, now).await?;
     }
     let askable = if up { askable(shared, &room.ledger, &open).await? } else { HashSet::new() };
@@ -153,6 +155,34 @@ async fn claim(shared: &Shared, room: &mut Room<'_>, now: Timestamp) -> Result<(
         room.take(claimed);
     }
     deps.handle.nudge();
+    Ok(())
+}
+
+/// Ends a runner that waits for work where a job of its class waits that it cannot take and that finds no room: else the two would
+/// wait for ever. One at a time; once it is gone, its room goes to the job before another runner is kept warm in it.
+async fn make_way(shared: &Shared, room: &Room<'_>, open: &[Aggregate], now: Timestamp) -> Result<(), StoreError> {
+    let deps = &shared.deps;
+    for waiting in deps.store.waiting().await? {
+        let Some(class) = class_named(&deps.config, &waiting.requirement.class) else { continue };
+        // What such a runner holds is enough for a job that needs the same.
+        let enough = waiting.requirement == Requirement { start: Start::Fresh, ..class_requirement(class) };
+        if !enough || room.ledger.fit(&waiting.requirement, class.max_runners).is_ok() {
+            continue;
+        }
+        let of_class = || open.iter().map(|aggregate| &aggregate.runner).filter(|runner| runner.class == class.name);
+        if of_class().any(|runner| matches!(runner.state, RunnerState::Stopping { .. } | RunnerState::Lost { .. })) {
+            continue;
+        }
+        let idle = of_class().filter(|runner| runner.state == RunnerState::Idle && runner.job.is_none());
+        // One that somebody asked for is ended last.
+        let Some(runner) = idle.min_by_key(|runner| runner.origin == RunnerOrigin::Request) else { continue };
+        info!(runner.id = %runner.id, class = %class.name, "a runner that waits makes room for a job that it cannot take");
+        match deps.store.apply(&runner.id, Step::StopOrdered { reason: EndReason::RunnerTerminated }, now).await {
+            // It got a job or was told to end meanwhile.
+            Ok(_) | Err(StoreError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(())
 }
 

@@ -26,7 +26,15 @@ fn at(second: i64) -> Timestamp {
 
 fn spec(source: Source) -> JobSpec {
     let class = ClassName::from_trusted("default");
-    let requirement = Requirement { class, arch: None, cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), gpus: None, runtime: None };
+    let requirement = Requirement {
+        class,
+        arch: None,
+        cpus: CpuMillis(1000),
+        memory: MemoryBytes(1 << 30),
+        gpus: None,
+        runtime: None,
+        start: crate::domain::Start::Any,
+    };
     let work = match source {
         Source::Api => {
             Work::Command(CommandWork { image: ImageRef::from_trusted("a"), command: vec!["true".into()], env: std::collections::BTreeMap::new() })
@@ -40,6 +48,7 @@ fn spec(source: Source) -> JobSpec {
             stage: None,
             ref_name: None,
             sha: None,
+            keywords: crate::domain::Keywords::default(),
         }),
     };
     JobSpec { source, project: None, requirement, timeout: Duration::from_secs(600), priority: 0, retries: 0, work }

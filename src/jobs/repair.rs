@@ -24,7 +24,7 @@ use super::queue_there::{self, Stranded, is_everybodys};
 use super::upkeep;
 use crate::config::GitLab;
 use crate::domain::clock::has_passed;
-use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Work, chain};
+use crate::domain::{ClassName, EndReason, Job, JobId, JobState, RunnerId, Step, Work, chain};
 use crate::gitlab::{GitLabError, ListedJob, Listing};
 use crate::store::StoreError;
 
@@ -36,6 +36,7 @@ const TALKS: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Ours {
     job: JobId,
+    runner: RunnerId,
     standing: Standing,
 }
 
@@ -62,8 +63,10 @@ enum Here {
 /// How a difference is mended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mend {
-    /// The job ends here.
+    /// The job ends here; while it is being cancelled there, what it does at its end may still be done.
     Cancel(JobId, EndReason),
+    /// Its runner need not be waited for: GitLab takes nothing of the job any more.
+    Stop(RunnerId),
     /// It may only be on its way: to our store, or out of GitLab's list. Looked at again next time.
     Suspect(u64),
     /// It was so last time too.
@@ -72,13 +75,15 @@ enum Mend {
 
 /// Finds the differences. `suspects` are those of the last time.
 fn compare(ours: &[Ours], theirs: &[Theirs], suspects: &BTreeSet<u64>) -> Vec<Mend> {
-    let cancelled = ours.iter().filter_map(|ours| {
-        let reason = match ours.standing {
-            Standing::Canceling | Standing::Ended => EndReason::CanceledInGitlab,
-            Standing::Lapsed => EndReason::ReturnedToGitlab,
-            Standing::Runs | Standing::Unclear | Standing::NotReachable => return None,
+    let ended = ours.iter().flat_map(|Ours { job, runner, standing }| {
+        let cancel = |reason| Some(Mend::Cancel(job.clone(), reason));
+        let mends = match standing {
+            Standing::Canceling => [cancel(EndReason::CanceledInGitlab), None],
+            Standing::Ended => [cancel(EndReason::CanceledInGitlab), Some(Mend::Stop(runner.clone()))],
+            Standing::Lapsed => [cancel(EndReason::ReturnedToGitlab), None],
+            Standing::Runs | Standing::Unclear | Standing::NotReachable => [None, None],
         };
-        Some(Mend::Cancel(ours.job.clone(), reason))
+        mends.into_iter().flatten()
     });
     // Two classes may share a runner, whose jobs are then listed twice.
     let mut told = BTreeSet::new();
@@ -91,7 +96,7 @@ fn compare(ours: &[Ours], theirs: &[Theirs], suspects: &BTreeSet<u64>) -> Vec<Me
         let strand = suspects.contains(&gitlab_id).then_some(Mend::Strand(Stranded { gitlab_id, class, url, job }));
         [Some(Mend::Suspect(gitlab_id)), strand].into_iter().flatten()
     });
-    cancelled.chain(stranded).collect()
+    ended.chain(stranded).collect()
 }
 
 /// Goes its rounds until told to stop.
@@ -159,6 +164,14 @@ async fn mend(shared: &Shared, mends: Vec<Mend>) -> Result<Vec<Stranded>, StoreE
                 deps.store.cancel_job(&job, reason, deps.clock.now()).await?;
                 deps.handle.nudge();
             }
+            Mend::Stop(runner) => {
+                let step = Step::StopOrdered { reason: EndReason::CanceledInGitlab };
+                match deps.store.apply(&runner, step, deps.clock.now()).await {
+                    // It ended by itself meanwhile.
+                    Ok(_) | Err(StoreError::Refused(_) | StoreError::UnknownRunner(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
             Mend::Suspect(_) => {}
             Mend::Strand(strand) => {
                 let known = shared.queue_there.read().is_some_and(|all| all.stranded.iter().any(|other| other.gitlab_id == strand.gitlab_id));
@@ -192,7 +205,7 @@ async fn silent(shared: &Shared) -> Result<Vec<Ours>, StoreError> {
         if standing == Standing::NotReachable {
             break;
         }
-        ours.push(Ours { job: job.id.clone(), standing });
+        ours.push(Ours { job: job.id.clone(), runner: aggregate.runner.id.clone(), standing });
     }
     Ok(ours)
 }

@@ -6,6 +6,10 @@ fn job(name: &str) -> JobId {
     JobId::from_trusted(name)
 }
 
+fn ours(name: &str, standing: Standing) -> Ours {
+    Ours { job: job(name), runner: RunnerId::from_trusted(name), standing }
+}
+
 fn theirs(gitlab_id: u64, here: Here) -> Theirs {
     Theirs { gitlab_id, class: ClassName::from_trusted("c"), url: Some(format!("http://g/{gitlab_id}")), here }
 }
@@ -13,16 +17,15 @@ fn theirs(gitlab_id: u64, here: Here) -> Theirs {
 #[test]
 fn only_gitlabs_word_ends_a_job_that_runs_here() {
     let table = [
-        (Standing::Runs, None),
-        (Standing::Unclear, None),
-        (Standing::NotReachable, None),
-        (Standing::Canceling, Some(EndReason::CanceledInGitlab)),
-        (Standing::Ended, Some(EndReason::CanceledInGitlab)),
-        (Standing::Lapsed, Some(EndReason::ReturnedToGitlab)),
+        (Standing::Runs, vec![]),
+        (Standing::Unclear, vec![]),
+        (Standing::NotReachable, vec![]),
+        (Standing::Canceling, vec![Mend::Cancel(job("1"), EndReason::CanceledInGitlab)]),
+        (Standing::Ended, vec![Mend::Cancel(job("1"), EndReason::CanceledInGitlab), Mend::Stop(RunnerId::from_trusted("1"))]),
+        (Standing::Lapsed, vec![Mend::Cancel(job("1"), EndReason::ReturnedToGitlab)]),
     ];
-    for (standing, reason) in table {
-        let expected: Vec<Mend> = reason.map(|reason| Mend::Cancel(job("1"), reason)).into_iter().collect();
-        assert_eq!(compare(&[Ours { job: job("1"), standing }], &[], &BTreeSet::new()), expected, "{standing:?}");
+    for (standing, expected) in table {
+        assert_eq!(compare(&[ours("1", standing)], &[], &BTreeSet::new()), expected, "{standing:?}");
     }
 }
 
@@ -72,13 +75,15 @@ proptest! {
         listed in prop::collection::vec((0_u64..6, any_here()), 0..12),
         suspects in prop::collection::btree_set(0_u64..6, 0..6),
     ) {
-        let ours: Vec<Ours> = standings.iter().enumerate().map(|(n, standing)| Ours { job: job(&n.to_string()), standing: *standing }).collect();
+        let ours: Vec<Ours> = standings.iter().enumerate().map(|(n, standing)| ours(&n.to_string(), *standing)).collect();
         let theirs: Vec<Theirs> = listed.into_iter().map(|(id, here)| theirs(id, here)).collect();
         let mends = compare(&ours, &theirs, &suspects);
         for (n, standing) in standings.iter().enumerate() {
             let ended = mends.iter().filter(|mend| matches!(mend, Mend::Cancel(id, _) if *id == job(&n.to_string()))).count();
             let expected = usize::from(matches!(standing, Standing::Canceling | Standing::Ended | Standing::Lapsed));
             prop_assert_eq!(ended, expected);
+            let stopped = mends.iter().any(|mend| *mend == Mend::Stop(RunnerId::from_trusted(n.to_string())));
+            prop_assert_eq!(stopped, *standing == Standing::Ended, "after_script may run only while GitLab takes it");
         }
         for id in 0..6 {
             let absent = theirs.iter().any(|theirs| theirs.gitlab_id == id && theirs.here != Here::Open);

@@ -36,6 +36,7 @@ fn needs(cpus: u64, memory: u64) -> Requirement {
         memory: MemoryBytes(memory * GIB),
         gpus: None,
         runtime: None,
+        start: crate::domain::Start::Any,
     }
 }
 

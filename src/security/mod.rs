@@ -6,6 +6,7 @@ mod compare;
 mod env;
 mod key;
 pub mod profile;
+mod secret_file;
 mod token;
 mod webhook;
 
@@ -18,6 +19,7 @@ use secrecy::SecretString;
 
 pub use env::is_refused;
 pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
+pub use secret_file::{Removed, SecretFile, Staged};
 pub use token::Principal;
 #[cfg(test)]
 pub(crate) use webhook::tests::sign as sign_webhook;
@@ -121,6 +123,22 @@ impl SecurityManager {
     /// When the system gives no random bytes.
     pub fn generate_api_token() -> Result<(SecretString, String), SecurityError> {
         token::generate_api_token()
+    }
+
+    /// A new signing token for GitLab's webhooks.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn generate_signing_token() -> Result<SecretString, SecurityError> {
+        token::generate_signing_token()
+    }
+
+    /// A new secret token for the webhooks of a GitLab that cannot sign.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn generate_secret_token() -> Result<SecretString, SecurityError> {
+        token::generate_secret_token()
     }
 
     /// Turns the administrator's decisions into a profile, which a container cannot be made without.

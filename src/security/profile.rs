@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::domain::{CpuMillis, FieldFault, MemoryBytes};
+use crate::domain::{CpuMillis, FieldFault, HostFile, MemoryBytes};
 
 /// Whether files on a mount may be executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,9 @@ pub struct ProfileRequest {
     pub runtime: String,
     /// Time between TERM and KILL.
     pub stop_grace: Duration,
+    /// GitLab Runner on the engine's machine, for an image that does not bring it. The only thing of the machine that a container is ever
+    /// shown: one file, read-only, at [`HardenedProfile::RUNNER_PATH`].
+    pub runner_binary: Option<HostFile>,
 }
 
 /// A limit on one of a process's resources.
@@ -117,6 +120,9 @@ impl HardenedProfile {
     /// What of the kernel's controls cannot be written.
     pub const READONLY_PATHS: &'static [&'static str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+    /// Where a container finds the GitLab Runner that it is lent.
+    pub const RUNNER_PATH: &'static str = "/usr/local/bin/gitlab-runner";
+
     /// Least memory that the engine takes (it refuses less than 6 MiB).
     const MIN_MEMORY: MemoryBytes = MemoryBytes(6 << 20);
     /// Fewest processes: the init process, a shell and what it runs.
@@ -145,6 +151,8 @@ impl HardenedProfile {
         let mut seen = BTreeSet::new();
         for mount in &request.tmpfs {
             check("tmpfs.path", is_tmpfs_path(&mount.path), "must be an absolute path without '..', not / and not in /proc, /sys or /dev")?;
+            let hides = std::path::Path::new(&mount.path).starts_with(Self::RUNNER_PATH);
+            check("tmpfs.path", !hides, "must not be where the runner's binary is")?;
             check("tmpfs.path", seen.insert(mount.path.as_str()), "must not be named twice")?;
             let fits = mount.size.0 > 0 && mount.size <= request.memory;
             check("tmpfs.size", fits, "must be more than nothing and at most the memory, which it is taken from")?;
@@ -204,6 +212,12 @@ impl HardenedProfile {
     #[must_use]
     pub fn stop_grace(&self) -> Duration {
         self.request.stop_grace
+    }
+
+    /// The file of the engine's machine that the container is lent at [`Self::RUNNER_PATH`].
+    #[must_use]
+    pub fn runner_binary(&self) -> Option<&HostFile> {
+        self.request.runner_binary.as_ref()
     }
 }
 

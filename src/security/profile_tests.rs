@@ -14,6 +14,7 @@ pub(super) fn request() -> ProfileRequest {
         network: NetworkAccess::None,
         runtime: "runc".to_owned(),
         stop_grace: Duration::from_secs(5),
+        runner_binary: None,
     }
 }
 
@@ -53,7 +54,23 @@ fn refuses_amounts_out_of_range() {
 
 #[test]
 fn refuses_directories_that_would_reach_elsewhere() {
-    let paths = ["", "/", "tmp", "/tmp/", "/a//b", "/a/../b", "/.", "/proc", "/proc/x", "/sys/fs", "/dev/shm", "/a:b", "/a,size=9g", "/a\n"];
+    let paths = [
+        "",
+        "/",
+        "tmp",
+        "/tmp/",
+        "/a//b",
+        "/a/../b",
+        "/.",
+        "/proc",
+        "/proc/x",
+        "/sys/fs",
+        "/dev/shm",
+        "/a:b",
+        "/a,size=9g",
+        "/a\n",
+        HardenedProfile::RUNNER_PATH,
+    ];
     for path in paths {
         assert_eq!(fault(|r| r.tmpfs[0].path = path.to_owned()), "tmpfs.path", "{path:?}");
     }

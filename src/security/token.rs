@@ -1,5 +1,7 @@
 //! Tokens: those of runners, which prove themselves, and those of the API, of which only digests are known.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -64,11 +66,25 @@ impl ApiTokens {
 
 /// A new token of the API and its SHA-256 in hexadecimal digits.
 pub(super) fn generate_api_token() -> Result<(SecretString, String), SecurityError> {
-    let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| SecurityError::Random)?;
-    let token = SecretString::from(format!("{API_PREFIX}{}", hex(&bytes)));
+    let token = SecretString::from(format!("{API_PREFIX}{}", hex(&random()?)));
     let digest = hex(digest::digest(&digest::SHA256, token.expose_secret().as_bytes()).as_ref());
     Ok((token, digest))
+}
+
+/// A new signing token of a webhook, as GitLab takes it: `whsec_` and the base64 of 32 bytes.
+pub(super) fn generate_signing_token() -> Result<SecretString, SecurityError> {
+    Ok(SecretString::from(format!("whsec_{}", BASE64.encode(random()?))))
+}
+
+/// A new secret token of a webhook.
+pub(super) fn generate_secret_token() -> Result<SecretString, SecurityError> {
+    Ok(SecretString::from(hex(&random()?)))
+}
+
+fn random() -> Result<[u8; 32], SecurityError> {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| SecurityError::Random)?;
+    Ok(bytes)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -37,7 +37,8 @@ macro_rules! every_rule {
                           a_full_queue_refuses_only_its_project, a_job_of_gitlab_is_found_by_its_id_there,
                           deliveries_are_remembered_until_forgotten }
             claims { the_best_job_goes_first, a_claim_stores_job_runner_attempt_and_event, no_job_is_claimed_twice,
-                     a_warm_runner_gets_the_best_job_of_gitlab_of_its_class, waiting_shows_the_best_head_first }
+                     a_warm_runner_gets_the_best_job_of_gitlab_of_its_class,
+                     a_job_that_needs_a_fresh_runner_is_claimed_and_never_assigned, waiting_shows_the_best_head_first }
             steps { a_whole_life_is_written, a_refused_step_changes_nothing, an_unknown_runner_is_told, a_retry_keeps_its_place,
                     cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }
@@ -56,7 +57,7 @@ pub(super) fn t(millis: i64) -> Timestamp {
 /// A requirement that differs by its class and its processor time.
 pub(super) fn requirement(class: &str, cpus: u64) -> Requirement {
     let class = ClassName::from_trusted(class);
-    Requirement { class, arch: None, cpus: CpuMillis(cpus), memory: MemoryBytes(1 << 30), gpus: None, runtime: None }
+    Requirement { class, arch: None, cpus: CpuMillis(cpus), memory: MemoryBytes(1 << 30), gpus: None, runtime: None, start: Start::Any }
 }
 
 /// A command for the API.
@@ -73,7 +74,17 @@ pub(super) fn gitlab(requirement: Requirement, priority: i32, job_id: u64) -> Ne
     let mut new = command(requirement, priority);
     let name = Some("build".to_owned());
     let url = "https://gitlab.example.com".to_owned();
-    let reference = GitLabRef { url, job_id, project_id: Some(1), pipeline_id: None, name, stage: None, ref_name: None, sha: None };
+    let reference = GitLabRef {
+        url,
+        job_id,
+        project_id: Some(1),
+        pipeline_id: None,
+        name,
+        stage: None,
+        ref_name: None,
+        sha: None,
+        keywords: Keywords::default(),
+    };
     new.job.spec.source = Source::GitLab;
     new.job.spec.work = Work::GitLab(reference.clone());
     new.gitlab = Some(GitLabJob { reference, token: "glcbt-secret".to_owned(), payload: "{\"id\":1}".to_owned() });

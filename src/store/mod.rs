@@ -207,7 +207,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// the attempt and the event in one commit. `None` when no candidate has a job.
     async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
 
-    /// Binds the best waiting job of GitLab of the runner's class to a runner that waits without a job. `None` when there is none.
+    /// Binds the best waiting job of GitLab of the runner's class to a runner that waits without a job, jobs that need a fresh one
+    /// ([`crate::domain::Start`]) left out. `None` when there is none.
     async fn assign(&self, runner: &RunnerId, at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
 
     /// Stores a planned runner without a job.

@@ -47,7 +47,7 @@ pub(super) fn job_json(inner: &Inner, job: &Job, url: &str) -> Value {
         "variables": variables(job, url),
         "steps": steps(job),
         "image": spec.image.as_ref().map(|name| json!({ "name": name, "entrypoint": null })),
-        "services": [],
+        "services": spec.services.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
         "artifacts": artifacts(job),
         "cache": [],
         "credentials": [],

@@ -20,6 +20,7 @@
     reason = "switches of a test and features of the protocol are just that"
 )]
 
+mod admin;
 mod artifacts;
 mod control;
 mod event;
@@ -49,6 +50,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+pub(crate) use admin::{Edition, GROUP, PROJECT};
 pub(crate) use log::{RequestRecord, fingerprint};
 pub(crate) use rest::PRIVATE_TOKEN;
 pub(crate) use spec::{JobSpec, JobView, Status};
@@ -299,8 +301,10 @@ fn router(gitlab: &GitLab) -> Router {
         .route("/api/v4/jobs/{id}/trace", patch(trace::append))
         .route("/api/v4/jobs/{id}/artifacts", post(artifacts::upload).get(artifacts::download))
         .route("/api/v4/projects/{project}/jobs", get(rest::list))
+        .route("/api/v4/runners/{id}/jobs", get(rest::of_runner))
         .route("/api/v4/projects/{project}/jobs/{id}", get(rest::show))
         .route("/api/v4/projects/{project}/jobs/{id}/cancel", post(rest::cancel))
+        .merge(admin::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(shared.clone(), log::record))
         .with_state(shared)

@@ -41,6 +41,8 @@ pub(crate) struct JobSpec {
     pub(crate) after_script: Vec<String>,
     /// Variables beside the predefined ones.
     pub(crate) variables: Vec<Variable>,
+    /// `services:` of the job.
+    pub(crate) services: Vec<String>,
     /// `image:` of the job, if any.
     pub(crate) image: Option<String>,
     /// Paths of one zip artifact; none when empty.
@@ -68,6 +70,7 @@ impl Default for JobSpec {
             after_script: Vec::new(),
             variables: Vec::new(),
             image: None,
+            services: Vec::new(),
             artifacts: Vec::new(),
             dependencies: Vec::new(),
             timeout_seconds: 3600,
@@ -122,6 +125,12 @@ impl JobSpec {
     /// Adds a variable whose value runners hide in traces.
     pub(crate) fn masked_variable(mut self, key: &str, value: &str) -> Self {
         self.variables.push(Variable { key: key.into(), value: value.into(), masked: true });
+        self
+    }
+
+    /// Sets `services:`.
+    pub(crate) fn services<S: Into<String>>(mut self, services: impl IntoIterator<Item = S>) -> Self {
+        self.services = services.into_iter().map(Into::into).collect();
         self
     }
 

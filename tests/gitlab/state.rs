@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
+use super::admin::Admin;
 use super::log::{Fault, RequestRecord};
 use super::spec::{ArtifactView, JobSpec, JobView, Status, UpdateView};
 use super::webhook::{Delivery, Hook};
@@ -62,6 +63,8 @@ pub(super) struct Job {
     pub(super) status: Status,
     /// The runner that was given it.
     pub(super) runner_id: Option<i64>,
+    /// Which machine it was given to, as the runner said.
+    pub(super) system_id: Option<String>,
     /// What that runner can do.
     pub(super) features: Features,
     /// When an unconfirmed assignment lapses.
@@ -166,6 +169,8 @@ pub(super) struct Inner {
     pub(super) outbox: VecDeque<serde_json::Value>,
     /// Job events that were sent.
     pub(super) deliveries: Vec<Delivery>,
+    /// What only administrators see.
+    pub(super) admin: Admin,
     /// See [`AutoHooks`].
     pub(super) auto_hooks: AutoHooks,
     /// See [`Commit`].
@@ -193,6 +198,7 @@ impl Inner {
             spec,
             status: Status::Pending,
             runner_id: None,
+            system_id: None,
             features: Features::default(),
             confirm_by: None,
             trace: Vec::new(),

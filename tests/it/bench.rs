@@ -105,6 +105,7 @@ pub(crate) fn request() -> ProfileRequest {
         tmpfs: vec![TmpfsMount { path: "/tmp".to_owned(), size: MemoryBytes(16 << 20), exec: Exec::Forbidden }],
         network: NetworkAccess::None,
         runtime: "runc".to_owned(),
+        runner_binary: None,
         stop_grace: Duration::from_secs(5),
     }
 }

@@ -129,6 +129,7 @@ fn waiting(claimed: &ClaimedJob) -> Job {
         memory: MemoryBytes(1 << 30),
         gpus: None,
         runtime: None,
+        start: runner_coordinator::domain::Start::Any,
     };
     let spec = JobSpec {
         source: Source::GitLab,

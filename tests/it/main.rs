@@ -10,7 +10,10 @@ mod docker;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
 mod gitlab_road;
+mod gitlab_setup;
 mod harness;
+mod job_image;
 mod pull;
+mod repair;
 mod restart;
 mod two_phase;

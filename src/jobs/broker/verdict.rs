@@ -80,7 +80,8 @@ impl StateReport {
         let reason = match self.failure_reason.as_deref() {
             Some("job_canceled") => return Outcome::Canceled { reason: EndReason::CanceledInGitlab, detail: None },
             Some("job_execution_timeout") => EndReason::TimedOut,
-            Some("runner_system_failure" | "runner_configuration_error" | "runner_unsupported") => EndReason::StartFailed,
+            Some("runner_system_failure" | "runner_configuration_error") => EndReason::StartFailed,
+            Some("runner_unsupported") => EndReason::Unsupported,
             Some("runner_interrupted") => EndReason::RunnerTerminated,
             Some("image_pull_failure") => EndReason::ImageUnavailable,
             // `script_failure`, and what later versions may add: the job is what failed.
@@ -100,6 +101,7 @@ fn shortened(text: &str) -> String {
 pub(super) fn failure_reason(outcome: &Outcome) -> &'static str {
     match outcome.reason() {
         Some(EndReason::TimedOut) => "job_execution_timeout",
+        Some(EndReason::Unsupported) => "runner_unsupported",
         Some(
             EndReason::ExitCode
             | EndReason::OutOfMemory
@@ -141,6 +143,7 @@ pub(super) fn words(outcome: &Outcome) -> String {
         Some(EndReason::ReturnedToGitlab) => "GitLab has the job again",
         Some(EndReason::Unsatisfiable) => "no machine can run the job",
         Some(EndReason::ClassRemoved) => "the class of the job is no longer configured",
+        Some(EndReason::Unsupported) => "the job asks for what its runner does not give",
     };
     let detail: String = outcome.detail().unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
     let colon = if detail.is_empty() { "" } else { ": " };

@@ -79,6 +79,21 @@ pub(in crate::store) async fn a_warm_runner_gets_the_best_job_of_gitlab_of_its_c
     assert!(matches!(store.assign(&RunnerId::generate(), t(2)).await, Err(StoreError::UnknownRunner(_))));
 }
 
+pub(in crate::store) async fn a_job_that_needs_a_fresh_runner_is_claimed_and_never_assigned(store: &dyn Store) {
+    let warm = planned("warm", RunnerOrigin::Pool);
+    store.plan_runner(&warm).await.expect("stored");
+    take(store, &warm.id, up().into_iter().chain([Step::Reported]), 1).await;
+    let needs = Requirement { start: Start::Fresh, ..requirement("warm", 1000) };
+    let fresh = created(store, gitlab(needs.clone(), 9, 1)).await;
+    assert!(store.assign(&warm.id, t(1)).await.expect("an answer").is_none(), "the only job needs a fresh runner");
+    let plain = created(store, gitlab(requirement("warm", 1000), 0, 2)).await;
+    let shown: Vec<_> = store.waiting().await.expect("the queue").into_iter().map(|waiting| waiting.requirement).collect();
+    assert_eq!(shown, [needs, requirement("warm", 1000)], "they do not share a requirement");
+    let bound = store.assign(&warm.id, t(2)).await.expect("an answer").expect("a job");
+    assert_eq!(bound.job.expect("a job").id, plain.id);
+    assert_eq!(claim(store, 3).await.expect("a claim").job.expect("a job").id, fresh.id);
+}
+
 pub(in crate::store) async fn waiting_shows_the_best_head_first(store: &dyn Store) {
     for (class, priority) in [("a", 0), ("b", 1), ("a", 0), ("c", 1), ("a", -5)] {
         created(store, command(requirement(class, 1000), priority)).await;

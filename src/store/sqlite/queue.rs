@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
 use super::{history, jobs, rows, runners};
-use crate::domain::{Aggregate, EventKind, Job, Requirement, RequirementId, Runner, RunnerId};
+use crate::domain::{Aggregate, EventKind, Job, Requirement, RequirementId, Runner, RunnerId, Start};
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
 /// Takes a job in, or tells why not.
@@ -146,14 +146,17 @@ pub(super) fn claim(connection: &Connection, candidates: &[Candidate], at: Times
     Ok(Some(bound))
 }
 
-/// Gives the best waiting job of GitLab of the runner's class to the runner.
+/// Gives the best waiting job of GitLab of the runner's class that a waiting runner may take to the runner.
 pub(super) fn assign(connection: &Connection, runner: &RunnerId, at: Timestamp) -> Outcome<Option<Aggregate>> {
     let runner = runners::expect(connection, runner)?;
-    let mut statement = connection.prepare_cached("SELECT id FROM requirements WHERE class = ?1 AND ready > 0")?;
+    let mut statement = connection.prepare_cached("SELECT id, spec FROM requirements WHERE class = ?1 AND ready > 0")?;
     let mut best: Option<Head> = None;
-    for id in statement.query_and_then([runner.class.as_str()], |row| row.get::<_, i64>(0).map_err(Fault::from))? {
-        let head = head(connection, RequirementId(id?), From::GitLab)?;
-        best = [best, head].into_iter().flatten().min();
+    for row in statement.query_and_then([runner.class.as_str()], |row| Ok::<_, Fault>((row.get(0)?, row.get::<_, String>(1)?)))? {
+        let (id, spec) = row?;
+        match rows::from_json::<Requirement>("a requirement", &spec)?.start {
+            Start::Any => best = [best, head(connection, RequirementId(id), From::GitLab)?].into_iter().flatten().min(),
+            Start::Fresh => {}
+        }
     }
     let Some(head) = best else { return Ok(None) };
     let (bound, event) = Aggregate::bind(runner, jobs::expect(connection, &head.job)?, at)?;

@@ -13,6 +13,12 @@ pub(crate) fn host() -> String {
     }
 }
 
+/// The stand-in runner as a file of this machine, which is the engine's too.
+pub(crate) fn runner_binary() -> String {
+    let known = std::env::vars().find(|(name, _)| name == "RC_RUNNER_BIN").map(|(_, value)| value);
+    known.unwrap_or_else(|| panic!("these tests need the stand-in runner: run them with `make test`"))
+}
+
 /// The `docker` command's output; fails with its words when it fails.
 pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).env("DOCKER_HOST", host()).output().expect("the docker command");

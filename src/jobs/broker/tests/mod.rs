@@ -177,6 +177,7 @@ pub(crate) fn gitlab_job() -> (Job, GitLabJob) {
         stage: None,
         ref_name: None,
         sha: None,
+        keywords: crate::domain::Keywords::default(),
     };
     let placement = placement();
     let requirement = Requirement {
@@ -186,6 +187,7 @@ pub(crate) fn gitlab_job() -> (Job, GitLabJob) {
         memory: placement.memory,
         gpus: None,
         runtime: None,
+        start: crate::domain::Start::Any,
     };
     let spec = JobSpec {
         source: Source::GitLab,

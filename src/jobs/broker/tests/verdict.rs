@@ -13,6 +13,7 @@ fn every_failure_reason_of_a_runner_has_a_meaning() {
     assert_eq!(reason("script_failure"), Some(EndReason::ExitCode));
     assert_eq!(reason("a_later_reason"), Some(EndReason::ExitCode));
     assert_eq!(reason("runner_system_failure"), Some(EndReason::StartFailed));
+    assert_eq!(reason("runner_unsupported"), Some(EndReason::Unsupported));
     assert_eq!(reason("job_execution_timeout"), Some(EndReason::TimedOut));
     assert_eq!(reason("job_canceled"), Some(EndReason::CanceledInGitlab));
     assert_eq!(reason("image_pull_failure"), Some(EndReason::ImageUnavailable));
