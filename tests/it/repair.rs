@@ -41,7 +41,7 @@ async fn silent_job_of_a_dead_daemon(gitlab: &GitLab, daemon: &mut Daemon) -> i6
     gitlab.wait_for(id, PATIENCE, |job| job.trace.contains("up")).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
     daemon.kill();
     let container = engine::containers(&daemon.name).pop().expect("its container");
-    engine::docker(&["kill", "--signal", "STOP", &container]);
+    engine::docker(&["pause", &container]);
     id
 }
 
@@ -56,7 +56,9 @@ async fn a_job_that_gitlab_failed_while_nobody_looked_loses_its_container() {
     daemon.start().await;
     let ours = record(&daemon, id).await;
     let ours = daemon.ended(ours["id"].as_str().expect("an id")).await;
-    assert_eq!((&ours["state"], &ours["reason"]), (&json!("canceled"), &json!("canceled_in_gitlab")), "{ours}");
+    // On its way out the runner may still say that it was interrupted.
+    assert!([json!("canceled_in_gitlab"), json!("runner_terminated")].contains(&ours["reason"]), "{ours}");
+    assert!(daemon.log().contains("GitLab has no more use for a job that runs here"), "{}", daemon.log());
     assert_eq!((gitlab.job(id).status, gitlab.job(id).failure_reason.as_deref()), (Status::Failed, Some("stuck_or_timeout_failure")));
     daemon.finish().await;
 }
