@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test drain lint
+.PHONY: help run stop test drain latency lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -15,6 +15,9 @@ test: ## Get what is missing and run every test, those against a real engine too
 
 drain: ## Drain 1,000 queued jobs through a real engine (JOBS=1000)
 	@JOBS="$(JOBS)" tests/make/drain.sh
+
+latency: ## Measure the time from GitLab's bell to a runner's first line, beside `docker run` (RUNS=30)
+	@RUNS="$(RUNS)" tests/make/latency.sh
 
 lint: ## Formatting, lints and the documentation, warnings denied
 	@.ci/lint

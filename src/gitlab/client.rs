@@ -29,8 +29,8 @@ const STALL: Duration = Duration::from_secs(300);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Longest job description that is read. Variables of the kind `file` make it large.
 const MAX_JOB_BYTES: usize = 16 * 1024 * 1024;
-/// GitLab's own wait after a 429 without `Retry-After`.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Wait after a 429 without `Retry-After`. GitLab itself always says how long (a minute); who does not is a proxy before it.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(15);
 /// Longest wait that we let GitLab impose.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 

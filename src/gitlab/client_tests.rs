@@ -89,7 +89,7 @@ async fn every_refusal_has_its_kind_and_none_has_the_token() {
         ("403 Forbidden", "", "Denied"),
         ("409 Conflict", "", "Conflict"),
         ("429 Too Many", "Retry-After: 7\r\n", "TooMany { doing: \"give us a job\", retry_after: 7s"),
-        ("429 Too Many", "", "TooMany { doing: \"give us a job\", retry_after: 60s"),
+        ("429 Too Many", "", "TooMany { doing: \"give us a job\", retry_after: 15s"),
         ("429 Too Many", "Retry-After: 999999999\r\n", "TooMany { doing: \"give us a job\", retry_after: 3600s"),
         ("503 Away", "", "Server"),
         ("302 Found", "Location: http://127.0.0.1:1/x\r\n", "Protocol"),

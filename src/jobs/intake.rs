@@ -7,20 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_requirement};
+use super::handle::Status;
 use super::image::decide;
 use crate::config::Class;
 use crate::domain::retry::doubled;
-use crate::domain::{Arch, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
+use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
 /// First wait after GitLab did not answer as it should; doubled each time.
 const BACKOFF: Duration = Duration::from_secs(2);
-/// Longest such wait.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest such wait. No longer than between two questions in quiet times (`gitlab.poll_interval`, as it is by default): asking a GitLab
+/// in trouble less often would spare it little, and the jobs that wait there would wait on when it is back.
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// Wait after another runner was quicker, as the official runner has it.
 const CONFLICT: Duration = Duration::from_secs(3);
 /// Wait after GitLab refused a class's token: only a person can mend that.
@@ -28,14 +31,30 @@ const DENIED: Duration = Duration::from_secs(5 * 60);
 /// Wait before a store that failed is tried again with a job that GitLab already gave away.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// How long GitLab may not be asked for a class before it hears that the runner is there. GitLab takes a runner that is silent for
+/// 2 hours for offline, and fails jobs that only offline runners could take after 1 hour.
+const PRESENCE: Duration = Duration::from_secs(30 * 60);
+
 /// Why asking has to wait, and whether a bell may shorten the wait.
 enum Pause {
     /// Until the bell or the next poll.
     Poll(Duration),
-    /// Until this time has passed, bell or not.
+    /// Until this time has passed, or [`BACKOFF`] and then a bell: who rings is alive again.
+    Trouble(Duration),
+    /// Until this time has passed, bell or not: GitLab itself said so.
     Backoff(Duration),
     /// Not at all.
     None,
+}
+
+impl Pause {
+    /// How long at the most.
+    fn longest(&self) -> Duration {
+        match self {
+            Self::Poll(wait) | Self::Trouble(wait) | Self::Backoff(wait) => *wait,
+            Self::None => Duration::ZERO,
+        }
+    }
 }
 
 /// Asks for one class until told to stop.
@@ -51,6 +70,10 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
             match pause {
                 Pause::None => {}
                 Pause::Backoff(wait) => tokio::time::sleep(wait).await,
+                Pause::Trouble(wait) => {
+                    tokio::time::sleep(wait.min(BACKOFF)).await;
+                    let _ = tokio::time::timeout(wait.saturating_sub(BACKOFF), bell.changed()).await;
+                }
                 Pause::Poll(wait) => {
                     // A bell that rang while we asked is kept by the watch.
                     let _ = tokio::time::timeout(wait, bell.changed()).await;
@@ -59,7 +82,7 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
             if !status.borrow().askable.contains(&class.name) {
                 shared.intake.post(&class.name, |state| state.state = "full");
             }
-            let _ = status.wait_for(|status| status.askable.contains(&class.name)).await;
+            until_askable(&mut status, &class.name, token, gitlab.as_ref()).await;
         };
         // Everything in `rest` only waits.
         tokio::select! {
@@ -94,24 +117,24 @@ async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: 
         Err(GitLabError::Conflict) => Pause::Backoff(CONFLICT),
         Err(error) => {
             *failures = failures.saturating_add(1);
-            let (state, wait) = judge(&error, *failures);
-            warn!(class = %class.name, error = chain(&error), retry_in_seconds = wait.as_secs(), "GitLab gave no work");
+            let (state, pause) = judge(&error, *failures);
+            warn!(class = %class.name, error = chain(&error), retry_in_seconds = pause.longest().as_secs(), "GitLab gave no work");
             let error = chain(&error);
             shared.intake.post(&class.name, |board| (board.state, board.error) = (state, Some(error)));
-            Pause::Backoff(wait)
+            pause
         }
     }
 }
 
-fn judge(error: &GitLabError, failures: u32) -> (&'static str, Duration) {
+fn judge(error: &GitLabError, failures: u32) -> (&'static str, Pause) {
     match error {
-        GitLabError::TooMany { retry_after, .. } => ("limited", (*retry_after).max(BACKOFF)),
-        GitLabError::Denied { .. } => ("denied", DENIED),
+        GitLabError::TooMany { retry_after, .. } => ("limited", Pause::Backoff((*retry_after).max(BACKOFF))),
+        GitLabError::Denied { .. } => ("denied", Pause::Backoff(DENIED)),
         GitLabError::Unreachable { .. }
         | GitLabError::Deadline { .. }
         | GitLabError::Conflict
         | GitLabError::Server { .. }
-        | GitLabError::Protocol { .. } => ("failing", jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX))),
+        | GitLabError::Protocol { .. } => ("failing", Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX)))),
     }
 }
 
@@ -119,6 +142,20 @@ fn judge(error: &GitLabError, failures: u32) -> (&'static str, Duration) {
 pub(super) fn jittered(wait: Duration) -> Duration {
     let roll = uuid::Uuid::now_v7().as_u128() % 401;
     wait.mul_f64(0.8 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(200)))
+}
+
+/// Waits until GitLab may be asked for the class again, and says meanwhile, now and then, that its runner is there.
+async fn until_askable(status: &mut watch::Receiver<Arc<Status>>, class: &ClassName, token: &SecretString, gitlab: &dyn GitLab) {
+    loop {
+        let askable = status.wait_for(|status| status.askable.contains(class));
+        // An error means that the manager is gone; `stop` comes next.
+        if tokio::time::timeout(PRESENCE, askable).await.is_ok() {
+            return;
+        }
+        if let Err(error) = gitlab.verify_runner(token).await {
+            warn!(class = %class, error = chain(&error), "GitLab was not told that the class's runner is there");
+        }
+    }
 }
 
 /// Stores what GitLab gave away. Mostly it is ours from now on there, so a store that fails is tried until it takes it.
@@ -162,5 +199,38 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
             () = tokio::time::sleep(STORE_RETRY) => {}
             () = deps.stop.cancelled() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{CpuMillis, HostFacts, HostId, MemoryBytes};
+    use crate::jobs::broker::tests::fake::FakeGitLab;
+    use crate::jobs::publish;
+
+    #[tokio::test(start_paused = true)]
+    async fn gitlab_hears_of_a_class_that_is_full_for_long_and_of_no_other() {
+        let facts = HostFacts {
+            id: HostId::from_trusted("box1"),
+            arch: None,
+            cpus: CpuMillis(0),
+            memory: MemoryBytes(0),
+            gpus: Vec::new(),
+            runtimes: Vec::new(),
+        };
+        let class = ClassName::from_trusted("docker");
+        let (sender, mut status) = watch::channel(Arc::new(publish::initial(facts, jiff::Timestamp::UNIX_EPOCH)));
+        let (gitlab, token) = (FakeGitLab::default(), SecretString::from("glrt-class"));
+        let free = async {
+            tokio::time::sleep(2 * PRESENCE + Duration::from_secs(60)).await;
+            sender.send_modify(|status| {
+                Arc::make_mut(status).askable.insert(class.clone());
+            });
+        };
+        tokio::join!(until_askable(&mut status, &class, &token, &gitlab), free);
+        assert_eq!(gitlab.calls(), ["VERIFY", "VERIFY"]);
+        until_askable(&mut status, &class, &token, &gitlab).await;
+        assert_eq!(gitlab.calls().len(), 2, "who asks need not say that it is there");
     }
 }

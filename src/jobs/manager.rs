@@ -136,8 +136,6 @@ impl JobManager {
         deps.tracker.spawn(async move { super::upkeep::run(&shared).await });
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::repair::run(&shared).await });
-        let shared = Arc::clone(&self.shared);
-        deps.tracker.spawn(async move { super::presence::run(&shared).await });
         self.spawn_intake();
     }
 

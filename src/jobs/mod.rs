@@ -27,7 +27,6 @@ mod image;
 mod launch;
 mod ops;
 mod plan;
-mod presence;
 mod publish;
 mod queue_there;
 mod repair;

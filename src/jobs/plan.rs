@@ -93,8 +93,7 @@ pub(super) async fn plan(
     let up = matches!(view.sight, EngineSight::Up { .. });
     restarts.observe(&open, now);
     if up {
-        assign_warm(shared, &mut open, view, now).await?;
-        claim(shared, &mut room, now).await?;
+        claim(shared, &mut room, &mut open, view, now).await?;
         make_way(shared, &room, &open, now).await?;
         keep_warm(shared, restarts, &open, &mut room, now).await?;
     }
@@ -136,11 +135,18 @@ async fn assign_warm(shared: &Shared, open: &mut [Aggregate], view: &EngineView,
     Ok(())
 }
 
-async fn claim(shared: &Shared, room: &mut Room<'_>, now: Timestamp) -> Result<(), StoreError> {
+/// Gives waiting jobs to runners that wait, and room to the others.
+async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
     let deps = &shared.deps;
     for _ in 0..CLAIMS_PER_PASS {
+        let all_waiting = deps.store.waiting().await?;
+        if all_waiting.is_empty() {
+            return Ok(());
+        }
+        // After the look at what waits: a job that comes in between would get a container of its own beside a runner that waits for it.
+        assign_warm(shared, open, view, now).await?;
         let mut candidates = Vec::new();
-        for waiting in deps.store.waiting().await? {
+        for waiting in all_waiting {
             // A class that was taken out of the configuration still has its jobs claimed, so that they end with that reason.
             let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
             if let Ok(placement) = room.ledger.fit(&waiting.requirement, limit) {

@@ -22,10 +22,12 @@
 
 mod admin;
 mod artifacts;
+pub(crate) mod big;
 mod control;
 mod event;
 mod job_json;
 mod log;
+mod misbehave;
 mod rest;
 mod runner_api;
 #[cfg(test)]
@@ -52,16 +54,18 @@ use uuid::Uuid;
 
 pub(crate) use admin::{Edition, GROUP, PROJECT};
 pub(crate) use log::{RequestRecord, fingerprint};
+pub(crate) use misbehave::Outage;
 pub(crate) use rest::PRIVATE_TOKEN;
 pub(crate) use spec::{JobSpec, JobView, Status};
 pub(crate) use state::{Checksums, Commit};
 pub(crate) use webhook::Delivery;
 
 use log::Fault;
+use misbehave::{Fragile, Wire};
 use state::{AutoHooks, Runner, Shared};
 use webhook::Hook;
 
-/// Largest request body: an artifact archive of a test.
+/// Largest request body, artifacts excepted.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// A running stand-in. Clones are handles to the same one; it stops when the last handle is dropped.
@@ -108,7 +112,8 @@ impl GitLab {
         let app = router(&gitlab);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
+            let app = app.into_make_service_with_connect_info::<Wire>();
+            if let Err(error) = axum::serve(Fragile(listener), app).await {
                 tracing::error!(%error, "the stand-in stopped serving");
             }
         });
@@ -299,7 +304,7 @@ fn router(gitlab: &GitLab) -> Router {
         .route("/api/v4/jobs/request", post(runner_api::request_job))
         .route("/api/v4/jobs/{id}", put(runner_api::update_job))
         .route("/api/v4/jobs/{id}/trace", patch(trace::append))
-        .route("/api/v4/jobs/{id}/artifacts", post(artifacts::upload).get(artifacts::download))
+        .route("/api/v4/jobs/{id}/artifacts", post(artifacts::upload).get(artifacts::download).layer(DefaultBodyLimit::disable()))
         .route("/api/v4/projects/{project}/jobs", get(rest::list))
         .route("/api/v4/runners/{id}/jobs", get(rest::of_runner))
         .route("/api/v4/projects/{project}/jobs/{id}", get(rest::show))
@@ -307,6 +312,7 @@ fn router(gitlab: &GitLab) -> Router {
         .merge(admin::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(shared.clone(), log::record))
+        .layer(from_fn_with_state(shared.clone(), misbehave::misbehave))
         .with_state(shared)
         .merge(control::routes(gitlab.detached()))
 }

@@ -223,8 +223,10 @@ pub(crate) struct ArtifactView {
     /// File name from the multipart form.
     pub(crate) name: String,
     /// Number of bytes.
-    pub(crate) size: usize,
-    /// The archive itself; left out of the control API's JSON.
+    pub(crate) size: u64,
+    /// Their SHA-256.
+    pub(crate) sha256: String,
+    /// The archive itself, unless it is too big to be kept; left out of the control API's JSON.
     #[serde(skip)]
     pub(crate) bytes: Vec<u8>,
 }
@@ -269,6 +271,9 @@ pub(crate) struct JobView {
     pub(crate) n_assigned: u32,
     /// Status updates received from runners, oldest first.
     pub(crate) updates: Vec<UpdateView>,
+    /// How long it waited until it ran; nothing before that.
+    #[serde(skip)]
+    pub(crate) waited: Option<Duration>,
     /// The token that is good for this job's calls.
     #[serde(skip)]
     pub(crate) job_token: String,

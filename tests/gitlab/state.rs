@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::admin::Admin;
 use super::log::{Fault, RequestRecord};
+use super::misbehave::Misbehaviour;
 use super::spec::{ArtifactView, JobSpec, JobView, Status, UpdateView};
 use super::webhook::{Delivery, Hook};
 
@@ -105,6 +106,7 @@ impl Job {
             artifacts: self.artifacts.clone(),
             n_assigned: self.n_assigned,
             updates: self.updates.clone(),
+            waited: self.started_at.map(|at| at.duration_since(self.created_at).unsigned_abs()),
             job_token: self.token.clone(),
         }
     }
@@ -163,6 +165,8 @@ pub(super) struct Inner {
     pub(super) requests: Vec<RequestRecord>,
     /// Failures that are still to be injected.
     pub(super) faults: Vec<Fault>,
+    /// What every call meets at present.
+    pub(super) misbehaviour: Misbehaviour,
     /// Where Job events go.
     pub(super) hook: Option<Hook>,
     /// Job events that are due.

@@ -190,7 +190,7 @@ async fn a_job_runs_through_the_broker_and_both_sides_have_the_same_of_it() {
     assert_eq!(rig.log(&job).await, there.trace);
     let archive = &there.artifacts[0];
     assert!(archive.bytes.windows(7).any(|part| part == b"out.bin"), "the file is in the archive");
-    assert_eq!(archive.size, archive.bytes.len());
+    assert_eq!(archive.size, archive.bytes.len() as u64);
 }
 
 #[tokio::test]

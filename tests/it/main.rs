@@ -5,15 +5,22 @@
 mod api_jobs;
 mod architecture;
 mod bench;
+mod big_artifact;
 mod broker;
 mod docker;
+mod doorbell;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
+mod gitlab_faults;
 mod gitlab_road;
 mod gitlab_setup;
 mod harness;
 mod job_image;
+mod latency;
 mod pull;
 mod repair;
 mod restart;
+mod runner_mock;
+mod token_secrecy;
 mod two_phase;
+mod webhook_forms;

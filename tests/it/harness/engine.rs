@@ -2,6 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long the engine may take to forget a container's end of a network.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where it is. `make test` starts it and says so in the environment.
 pub(crate) fn host() -> String {
@@ -37,7 +41,7 @@ pub(crate) fn remove_networks(_name: &str, data: &Path) {
     let Some(instance) = instance(data) else { return };
     let filter = format!("label=runner-coordinator.instance={instance}");
     for network in docker(&["network", "ls", "--quiet", "--filter", &filter]).lines() {
-        docker(&["network", "rm", network]);
+        remove_network(network);
     }
 }
 
@@ -47,6 +51,18 @@ pub(crate) fn remove_everything(name: &str, data: &Path) {
         docker(&["rm", "--force", "--volumes", &container]);
     }
     remove_networks(name, data);
+}
+
+/// An engine under load may still count a container that it no longer lists.
+fn remove_network(id: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = Command::new("docker").args(["network", "rm", id]).env("DOCKER_HOST", host()).output().expect("the docker command");
+        if output.status.success() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "docker network rm: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn instance(data: &Path) -> Option<String> {

@@ -3,6 +3,7 @@
 //! Waits are always on a predicate with a deadline. [`Daemon::finish`] stops the daemon and fails when it left anything behind.
 
 pub(crate) mod engine;
+pub(crate) mod road;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,6 +22,9 @@ pub(crate) const RUNNER: &str = "rc-test/runner:1";
 /// Longest wait for anything; generous, because the machine is shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
+/// What the daemon logs.
+const LOG_FILTER: &str = "info,runner_coordinator=debug";
+
 /// How the daemon is set up.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
@@ -28,12 +32,13 @@ pub(crate) struct Setup {
     docker_host: String,
     top: String,
     rest: String,
+    log_filter: String,
 }
 
 impl Setup {
     /// A daemon on the tests' engine, whose machine is called `name`: must be unique among the tests.
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), docker_host: engine::host(), top: String::new(), rest: String::new() }
+        Self { name: name.to_owned(), docker_host: engine::host(), top: String::new(), rest: String::new(), log_filter: LOG_FILTER.to_owned() }
     }
 
     /// Uses another engine.
@@ -49,6 +54,12 @@ impl Setup {
         self
     }
 
+    /// Says what the daemon logs.
+    pub(crate) fn log_filter(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.log_filter);
+        self
+    }
+
     /// Adds keys to the configuration's `[host]` table.
     pub(crate) fn host(mut self, toml: &str) -> Self {
         self.top.push_str(toml);
@@ -60,7 +71,7 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, top, rest } = self;
+        let Self { name, docker_host, top, rest, log_filter } = self;
         let data = dir.path().join("data");
         let config = format!(
             "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n[host]\nname = {name:?}\n{top}\n{rest}",
@@ -69,7 +80,7 @@ impl Setup {
         let file = dir.path().join("config.toml");
         std::fs::write(&file, config).expect("a configuration");
         let url = format!("http://127.0.0.1:{port}");
-        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client() };
+        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter };
         daemon.start().await;
         daemon
     }
@@ -97,6 +108,7 @@ pub(crate) struct Daemon {
     child: Option<Child>,
     starts: u32,
     client: reqwest::Client,
+    log_filter: String,
 }
 
 impl Daemon {
@@ -107,7 +119,7 @@ impl Daemon {
         let log = std::fs::File::create(self.log_path(self.starts)).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"))
             .args(["--config".as_ref(), self.file.as_os_str(), "serve".as_ref()])
-            .env("RUNNER_COORDINATOR_LOG", "info,runner_coordinator=debug")
+            .env("RUNNER_COORDINATOR_LOG", &self.log_filter)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -124,6 +136,16 @@ impl Daemon {
 
     fn log_path(&self, start: u32) -> PathBuf {
         self.dir.path().join(format!("daemon-{start}.log"))
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Its data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// What it logged since its last start.

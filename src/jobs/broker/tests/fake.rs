@@ -128,7 +128,8 @@ impl GitLab for FakeGitLab {
     }
 
     async fn verify_runner(&self, _: &SecretString) -> Result<(), GitLabError> {
-        self.scripted("POST runners/verify".to_owned(), || Relay::empty(200)).map(drop)
+        self.calls.lock().expect("lock").push("VERIFY".to_owned());
+        Ok(())
     }
 
     async fn update_job(&self, job: u64, job_token: &str, body: Value) -> Result<Relay, GitLabError> {
