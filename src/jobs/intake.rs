@@ -139,7 +139,7 @@ fn judge(error: &GitLabError, failures: u32) -> (&'static str, Pause) {
 }
 
 /// Up to a fifth more or less, so that many daemons do not ask in step. Random enough: the low bits of a fresh id.
-fn jittered(wait: Duration) -> Duration {
+pub(super) fn jittered(wait: Duration) -> Duration {
     let roll = uuid::Uuid::now_v7().as_u128() % 401;
     wait.mul_f64(0.8 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(200)))
 }

@@ -47,7 +47,7 @@ async fn forget_keys(shared: &Shared) {
 }
 
 /// Tells GitLab of its jobs that wait here or whose container is being made, and hears which of them nobody wants any more.
-async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
+pub(super) async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
     let deps = &shared.deps;
     if deps.gitlab.is_none() {
         return Ok(());
