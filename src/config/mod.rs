@@ -5,6 +5,8 @@
 
 mod classes;
 mod fault;
+mod gitlab;
+mod gpu;
 mod layers;
 mod load;
 mod secret;
@@ -15,9 +17,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{SecretSlice, SecretString};
+use secrecy::SecretString;
 
 pub use fault::{ConfigFault, ConfigFaults};
+pub use gitlab::GitLab;
+pub use gpu::{Gpu, IntegratedGpus};
 pub use load::SetupConfig;
 pub use secret::{read_secret_file, secret_of_env};
 
@@ -129,74 +133,6 @@ pub struct Host {
     pub cpus: Option<CpuMillis>,
     /// `host.memory`, default all: most memory that jobs may use together.
     pub memory: Option<MemoryBytes>,
-}
-
-/// How GPUs are found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gpu {
-    /// `gpu.probe_interval`, default `15s`: how often the machine's devices are looked at.
-    pub probe_interval: Duration,
-    /// `gpu.integrated`, default `ignore`.
-    pub integrated: IntegratedGpus,
-    /// `gpu.nvml`, default `libnvidia-ml.so.1`: NVIDIA's management library, a path or a name for the loader to find.
-    pub nvml: PathBuf,
-    /// `gpu.sysfs`, default `/sys`.
-    pub sysfs: PathBuf,
-    /// `gpu.dev`, default `/dev`.
-    pub dev: PathBuf,
-    /// `gpu.proc`, default `/proc`.
-    pub proc: PathBuf,
-}
-
-impl Default for Gpu {
-    fn default() -> Self {
-        Self {
-            probe_interval: Duration::from_secs(15),
-            integrated: IntegratedGpus::Ignore,
-            nvml: "libnvidia-ml.so.1".into(),
-            sysfs: "/sys".into(),
-            dev: "/dev".into(),
-            proc: "/proc".into(),
-        }
-    }
-}
-
-/// What becomes of graphics that are part of the processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IntegratedGpus {
-    /// `ignore`: they are shown, and not given to jobs.
-    Ignore,
-    /// `use`: they are given to jobs as cards are.
-    Use,
-}
-
-impl IntegratedGpus {
-    /// Every choice, in the order in which messages list them.
-    pub const ALL: [Self; 2] = [Self::Ignore, Self::Use];
-
-    /// The name in the configuration.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ignore => "ignore",
-            Self::Use => "use",
-        }
-    }
-}
-
-/// The GitLab to work for.
-#[derive(Debug, Clone)]
-pub struct GitLab {
-    /// `gitlab.url`: its base URL, `http` or `https`, without a slash at the end.
-    pub url: String,
-    /// `gitlab.webhook.signing_token` (one or a list) or `gitlab.webhook.signing_token_file`: the keys that may sign webhooks, 32 bytes each.
-    /// More than one lets the token be changed without a lost event.
-    pub webhook_signing_keys: Vec<SecretSlice<u8>>,
-    /// `gitlab.webhook.secret_token` (one or a list) or `gitlab.webhook.secret_token_file`: what `X-Gitlab-Token` may be.
-    /// More than one lets the secret be changed without a lost event. Without this and a signing token webhooks are refused.
-    pub webhook_secret_tokens: Vec<SecretString>,
-    /// `gitlab.poll_interval`, default `15s`: how often GitLab is asked for work without an event.
-    pub poll_interval: Duration,
 }
 
 /// Where runners reach us.

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod dto;
 pub mod events;
 pub mod extract;
+pub mod gitlab_queue;
 mod gpus;
 pub mod health;
 pub mod hosts;

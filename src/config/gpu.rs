@@ -1,0 +1,73 @@
+//! `[gpu]`: where the machine's devices are looked for, and how often.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::section::Section;
+use super::values::{self, HOUR, SECOND, duration};
+
+/// How GPUs are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// `gpu.probe_interval`, default `15s`: how often the machine's devices are looked at.
+    pub probe_interval: Duration,
+    /// `gpu.integrated`, default `ignore`.
+    pub integrated: IntegratedGpus,
+    /// `gpu.nvml`, default `libnvidia-ml.so.1`: NVIDIA's management library, a path or a name for the loader to find.
+    pub nvml: PathBuf,
+    /// `gpu.sysfs`, default `/sys`.
+    pub sysfs: PathBuf,
+    /// `gpu.dev`, default `/dev`.
+    pub dev: PathBuf,
+    /// `gpu.proc`, default `/proc`.
+    pub proc: PathBuf,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self {
+            probe_interval: Duration::from_secs(15),
+            integrated: IntegratedGpus::Ignore,
+            nvml: "libnvidia-ml.so.1".into(),
+            sysfs: "/sys".into(),
+            dev: "/dev".into(),
+            proc: "/proc".into(),
+        }
+    }
+}
+
+/// What becomes of graphics that are part of the processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntegratedGpus {
+    /// `ignore`: they are shown, and not given to jobs.
+    Ignore,
+    /// `use`: they are given to jobs as cards are.
+    Use,
+}
+
+impl IntegratedGpus {
+    /// Every choice, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::Ignore, Self::Use];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Use => "use",
+        }
+    }
+}
+
+/// Reads `[gpu]`.
+pub(super) fn read(section: &mut Section<'_>) -> Gpu {
+    let base = Gpu::default();
+    Gpu {
+        probe_interval: section.parsed("probe_interval", duration(SECOND..=HOUR)).unwrap_or(base.probe_interval),
+        integrated: section.parsed("integrated", values::choice(&IntegratedGpus::ALL, IntegratedGpus::as_str)).unwrap_or(base.integrated),
+        nvml: section.parsed("nvml", values::library).unwrap_or(base.nvml),
+        sysfs: section.parsed("sysfs", values::root).unwrap_or(base.sysfs),
+        dev: section.parsed("dev", values::root).unwrap_or(base.dev),
+        proc: section.parsed("proc", values::root).unwrap_or(base.proc),
+    }
+}
