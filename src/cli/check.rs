@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use super::check_devices::{self, Mark};
 use super::say;
 use crate::config::{Class, Config, GitLab as GitLabSettings};
 use crate::docker::{DockerDriver, Driver, EngineInfo};
@@ -14,7 +16,18 @@ use crate::platform::{PlatformManager, SystemProbe, fits_ever};
 /// What was found, and whether it stops anything from working.
 enum Finding {
     Good(String),
+    /// Worth knowing; nothing stops.
+    Note(String),
     Bad(String),
+}
+
+impl From<(Mark, String)> for Finding {
+    fn from((mark, text): (Mark, String)) -> Self {
+        match mark {
+            Mark::Good => Self::Good(text),
+            Mark::Note => Self::Note(text),
+        }
+    }
 }
 
 /// Examines everything, prints what was found, and fails when something is bad.
@@ -22,12 +35,18 @@ pub(super) async fn run(config: &Config) -> ExitCode {
     let mut findings =
         vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk(&config.data_dir)];
     let engine = engine(config, &mut findings).await;
-    classes(config, engine.as_ref(), &mut findings);
+    let platform = Arc::new(PlatformManager::new(config.host.clone(), &SystemProbe));
+    if let Some(info) = &engine {
+        platform.on_engine(info);
+    }
+    findings.extend(check_devices::lines(config, &platform).await.into_iter().map(Finding::from));
+    classes(config, &platform, &mut findings);
     gitlab(config, &mut findings).await;
     let bad = findings.iter().filter(|finding| matches!(finding, Finding::Bad(_))).count();
     for finding in &findings {
         match finding {
             Finding::Good(text) => say(&format!("ok    {text}")),
+            Finding::Note(text) => say(&format!("note  {text}")),
             Finding::Bad(text) => say(&format!("FAIL  {text}")),
         }
     }
@@ -96,11 +115,7 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
     }
 }
 
-fn classes(config: &Config, engine: Option<&EngineInfo>, findings: &mut Vec<Finding>) {
-    let platform = PlatformManager::new(config.host.clone(), &SystemProbe);
-    if let Some(info) = engine {
-        platform.on_engine(info);
-    }
+fn classes(config: &Config, platform: &PlatformManager, findings: &mut Vec<Finding>) {
     let facts = platform.facts();
     for class in &config.classes {
         let name = &class.name;

@@ -1,6 +1,7 @@
 //! The command line: `serve`, `check` and `token new`.
 
 mod check;
+mod check_devices;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
