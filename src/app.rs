@@ -18,7 +18,7 @@ use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
-use crate::platform::{HostProbe, PlatformManager, SystemProbe};
+use crate::platform::{HostProbe, PlatformManager, SystemProbe, devices};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
 use crate::store::sqlite::SqliteStore;
@@ -121,6 +121,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let contacts = Arc::new(Contacts::default());
     let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
     let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&outside.clock), Arc::clone(&vitals), platform.facts());
+    watch_devices(&config, &platform, &handle, lifecycle).await;
     let nudged = handle.clone();
     let broker = Arc::new(Broker::new(BrokerParts {
         store: Arc::clone(&store),
@@ -169,6 +170,17 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
 fn listing(config: &Config, instance: &str) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
     let Some((gitlab, token)) = config.gitlab.as_ref().and_then(|gitlab| Some((gitlab, gitlab.read_token.clone()?))) else { return Ok(None) };
     Ok(Some(Arc::new(HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?)))
+}
+
+/// Looks at the devices once, so that the first jobs meet what is there, and then goes on looking. A driver that hangs costs its deadline.
+async fn watch_devices(config: &Config, platform: &Arc<PlatformManager>, handle: &ManagerHandle, lifecycle: &Lifecycle) {
+    let seen = handle.clone();
+    let held = Arc::new(move || seen.status().devices_in_use.iter().cloned().collect());
+    let Some(mut watch) = devices::settings::watch(config, platform, held) else { return };
+    watch.look().await;
+    let nudged = handle.clone();
+    let (interval, stop) = (config.gpu.probe_interval, lifecycle.stop.clone());
+    lifecycle.tracker.spawn(watch.run(interval, move || nudged.nudge(), stop));
 }
 
 /// The embedded store is one machine's. Were that machine renamed, its running containers would belong to nobody.

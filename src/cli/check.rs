@@ -1,11 +1,13 @@
 //! `check`: validates the configuration and examines the machine, one line per finding.
 
+mod devices;
 mod gitlab;
 
 pub(super) use gitlab::TOKEN_VARIABLE;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -32,7 +34,12 @@ pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     let mut findings =
         vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk(&config.data_dir)];
     let engine = engine(config, &mut findings).await;
-    classes(config, engine.as_ref(), &mut findings);
+    let platform = Arc::new(PlatformManager::new(config.host.clone(), &SystemProbe));
+    if let Some(info) = &engine {
+        platform.on_engine(info);
+    }
+    findings.extend(devices::lines(config, &platform).await);
+    classes(config, &platform, &mut findings);
     gitlab::examine(config, options, &mut findings).await;
     let bad = findings.iter().filter(|finding| matches!(finding, Finding::Bad(_))).count();
     for finding in &findings {
@@ -107,11 +114,7 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
     }
 }
 
-fn classes(config: &Config, engine: Option<&EngineInfo>, findings: &mut Vec<Finding>) {
-    let platform = PlatformManager::new(config.host.clone(), &SystemProbe);
-    if let Some(info) = engine {
-        platform.on_engine(info);
-    }
+fn classes(config: &Config, platform: &PlatformManager, findings: &mut Vec<Finding>) {
     let facts = platform.facts();
     for class in &config.classes {
         let name = &class.name;

@@ -216,7 +216,9 @@ mod tests {
             arch: None,
             cpus: CpuMillis(0),
             memory: MemoryBytes(0),
+            emulated: Vec::new(),
             gpus: Vec::new(),
+            notes: Vec::new(),
             runtimes: Vec::new(),
         };
         let class = ClassName::from_trusted("docker");

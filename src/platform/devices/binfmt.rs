@@ -31,12 +31,13 @@ pub fn survey(roots: &Roots) -> Emulation {
             }
         };
         let Some(handler) = handler else { continue };
-        if off || !handler.enabled {
-            found.notes.push(note(format!("{name} could run {} but is disabled", handler.arch)));
-        } else if !handler.reaches_containers {
-            found.notes.push(note(format!("{name} runs {} but not in containers: it was registered without the flag F", handler.arch)));
-        } else if !found.archs.contains(&handler.arch) {
-            found.archs.push(handler.arch);
+        match if off { Reach::Nowhere } else { handler.reach } {
+            Reach::Nowhere => found.notes.push(note(format!("{name} could run {} but is disabled", handler.arch))),
+            Reach::ThisMachine => {
+                found.notes.push(note(format!("{name} runs {} but not in containers: it was registered without the flag F", handler.arch)));
+            }
+            Reach::Containers if !found.archs.contains(&handler.arch) => found.archs.push(handler.arch),
+            Reach::Containers => {}
         }
     }
     found.archs.sort();
@@ -50,14 +51,24 @@ fn note(text: String) -> DeviceNote {
 #[derive(Debug, PartialEq, Eq)]
 struct Handler {
     arch: Arch,
-    enabled: bool,
-    reaches_containers: bool,
+    reach: Reach,
+}
+
+/// Where a handler's programs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// It is disabled.
+    Nowhere,
+    /// Only where its interpreter's file can be seen.
+    ThisMachine,
+    /// Also in containers: the kernel holds the interpreter open (flag `F`).
+    Containers,
 }
 
 /// Reads a handler; `None` for one of another kind or of an architecture that we do not schedule for.
 fn handler(text: &str) -> Option<Handler> {
     let mut lines = text.lines().map(str::trim);
-    let enabled = lines.next()? == "enabled";
+    let first = lines.next()?;
     let (mut flags, mut offset, mut magic) = ("", 0_u32, "");
     for line in lines {
         match line.split_once(' ') {
@@ -70,7 +81,12 @@ fn handler(text: &str) -> Option<Handler> {
     if offset != 0 {
         return None;
     }
-    Some(Handler { arch: arch_of(magic)?, enabled, reaches_containers: flags.contains('F') })
+    let reach = match (first, flags.contains('F')) {
+        ("enabled", true) => Reach::Containers,
+        ("enabled", false) => Reach::ThisMachine,
+        _ => Reach::Nowhere,
+    };
+    Some(Handler { arch: arch_of(magic)?, reach })
 }
 
 /// The architecture in the head of an ELF file: 64 bits, little end first, machine.
@@ -124,7 +140,7 @@ mod tests {
         let texts: Vec<&str> = found.notes.iter().map(|note| note.text.as_str()).collect();
         assert_eq!(
             texts,
-            ["qemu-x86_64 could run amd64 but is disabled", "qemu-riscv64 runs riscv64 but not in containers: it was registered without the flag F"]
+            ["qemu-riscv64 runs riscv64 but not in containers: it was registered without the flag F", "qemu-x86_64 could run amd64 but is disabled"]
         );
     }
 

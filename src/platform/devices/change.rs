@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::BuildHasher;
 
 use super::Sight;
 use crate::domain::{Gpu, GpuHealth, GpuId, GpuRole, GpuVendor};
@@ -48,7 +49,7 @@ impl fmt::Display for Change {
 
 /// The devices of one vendor after a look, given those known before and those that jobs hold. No id is in it twice.
 #[must_use]
-pub fn merge(before: &[Gpu], vendor: GpuVendor, sight: &Sight, held: &HashSet<GpuId>) -> Vec<Gpu> {
+pub fn merge(before: &[Gpu], vendor: GpuVendor, sight: &Sight, held: &HashSet<GpuId, impl BuildHasher>) -> Vec<Gpu> {
     let known = before.iter().filter(|gpu| gpu.vendor == vendor);
     let seen = match sight {
         Sight::Blind(reason) => return known.map(|gpu| lost(gpu, reason)).collect(),

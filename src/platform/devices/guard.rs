@@ -88,13 +88,11 @@ impl<T: Send + 'static> Guard<T> {
             self.thread = Some(asks);
         }
         // The thread takes one question at a time and none is open, so there is room unless it ended.
-        match self.thread.as_ref()?.try_send(reply) {
-            Ok(()) => Some(open),
-            Err(_) => {
-                self.thread = None;
-                None
-            }
+        if self.thread.as_ref()?.try_send(reply).is_err() {
+            self.thread = None;
+            return None;
         }
+        Some(open)
     }
 }
 

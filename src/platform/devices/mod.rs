@@ -11,6 +11,7 @@ pub mod guard;
 pub mod intel;
 pub mod nvidia;
 mod nvidia_card;
+pub mod settings;
 pub mod sysfs;
 pub mod watch;
 

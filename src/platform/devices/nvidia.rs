@@ -144,7 +144,8 @@ impl<'a, 'nvml> Session<'a, 'nvml> {
                 let text = format!("GPU {number} does not answer: {trouble}");
                 match slot.last.clone() {
                     Some(last) => {
-                        seen.push(Seen { gpu: Gpu { health: GpuHealth::Lost(trouble.to_string()), ..last }, vitals: GpuVitals::unreadable(&text) })
+                        let gpu = Gpu { health: GpuHealth::Lost(trouble.to_string()), ..last };
+                        seen.push(Seen { gpu, vitals: GpuVitals::unreadable(&text) });
                     }
                     None => notes.push(note(GpuVendor::Nvidia, Weight::Warning, text)),
                 }
@@ -194,12 +195,11 @@ fn drain(events: &EventSet<'_>, known: &mut VecDeque<u64>) {
 /// A fault with what it means, for the common ones.
 fn describe(xid: u64) -> String {
     let meaning = match xid {
-        48 => "memory error that could not be corrected",
+        48 | 94 | 95 => "memory error that could not be corrected",
         61 | 62 => "its microcontroller halted",
         63 | 64 => "a memory row was retired",
         74 => "NVLink error",
         79 => "it fell off the bus",
-        94 | 95 => "memory error that could not be corrected",
         119 | 120 => "its system processor does not answer",
         999 => "unknown fault",
         _ => return format!("Xid {xid}"),

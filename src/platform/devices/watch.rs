@@ -91,8 +91,8 @@ impl DeviceWatch {
                 () = tokio::time::sleep(jittered(interval)) => {}
                 () = stop.cancelled() => return,
             }
-            let Some(changes) = stop.run_until_cancelled(self.look()).await else { return };
-            if !changes.is_empty() {
+            let Some(found) = stop.run_until_cancelled(self.look()).await else { return };
+            if !found.is_empty() {
                 changed();
             }
         }

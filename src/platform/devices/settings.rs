@@ -1,0 +1,40 @@
+//! From the settings to a watch over the devices.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::watch::{DEADLINE, DeviceWatch, Held};
+use super::{Integrated, Roots, sources};
+use crate::config::{Config, Gpu, IntegratedGpus};
+use crate::domain::{DeviceNote, Weight};
+use crate::platform::{Inventory, PlatformManager};
+
+impl From<&Gpu> for Roots {
+    fn from(settings: &Gpu) -> Self {
+        Self { sysfs: settings.sysfs.clone(), dev: settings.dev.clone(), proc: settings.proc.clone(), nvml: settings.nvml.clone() }
+    }
+}
+
+/// The watch over this machine's devices. An engine on another machine has devices of its own, which cannot be seen from here: then
+/// there is none, and that is noted.
+#[must_use]
+pub fn watch(config: &Config, platform: &Arc<PlatformManager>, held: Held) -> Option<DeviceWatch> {
+    if !config.docker.host.starts_with("unix://") {
+        let text = format!("the engine at {} is on another machine, whose devices cannot be seen from here", config.docker.host);
+        let note = DeviceNote { about: "devices".to_owned(), weight: Weight::Info, text };
+        platform.on_devices(Inventory { notes: vec![note], ..Inventory::default() });
+        return None;
+    }
+    let roots = Roots::from(&config.gpu);
+    let integrated = match config.gpu.integrated {
+        IntegratedGpus::Ignore => Integrated::Ignored,
+        IntegratedGpus::Use => Integrated::Used,
+    };
+    Some(DeviceWatch::new(roots.clone(), sources(&roots, integrated), Arc::clone(platform), held, DEADLINE))
+}
+
+/// Nobody holds anything: for a look that is not followed by others.
+#[must_use]
+pub fn nobody() -> Held {
+    Arc::new(HashSet::new)
+}
