@@ -61,7 +61,7 @@ fn remove_network(id: &str) {
         if output.status.success() {
             return;
         }
-        assert!(Instant::now() < deadline, "docker network rm: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(Instant::now() < deadline, "docker network rm: {}{}", String::from_utf8_lossy(&output.stderr), docker(&["network", "inspect", id]));
     }
 }
 
