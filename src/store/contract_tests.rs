@@ -38,12 +38,13 @@ macro_rules! every_rule {
                           deliveries_are_remembered_until_forgotten }
             claims { the_best_job_goes_first, a_claim_stores_job_runner_attempt_and_event, no_job_is_claimed_twice,
                      a_warm_runner_gets_the_best_job_of_gitlab_of_its_class,
-                     a_job_that_needs_a_fresh_runner_is_claimed_and_never_assigned, waiting_shows_the_best_head_first }
+                     a_job_that_needs_a_fresh_runner_is_claimed_and_never_assigned, waiting_shows_the_best_head_first,
+                     the_jobs_ahead_are_those_that_would_be_claimed_before }
             steps { a_whole_life_is_written, a_refused_step_changes_nothing, an_unknown_runner_is_told, a_retry_keeps_its_place,
                     cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }
             lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count,
-                    events_are_in_order }
+                    events_are_in_order, the_latest_event_of_a_job_is_found }
         }
     };
 }

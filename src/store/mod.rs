@@ -200,6 +200,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The requirements for which jobs wait that may start now, best head first (priority, then age of the first job).
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
 
+    /// How many waiting jobs of these requirements [`Store::claim`] would take before this one, a job that waits for a later try left out.
+    /// Counted up to `most`, so that the answer costs the same however many wait; 0 when there is no such job.
+    async fn ahead(&self, job: &JobId, among: &[RequirementId], most: u32) -> Result<u32, StoreError>;
+
     /// Makes jobs startable whose back-off is over; answers when the next one is due.
     async fn promote_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
@@ -239,6 +243,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// History, oldest first.
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError>;
+
+    /// The last entry of a job's history.
+    async fn latest_event(&self, job: &JobId) -> Result<Option<Event>, StoreError>;
 
     /// One runner with its job.
     async fn runner(&self, id: &RunnerId) -> Result<Option<Aggregate>, StoreError>;

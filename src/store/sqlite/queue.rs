@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
 use super::{history, jobs, rows, runners};
-use crate::domain::{Aggregate, EventKind, Job, Requirement, RequirementId, Runner, RunnerId, Start};
+use crate::domain::{Aggregate, EventKind, Job, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
 /// Takes a job in, or tells why not.
@@ -115,6 +115,30 @@ pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
     }
     found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(found.into_iter().map(|(_, waiting)| waiting).collect())
+}
+
+// One range of the index each: together they are what `HEAD` would answer before a given job.
+pub(super) const AHEAD_BY_PRIORITY: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority > ?2 LIMIT ?3)";
+pub(super) const AHEAD_BY_AGE: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority = ?2 AND order_key < ?3 LIMIT ?4)";
+
+/// How many waiting jobs of some requirements would be claimed before a job, counted up to `most`.
+pub(super) fn ahead(connection: &Connection, job: &JobId, among: &[RequirementId], most: u32) -> Outcome<u32> {
+    let mut place = connection.prepare_cached("SELECT priority, order_key FROM jobs WHERE id = ?1")?;
+    let place: Option<(i64, i64)> = place.query_row([job.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((priority, order_key)) = place else { return Ok(0) };
+    let mut by_priority = connection.prepare_cached(AHEAD_BY_PRIORITY)?;
+    let mut by_age = connection.prepare_cached(AHEAD_BY_AGE)?;
+    let mut found: u32 = 0;
+    for RequirementId(requirement) in among {
+        found += by_priority.query_row(params![requirement, priority, most - found], |row| row.get::<_, u32>(0))?;
+        found += by_age.query_row(params![requirement, priority, order_key, most - found], |row| row.get::<_, u32>(0))?;
+        if found >= most {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Makes jobs startable whose back-off is over; tells when the next one is due.

@@ -180,10 +180,14 @@ async fn no_question_scans_the_queue() {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
         statement.query_map([], |row| row.get::<_, String>(3)).expect(sql).collect::<Result<Vec<_>, _>>().expect(sql).join("; ")
     };
+    let bound = |sql: &str| ["?1", "?2", "?3", "?4"].into_iter().fold(sql.to_owned(), |sql, name| sql.replace(name, "1"));
     let job = |rest: &str| format!("{} WHERE {rest} ORDER BY j.id DESC LIMIT 5", rows::JOB);
     let cases = [
         (queue::HEAD.replace("?1", "1"), "jobs_ready "),
         (queue::GITLAB_HEAD.replace("?1", "1"), "jobs_ready_gitlab "),
+        (bound(queue::AHEAD_BY_PRIORITY), "jobs_ready (requirement_id=? AND priority>?)"),
+        (bound(queue::AHEAD_BY_AGE), "jobs_ready (requirement_id=? AND priority=? AND rowid<?)"),
+        (bound(&format!("{} {}", rows::EVENT, history::LATEST)), "events_by_job "),
         (job("j.id < 'x'"), "(id<?)"),
         (job("j.state = 'queued' AND j.id < 'x'"), "jobs_by_state "),
         (job("j.project = 'p' AND j.state = 'queued' AND j.id < 'x'"), "jobs_by_project "),
