@@ -2,6 +2,7 @@
 //!
 //! [`PlatformManager`] keeps the facts; [`fit`] decides over them with pure functions.
 
+pub mod explain;
 pub mod fit;
 mod probe;
 
