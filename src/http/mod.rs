@@ -58,6 +58,8 @@ pub fn router(state: AppState) -> Router {
 #[cfg(test)]
 mod auth_tests;
 #[cfg(test)]
+mod explain_tests;
+#[cfg(test)]
 #[path = "harness_tests.rs"]
 mod harness;
 #[cfg(test)]

@@ -104,9 +104,9 @@ impl fmt::Display for Unfit {
         match self {
             Self::Arch { wanted, host: Some(host) } => write!(f, "needs {wanted}, this machine is {host}"),
             Self::Arch { wanted, host: None } => write!(f, "needs {wanted}, this machine is none of amd64, arm64, riscv64"),
-            Self::Cpus { wanted, total, .. } if never => write!(f, "needs {wanted} CPUs, this machine has {total} for jobs"),
+            Self::Cpus { wanted, total, .. } if never => write!(f, "needs {}, this machine has {total} for jobs", cpus(*wanted)),
             Self::Memory { wanted, total, .. } if never => write!(f, "needs {wanted} of memory, this machine has {total} for jobs"),
-            Self::Cpus { wanted, free, total } => write!(f, "needs {wanted} CPUs, {free} of {total} are free"),
+            Self::Cpus { wanted, free, total } => write!(f, "needs {}, {free} of {total} are free", cpus(*wanted)),
             Self::Memory { wanted, free, total } => write!(f, "needs {wanted} of memory, {free} of {total} are free"),
             Self::Gpus { wanted, free, total, nearest } => {
                 let least = wanted.min_memory.map_or(String::new(), |least| format!(" of {least} or more"));
@@ -121,6 +121,10 @@ impl fmt::Display for Unfit {
             Self::ClassFull { class, limit } => write!(f, "class {class} runs its most of {limit} runners"),
         }
     }
+}
+
+fn cpus(amount: CpuMillis) -> String {
+    format!("{amount} {}", if amount.0 == 1000 { "CPU" } else { "CPUs" })
 }
 
 /// So many GPUs, in words: `1 nvidia GPU`, `2 GPUs of one vendor`.
