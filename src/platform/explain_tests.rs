@@ -93,17 +93,15 @@ fn report(host: &str, running: &str, job: &str, limit: Option<u32>) -> HostRepor
 
 /// `later cpus: a b; till 10`.
 fn in_short(report: &HostReport) -> String {
-    let mut short = format!("{:?}", report.fits).to_lowercase();
+    let mut words = vec![format!("{:?}", report.fits).to_lowercase()];
     for Missing { unfit, holders, unusable, .. } in &report.missing {
-        short += &format!(" {}:", unfit.field());
-        holders.iter().for_each(|holder| short += &format!(" {}", holder.job.as_ref().expect("a job")));
-        unusable.iter().for_each(|(gpu, reason)| short += &format!(" ({gpu}: {reason})"));
-        short.push(';');
+        let mut one = vec![format!("{}:", unfit.field())];
+        one.extend(holders.iter().map(|holder| holder.job.as_ref().expect("a job").to_string()));
+        one.extend(unusable.iter().map(|(gpu, reason)| format!("({gpu}: {reason})")));
+        words.push(one.join(" ") + ";");
     }
-    if let Some(at) = report.room_by {
-        short += &format!(" till {}", (at.as_second() - minute(0).as_second()) / 60);
-    }
-    short
+    words.extend(report.room_by.map(|at| format!("till {}", (at.as_second() - minute(0).as_second()) / 60)));
+    words.join(" ")
 }
 
 #[test]
@@ -180,8 +178,8 @@ fn never_is_said_only_of_machines_that_are_known() {
     let never = report("box1 4cpu 8gib", "", "8cpu", None);
     let unasked = HostReport { readiness: Readiness::Unasked, ..never.clone() };
     let later = report("box2 9cpu 8gib", "a 9cpu 1gib", "8cpu", None);
-    assert_eq!(ever(&[never.clone()]), Some(Ever::Never));
-    assert_eq!(ever(&[unasked.clone()]), None);
+    assert_eq!(ever(std::slice::from_ref(&never)), Some(Ever::Never));
+    assert_eq!(ever(std::slice::from_ref(&unasked)), None);
     assert_eq!(ever(&[never.clone(), unasked]), None);
     assert_eq!(ever(&[never, later]), Some(Ever::Later));
 }
