@@ -7,6 +7,7 @@ mod classes;
 mod fault;
 mod layers;
 mod load;
+mod projects;
 mod secret;
 mod section;
 mod values;
@@ -19,6 +20,7 @@ use secrecy::{SecretSlice, SecretString};
 
 pub use fault::{ConfigFault, ConfigFaults};
 pub use load::SetupConfig;
+pub use projects::Project;
 pub use secret::{read_secret_file, secret_of_env};
 
 use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
@@ -44,6 +46,8 @@ pub struct Config {
     pub broker: Broker,
     /// `[[classes]]`: the kinds of runners; never empty. Without any, one class `default`.
     pub classes: Vec<Class>,
+    /// `[[projects]]`, default none: what single projects are due.
+    pub projects: Vec<Project>,
     /// `limits.*`: bounds on everything that others can make grow.
     pub limits: Limits,
 }

@@ -48,10 +48,12 @@ pub(super) async fn submit(
             return Err(Problem::Unsatisfiable(missing(never)));
         }
     }
+    let weight = state.config.weight_of(checked.spec.project.as_ref());
     let new = NewJob {
         job: checked.into_job(state.clock.now()),
         gitlab: None,
         idempotency: key.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) }),
+        weight,
         queue_limit: state.config.limits.queue_per_project,
     };
     let job = match state.store.submit(new).await? {

@@ -53,6 +53,9 @@ pub struct NewJob {
     pub gitlab: Option<GitLabJob>,
     /// The submitter's key against doubles.
     pub idempotency: Option<IdempotencyKey>,
+    /// How much of the machine the job's project (or all jobs without one) is due beside others: with twice the weight, twice the jobs.
+    /// 0 counts as 1.
+    pub weight: u32,
     /// Most jobs that may wait for the job's project (or without one) at once.
     pub queue_limit: u32,
 }
@@ -197,7 +200,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Notes that a job should end ([`Job::cancel`]). `None` when there is no such job.
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError>;
 
-    /// The requirements for which jobs wait that may start now, best head first (priority, then age of the first job).
+    /// The requirements for which jobs wait that may start now, best head first: in the order in which [`Store::claim`] would
+    /// take the first job of each.
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
 
     /// How many waiting jobs of these requirements [`Store::claim`] would take before this one, a job that waits for a later try left out.
@@ -207,7 +211,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Makes jobs startable whose back-off is over; answers when the next one is due.
     async fn promote_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Claims the best waiting job (priority, then age) of all candidates: binds it to its candidate's runner, stores the runner,
+    /// Claims the best waiting job of all candidates: the highest priority, then the project's turn (start-time fair queueing by
+    /// [`NewJob::weight`]; all jobs without a project are one), then age. A job that is tried again keeps its turn. Binds it to its candidate's runner, stores the runner,
     /// the attempt and the event in one commit. `None` when no candidate has a job.
     async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
 

@@ -17,6 +17,7 @@ mod queue;
 mod reader;
 mod rows;
 mod runners;
+mod share;
 mod steps;
 mod writer;
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
-use super::{history, jobs, rows, runners};
+use super::{history, jobs, rows, runners, share};
 use crate::domain::{Aggregate, EventKind, Job, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
@@ -20,7 +20,8 @@ pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submissio
         return Ok(Submission::QueueFull { limit: new.queue_limit });
     }
     let requirement = requirement_id(connection, &new.job.spec.requirement)?;
-    jobs::insert(connection, &new.job, requirement)?;
+    let share = share::promise(connection, &new.job, new.weight, waiting)?;
+    jobs::insert(connection, &new.job, requirement, share)?;
     if let Some(gitlab) = &new.gitlab {
         jobs::insert_gitlab(connection, &new.job.id, gitlab)?;
     }
@@ -77,6 +78,7 @@ fn requirement_id(connection: &Connection, requirement: &Requirement) -> Outcome
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Head {
     priority: std::cmp::Reverse<i64>,
+    share: i64,
     order_key: i64,
     job: String,
 }
@@ -88,17 +90,18 @@ enum From {
     GitLab,
 }
 
-pub(super) const HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready \
-     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, order_key LIMIT 1";
-pub(super) const GITLAB_HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
-     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, order_key LIMIT 1";
+pub(super) const HEAD: &str = "SELECT priority, share, order_key, id FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, share, order_key LIMIT 1";
+pub(super) const GITLAB_HEAD: &str = "SELECT priority, share, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, share, order_key LIMIT 1";
 
 fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outcome<Option<Head>> {
     let mut statement = connection.prepare_cached(match from {
         From::Anywhere => HEAD,
         From::GitLab => GITLAB_HEAD,
     })?;
-    let read = |row: &rusqlite::Row<'_>| Ok(Head { priority: std::cmp::Reverse(row.get(0)?), order_key: row.get(1)?, job: row.get(2)? });
+    let read =
+        |row: &rusqlite::Row<'_>| Ok(Head { priority: std::cmp::Reverse(row.get(0)?), share: row.get(1)?, order_key: row.get(2)?, job: row.get(3)? });
     Ok(statement.query_row([requirement.0], read).optional()?)
 }
 
@@ -120,20 +123,24 @@ pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
 // One range of the index each: together they are what `HEAD` would answer before a given job.
 pub(super) const AHEAD_BY_PRIORITY: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
      WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority > ?2 LIMIT ?3)";
+pub(super) const AHEAD_BY_SHARE: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority = ?2 AND share < ?3 LIMIT ?4)";
 pub(super) const AHEAD_BY_AGE: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
-     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority = ?2 AND order_key < ?3 LIMIT ?4)";
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority = ?2 AND share = ?3 AND order_key < ?4 LIMIT ?5)";
 
 /// How many waiting jobs of some requirements would be claimed before a job, counted up to `most`.
 pub(super) fn ahead(connection: &Connection, job: &JobId, among: &[RequirementId], most: u32) -> Outcome<u32> {
-    let mut place = connection.prepare_cached("SELECT priority, order_key FROM jobs WHERE id = ?1")?;
-    let place: Option<(i64, i64)> = place.query_row([job.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let Some((priority, order_key)) = place else { return Ok(0) };
+    let mut place = connection.prepare_cached("SELECT priority, share, order_key FROM jobs WHERE id = ?1")?;
+    let place: Option<(i64, i64, i64)> = place.query_row([job.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let Some((priority, share, order_key)) = place else { return Ok(0) };
     let mut by_priority = connection.prepare_cached(AHEAD_BY_PRIORITY)?;
+    let mut by_share = connection.prepare_cached(AHEAD_BY_SHARE)?;
     let mut by_age = connection.prepare_cached(AHEAD_BY_AGE)?;
     let mut found: u32 = 0;
     for RequirementId(requirement) in among {
         found += by_priority.query_row(params![requirement, priority, most - found], |row| row.get::<_, u32>(0))?;
-        found += by_age.query_row(params![requirement, priority, order_key, most - found], |row| row.get::<_, u32>(0))?;
+        found += by_share.query_row(params![requirement, priority, share, most - found], |row| row.get::<_, u32>(0))?;
+        found += by_age.query_row(params![requirement, priority, share, order_key, most - found], |row| row.get::<_, u32>(0))?;
         if found >= most {
             break;
         }
@@ -165,6 +172,7 @@ pub(super) fn claim(connection: &Connection, candidates: &[Candidate], at: Times
     }
     let Some((head, candidate)) = best else { return Ok(None) };
     let job = jobs::expect(connection, &head.job)?;
+    share::serve(connection, &job, head.share)?;
     let (bound, event) = Aggregate::bind(candidate.runner.clone(), job, at)?;
     save_bound(connection, &bound, &event, at, runners::insert)?;
     Ok(Some(bound))
@@ -183,7 +191,11 @@ pub(super) fn assign(connection: &Connection, runner: &RunnerId, at: Timestamp) 
         }
     }
     let Some(head) = best else { return Ok(None) };
-    let (bound, event) = Aggregate::bind(runner, jobs::expect(connection, &head.job)?, at)?;
+    let job = jobs::expect(connection, &head.job)?;
+    let (bound, event) = Aggregate::bind(runner, job, at)?;
+    if let Some(job) = &bound.job {
+        share::serve(connection, job, head.share)?;
+    }
     save_bound(connection, &bound, &event, at, runners::update)?;
     Ok(Some(bound))
 }
