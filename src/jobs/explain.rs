@@ -176,3 +176,7 @@ fn preparing(runner: &Runner, job: &Job, latest: Option<EventKind>) -> Preparing
         }
     }
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;
