@@ -68,6 +68,32 @@ async fn what_can_never_run_is_refused_with_the_nearest_miss() {
     daemon.finish().await;
 }
 
+#[tokio::test]
+async fn projects_take_turns_by_their_weight() {
+    let projects = "[[projects]]\nname = \"heavy\"\nweight = 2";
+    let daemon = Setup::new("explain-turns").host("cpus = 1").with(projects).start().await;
+    let blocker = daemon.submit(forever(1, "10m")).await;
+    daemon.reaches(&blocker, &["running"]).await;
+    let mut jobs = Vec::new();
+    for project in ["crowd", "crowd", "crowd", "crowd", "single", "heavy", "heavy", "heavy"] {
+        let id = daemon.submit(json!({ "image": BUSYBOX, "command": ["true"], "project": project, "memory": "64MiB" })).await;
+        jobs.push((id, project));
+    }
+    let position = daemon.get(&format!("/jobs/{}/explain", jobs[4].0)).await["position"].clone();
+    assert_eq!(position, json!({ "ahead": 1, "more": false }), "one of the crowd goes before the single one");
+    daemon.request(Method::DELETE, &format!("/jobs/{blocker}"), None).await;
+    let mut started = Vec::new();
+    for (id, project) in &jobs {
+        let job = daemon.ended(id).await;
+        assert_eq!(job["state"], "succeeded", "{job}");
+        started.push((job["started_at"].as_str().expect("a time").to_owned(), *project));
+    }
+    started.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let order: Vec<&str> = started.into_iter().map(|(_, project)| project).collect();
+    assert_eq!(order, ["crowd", "single", "heavy", "heavy", "crowd", "heavy", "crowd", "crowd"]);
+    daemon.finish().await;
+}
+
 fn time(value: &Value) -> jiff::Timestamp {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{value} is no time"))
 }
