@@ -11,7 +11,7 @@ use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, SecretFiles, Section};
 use super::values::{self, DAY, HOUR, SECOND, duration};
-use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Host, Http, Limits, Registry, Role, StoreUrl, classes, projects};
+use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Host, Http, Limits, Registry, Role, StoreUrl, classes};
 use crate::domain::{CpuMillis, FieldFault, HostId, MemoryBytes};
 
 /// Where a packaged daemon keeps its data.
@@ -96,7 +96,7 @@ fn whole(section: &mut Section<'_>) -> Config {
         host: section.within("host", host),
         broker: section.within("broker", broker),
         classes: classes::read(section, &around),
-        projects: projects::read(section),
+        projects: super::projects::read(section),
         gitlab,
         data_dir,
         limits,

@@ -42,7 +42,7 @@ macro_rules! every_rule {
                      a_job_that_needs_a_fresh_runner_is_claimed_and_never_assigned, waiting_shows_the_best_head_first,
                      the_jobs_ahead_are_those_that_would_be_claimed_before }
             shares { a_single_job_does_not_wait_for_a_crowd, projects_take_turns_by_weight, turns_that_were_cancelled_are_not_counted,
-                     a_project_that_was_away_saved_no_turns }
+                     a_project_that_was_away_saved_no_turns, runners_that_wait_take_jobs_in_turns_too }
             steps { a_whole_life_is_written, a_refused_step_changes_nothing, an_unknown_runner_is_told, a_retry_keeps_its_place,
                     cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }

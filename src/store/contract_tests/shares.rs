@@ -86,6 +86,27 @@ pub(in crate::store) async fn a_project_that_was_away_saved_no_turns(store: &dyn
     assert!((9..=11).contains(&back), "{back} of 20 turns");
 }
 
+pub(in crate::store) async fn runners_that_wait_take_jobs_in_turns_too(store: &dyn Store) {
+    let mut number = 0;
+    let mut submit = async |project: &str| {
+        number += 1;
+        created(store, of_project(gitlab(requirement("warm", 1000), 0, number), project)).await;
+    };
+    let next = async || {
+        let warm = planned("warm", RunnerOrigin::Pool);
+        store.plan_runner(&warm).await.expect("stored");
+        let bound = store.assign(&warm.id, t(1)).await.expect("an answer").expect("a job");
+        bound.job.and_then(|job| job.spec.project).expect("a project").to_string()
+    };
+    for _ in 0..3 {
+        submit("crowd").await;
+    }
+    assert_eq!([next().await, next().await], ["crowd", "crowd"]);
+    submit("single").await;
+    submit("single").await;
+    assert_eq!([next().await, next().await, next().await], ["single", "crowd", "single"]);
+}
+
 /// Who brings jobs when, and how often somebody is served: projects by number, and `None` for a claim.
 pub(in crate::store) fn arrivals() -> impl Strategy<Value = Vec<Option<usize>>> {
     proptest::collection::vec(prop_oneof![3 => (0_usize..4).prop_map(Some), 2 => Just(None)], 1..120)

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
 use super::{history, jobs, rows, runners, share};
-use crate::domain::{Aggregate, EventKind, Job, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
+use crate::domain::{Aggregate, EventKind, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
 /// Takes a job in, or tells why not.
@@ -172,9 +172,8 @@ pub(super) fn claim(connection: &Connection, candidates: &[Candidate], at: Times
     }
     let Some((head, candidate)) = best else { return Ok(None) };
     let job = jobs::expect(connection, &head.job)?;
-    share::serve(connection, &job, head.share)?;
     let (bound, event) = Aggregate::bind(candidate.runner.clone(), job, at)?;
-    save_bound(connection, &bound, &event, at, runners::insert)?;
+    save_bound(connection, &bound, &event, &head, at, runners::insert)?;
     Ok(Some(bound))
 }
 
@@ -191,12 +190,8 @@ pub(super) fn assign(connection: &Connection, runner: &RunnerId, at: Timestamp) 
         }
     }
     let Some(head) = best else { return Ok(None) };
-    let job = jobs::expect(connection, &head.job)?;
-    let (bound, event) = Aggregate::bind(runner, job, at)?;
-    if let Some(job) = &bound.job {
-        share::serve(connection, job, head.share)?;
-    }
-    save_bound(connection, &bound, &event, at, runners::update)?;
+    let (bound, event) = Aggregate::bind(runner, jobs::expect(connection, &head.job)?, at)?;
+    save_bound(connection, &bound, &event, &head, at, runners::update)?;
     Ok(Some(bound))
 }
 
@@ -204,11 +199,14 @@ fn save_bound(
     connection: &Connection,
     bound: &Aggregate,
     event: &EventKind,
+    head: &Head,
     at: Timestamp,
     save_runner: fn(&Connection, &Runner) -> Outcome<()>,
 ) -> Outcome<()> {
-    let update = |job: &Job| jobs::update(connection, job);
-    bound.job.as_ref().map(update).transpose()?;
+    if let Some(job) = &bound.job {
+        jobs::update(connection, job)?;
+        share::serve(connection, job, head.share)?;
+    }
     save_runner(connection, &bound.runner)?;
     history::add(connection, &history::About::Runner(&bound.runner), event, at)
 }
