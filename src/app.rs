@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::config::{BrokerListen, Config, StoreUrl};
 use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
-use crate::gitlab::{GitLab, GitLabError, HttpGitLab};
+use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing};
 use crate::http::{AppState, broker_router, router};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
@@ -144,6 +144,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         config: Arc::clone(&config),
         broker: Arc::clone(&broker),
         gitlab,
+        listing: listing(&config, store.instance())?,
         broker_url,
         vitals,
         handle: handle.clone(),
@@ -162,6 +163,12 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store })
+}
+
+/// Only with an access token: everything else works without.
+fn listing(config: &Config, instance: &str) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
+    let Some((gitlab, token)) = config.gitlab.as_ref().and_then(|gitlab| Some((gitlab, gitlab.read_token.clone()?))) else { return Ok(None) };
+    Ok(Some(Arc::new(HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?)))
 }
 
 /// The embedded store is one machine's. Were that machine renamed, its running containers would belong to nobody.

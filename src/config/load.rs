@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
@@ -11,7 +10,7 @@ use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, SecretFiles, Section};
 use super::values::{self, DAY, HOUR, SECOND, duration};
-use super::{ApiToken, Broker, BrokerListen, Config, Docker, GitLab, Host, Http, Limits, Registry, Role, StoreUrl, classes};
+use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Limits, Registry, Role, StoreUrl, classes, gitlab};
 use crate::domain::{CpuMillis, FieldFault, HostId, MemoryBytes};
 
 /// Where a packaged daemon keeps its data.
@@ -83,7 +82,7 @@ fn whole(section: &mut Section<'_>) -> Config {
     let data_dir = section.parsed("data_dir", data_dir).unwrap_or_else(default_data_dir);
     let limits = section.within("limits", limits);
     let has_gitlab = section.has("gitlab");
-    let gitlab = has_gitlab.then(|| section.within("gitlab", gitlab)).flatten();
+    let gitlab = has_gitlab.then(|| section.within("gitlab", gitlab::read)).flatten();
     let around = classes::Around { max_timeout: limits.max_timeout, has_gitlab };
     Config {
         service_name: section.parsed("service_name", values::name).unwrap_or_else(|| "runner-coordinator".to_owned()),
@@ -176,16 +175,6 @@ fn host(section: &mut Section<'_>) -> Host {
     Host { name, cpus: section.number("cpus", CpuMillis::parse), memory: section.parsed("memory", MemoryBytes::parse) }
 }
 
-fn gitlab(section: &mut Section<'_>) -> Option<GitLab> {
-    let url = required(section, "url", values::base_url);
-    let (webhook_signing_keys, webhook_secret_tokens) = section.within("webhook", |webhook| {
-        let keys = webhook.secrets_read_by("signing_token", |field, token| values::signing_key(field, &token));
-        (keys, webhook.secrets("secret_token"))
-    });
-    let poll_interval = section.parsed("poll_interval", duration(SECOND..=HOUR)).unwrap_or(Duration::from_secs(15));
-    Some(GitLab { url: url?, webhook_signing_keys, webhook_secret_tokens, poll_interval })
-}
-
 fn broker(section: &mut Section<'_>) -> Broker {
     let default = BrokerListen::Gateway { port: BrokerListen::DEFAULT_PORT };
     Broker { listen: section.parsed("listen", values::broker_listen).unwrap_or(default), advertise: section.parsed("advertise", values::base_url) }
@@ -230,7 +219,7 @@ fn size(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str, &str) -> Result<M
 }
 
 /// A text that must be there.
-fn required<T>(section: &mut Section<'_>, key: &str, read: impl FnOnce(&str, &str) -> Result<T, FieldFault>) -> Option<T> {
+pub(super) fn required<T>(section: &mut Section<'_>, key: &str, read: impl FnOnce(&str, &str) -> Result<T, FieldFault>) -> Option<T> {
     let value = section.parsed(key, read);
     if !section.has(key) {
         section.fault(key, "must be given");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
@@ -11,6 +12,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::{Network, Pull};
 use crate::domain::{Arch, GpuVendor};
+
+#[path = "load_gitlab_tests.rs"]
+mod gitlab;
 
 const EXAMPLE: &str = include_str!("../../config/runner-coordinator.toml");
 const REFERENCE: &str = include_str!("../../docs/configuration.md");

@@ -5,6 +5,7 @@
 
 mod classes;
 mod fault;
+mod gitlab;
 mod layers;
 mod load;
 mod projects;
@@ -16,9 +17,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{SecretSlice, SecretString};
+use secrecy::SecretString;
 
 pub use fault::{ConfigFault, ConfigFaults};
+pub use gitlab::GitLab;
 pub use load::SetupConfig;
 pub use projects::Project;
 pub use secret::{read_secret_file, secret_of_env};
@@ -131,21 +133,6 @@ pub struct Host {
     pub cpus: Option<CpuMillis>,
     /// `host.memory`, default all: most memory that jobs may use together.
     pub memory: Option<MemoryBytes>,
-}
-
-/// The GitLab to work for.
-#[derive(Debug, Clone)]
-pub struct GitLab {
-    /// `gitlab.url`: its base URL, `http` or `https`, without a slash at the end.
-    pub url: String,
-    /// `gitlab.webhook.signing_token` (one or a list) or `gitlab.webhook.signing_token_file`: the keys that may sign webhooks, 32 bytes each.
-    /// More than one lets the token be changed without a lost event.
-    pub webhook_signing_keys: Vec<SecretSlice<u8>>,
-    /// `gitlab.webhook.secret_token` (one or a list) or `gitlab.webhook.secret_token_file`: what `X-Gitlab-Token` may be.
-    /// More than one lets the secret be changed without a lost event. Without this and a signing token webhooks are refused.
-    pub webhook_secret_tokens: Vec<SecretString>,
-    /// `gitlab.poll_interval`, default `15s`: how often GitLab is asked for work without an event.
-    pub poll_interval: Duration,
 }
 
 /// Where runners reach us.

@@ -146,6 +146,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The same for texts some of which may be written as whole numbers.
+    pub(super) fn texts_or_numbers(&mut self, key: &str) -> Vec<String> {
+        if let Some(Value { kind: ValueKind::Array(values), .. }) = self.left.get_mut(key) {
+            for value in values {
+                if let ValueKind::I64(number) = value.kind {
+                    value.kind = ValueKind::String(number.to_string());
+                }
+            }
+        }
+        self.texts(key)
+    }
+
     /// The same for texts in which a comma is a character like any other.
     pub(super) fn whole_texts(&mut self, key: &str) -> Vec<String> {
         let texts = match self.take(key).map(|value| value.kind) {

@@ -39,6 +39,13 @@ pub(super) fn choice<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> impl Fn
     }
 }
 
+/// A project of GitLab: its full path or its id.
+pub(super) fn is_project(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    let is_path = text.contains('/') && text.len() <= 1024 && text.chars().all(legal) && text.split('/').all(|part| !part.is_empty());
+    is_path || text.parse::<u64>().is_ok_and(|id| id > 0)
+}
+
 /// A short printable name.
 pub(super) fn name(field: &str, text: &str) -> Result<String, FieldFault> {
     if text.trim().is_empty() || text.len() > 128 || text.chars().any(char::is_control) {

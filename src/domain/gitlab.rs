@@ -26,6 +26,24 @@ pub struct GitLabRef {
     pub keywords: Keywords,
 }
 
+impl GitLabRef {
+    /// A job of which nothing but its id is known.
+    #[must_use]
+    pub fn bare(url: impl Into<String>, job_id: u64) -> Self {
+        Self {
+            url: url.into(),
+            job_id,
+            project_id: None,
+            pipeline_id: None,
+            name: None,
+            stage: None,
+            ref_name: None,
+            sha: None,
+            keywords: Keywords::default(),
+        }
+    }
+}
+
 /// What a job's `.gitlab-ci.yml` asks of its container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

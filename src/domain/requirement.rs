@@ -70,6 +70,12 @@ pub struct Requirement {
 }
 
 impl Requirement {
+    /// So much of any machine, in any runner of the class.
+    #[must_use]
+    pub fn plain(class: ClassName, cpus: CpuMillis, memory: MemoryBytes) -> Self {
+        Self { class, arch: None, cpus, memory, gpus: None, runtime: None, start: Start::Any }
+    }
+
     /// A text that is equal exactly for equal requirements: the store's key for the requirement's id.
     #[must_use]
     pub fn key(&self) -> String {

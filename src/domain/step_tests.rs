@@ -19,21 +19,10 @@ const POLICY: RetryPolicy = RetryPolicy { infrastructure_retries: 2, backoff: Du
 
 fn job(source: Source, retries: u32) -> Job {
     let class = ClassName::from_trusted("default");
-    let requirement =
-        Requirement { class, arch: None, cpus: CpuMillis(1000), memory: MemoryBytes(1), gpus: None, runtime: None, start: crate::domain::Start::Any };
+    let requirement = Requirement::plain(class, CpuMillis(1000), MemoryBytes(1));
     let work = match source {
         Source::Api => Work::Command(CommandWork { image: ImageRef::from_trusted("debian"), command: vec!["true".to_owned()], env: BTreeMap::new() }),
-        Source::GitLab => Work::GitLab(GitLabRef {
-            url: "https://gitlab.example.com".to_owned(),
-            job_id: 1,
-            project_id: None,
-            pipeline_id: None,
-            name: None,
-            stage: None,
-            ref_name: None,
-            sha: None,
-            keywords: crate::domain::Keywords::default(),
-        }),
+        Source::GitLab => Work::GitLab(GitLabRef::bare("https://gitlab.example.com", 1)),
     };
     let spec = JobSpec { source, project: None, requirement, timeout: Duration::from_secs(60), priority: 0, retries, work };
     Job::new(JobId::from_trusted("j"), spec, t(0))

@@ -61,7 +61,7 @@ impl HttpGitLab {
         Ok(Self { client: http_client(base_url)?, base_url: base_url.trim_end_matches('/').to_owned(), system_id: system_id.into() })
     }
 
-    fn call(&self, method: Method, path: &str, query: &str) -> RequestBuilder {
+    pub(super) fn call(&self, method: Method, path: &str, query: &str) -> RequestBuilder {
         let mark = if query.is_empty() { "" } else { "?" };
         self.client.request(method, format!("{}/api/v4/{path}{mark}{query}", self.base_url))
     }
@@ -70,7 +70,7 @@ impl HttpGitLab {
         self.call(method, &format!("jobs/{job}{rest}"), query).header("JOB-TOKEN", secret_header(token))
     }
 
-    fn as_runner(&self, path: &str, token: &SecretString, mut body: Value) -> RequestBuilder {
+    pub(super) fn as_runner(&self, path: &str, token: &SecretString, mut body: Value) -> RequestBuilder {
         body["token"] = token.expose_secret().into();
         body["system_id"] = self.system_id.as_str().into();
         self.call(Method::POST, path, "").header("RUNNER-TOKEN", secret_header(token.expose_secret())).timeout(ANSWER).json(&body)
@@ -202,7 +202,7 @@ fn relayed(headers: &HeaderMap) -> RelayHeaders {
     RelayHeaders::from_pairs(headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.trim().starts_with("application/json"))
 }
 

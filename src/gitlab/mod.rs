@@ -4,6 +4,7 @@ pub mod admin;
 pub mod api;
 pub mod client;
 pub mod diagnosis;
+pub mod listing;
 pub mod payload;
 pub mod setup;
 pub mod webhook;
@@ -13,3 +14,4 @@ mod stall;
 
 pub use api::{ClaimedJob, GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
 pub use client::HttpGitLab;
+pub use listing::{HttpListing, ListedJob, ListedJobs, ListedRunner, Listing, More};

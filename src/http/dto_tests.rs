@@ -15,13 +15,9 @@ fn at(second: i64) -> Timestamp {
 fn job(state: JobState) -> Job {
     let gpus = GpuRequest { count: 1, vendor: Some(GpuVendor::Nvidia), min_memory: Some(MemoryBytes(16 << 30)), mig_profile: None };
     let requirement = Requirement {
-        class: ClassName::from_trusted("default"),
         arch: Some(Arch::Amd64),
-        cpus: CpuMillis(2000),
-        memory: MemoryBytes(4 << 30),
         gpus: Some(gpus),
-        runtime: None,
-        start: crate::domain::Start::Any,
+        ..Requirement::plain(ClassName::from_trusted("default"), CpuMillis(2000), MemoryBytes(4 << 30))
     };
     let work = Work::Command(CommandWork {
         image: ImageRef::from_trusted("debian:bookworm"),

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::extract::Viewer;
+use super::gitlab_queue::GitLabQueueDto;
 use super::hosts::HostDto;
 use super::params::Params;
 use super::problem::Problem;
@@ -116,6 +117,8 @@ pub struct StatusDto {
     runners: BTreeMap<String, u64>,
     queue: QueueDto,
     gitlab: Vec<IntakeDto>,
+    /// What waits in GitLab; `null` without an access token to look with.
+    gitlab_queue: Option<GitLabQueueDto>,
     hosts: Vec<HostDto>,
 }
 
@@ -167,6 +170,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
         jobs,
         runners: by_state(&open_runners, counts.runners),
         gitlab: intake(&status),
+        gitlab_queue: status.gitlab_queue.as_deref().map(|queue| GitLabQueueDto::new(queue, now)),
         hosts: vec![HostDto::from(&*status)],
     }))
 }
@@ -198,7 +202,7 @@ fn by_state(names: &[&str], counted: Vec<(String, u64)>) -> BTreeMap<String, u64
     all
 }
 
-fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
+pub(super) fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
     u64::try_from(later.duration_since(earlier).as_secs()).unwrap_or(0)
 }
 

@@ -11,6 +11,7 @@ pub mod dto;
 pub mod events;
 pub mod explain;
 pub mod extract;
+pub mod gitlab_queue;
 pub mod health;
 pub mod hosts;
 pub mod jobs;

@@ -41,28 +41,8 @@ fn canceled(gitlab_id: u64) -> String {
 
 /// A job of GitLab that waits here.
 async fn waiting(harness: &Harness, gitlab_id: u64) -> JobId {
-    let url = "http://gitlab.example.com".to_owned();
-    let reference = GitLabRef {
-        url,
-        job_id: gitlab_id,
-        project_id: None,
-        pipeline_id: None,
-        name: None,
-        stage: None,
-        ref_name: None,
-        sha: None,
-        keywords: crate::domain::Keywords::default(),
-    };
-    let class = ClassName::from_trusted("default");
-    let requirement = Requirement {
-        class,
-        arch: None,
-        cpus: CpuMillis(1000),
-        memory: MemoryBytes(1 << 30),
-        gpus: None,
-        runtime: None,
-        start: crate::domain::Start::Any,
-    };
+    let reference = GitLabRef::bare("http://gitlab.example.com", gitlab_id);
+    let requirement = Requirement::plain(ClassName::from_trusted("default"), CpuMillis(1000), MemoryBytes(1 << 30));
     let (timeout, work) = (std::time::Duration::from_secs(3600), Work::GitLab(reference.clone()));
     let spec = JobSpec { source: Source::GitLab, project: None, requirement, timeout, priority: 0, retries: 0, work };
     let job = Job::new(JobId::generate(), spec, harness.clock.now());

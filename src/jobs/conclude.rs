@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::broker::{KeepAlive, KnownEnd, ReportResult};
+use super::broker::{Claim, KnownEnd, ReportResult};
 use super::deps::{OpError, Shared};
 use crate::domain::clock::has_passed;
 use crate::domain::job::CancelEffect;
@@ -101,7 +101,7 @@ async fn give_back(shared: &Shared, job: &Job, outcome: &Outcome) -> Result<Opti
     if !may_go_back(job, deps.store.jobs_of_gitlab(&reference.url, reference.job_id).await?.len()) {
         return Ok(None);
     }
-    if deps.broker.keep_alive(job).await != KeepAlive::Reserved {
+    if deps.broker.keep_alive(job).await != Claim::Reserved {
         return Ok(None);
     }
     info!(job.id = %job.id, reason = %failure.reason, "the job could not be started here and is given back to GitLab");

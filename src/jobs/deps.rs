@@ -14,12 +14,13 @@ use super::broker::Broker;
 use super::conclude::Untold;
 use super::handle::ManagerHandle;
 use super::observer::Observer;
+use super::queue_there::QueueBoard;
 use super::reconcile::Deadlines;
 use super::vitals::Vitals;
 use crate::config::{Class, Config};
 use crate::docker::{Driver, DriverError};
 use crate::domain::{ClassName, Clock, Requirement, RetryPolicy, RunnerId, Start};
-use crate::gitlab::GitLab;
+use crate::gitlab::{GitLab, Listing};
 use crate::platform::PlatformManager;
 use crate::security::SecurityManager;
 use crate::store::log::{LogStore, LogWriter};
@@ -46,6 +47,8 @@ pub struct Deps {
     pub broker: Arc<Broker>,
     /// GitLab, where one is configured.
     pub gitlab: Option<Arc<dyn GitLab>>,
+    /// What GitLab says of jobs, where an access token to read it is configured.
+    pub listing: Option<Arc<dyn Listing>>,
     /// The base URL at which runners reach the broker, once it listens.
     pub broker_url: watch::Receiver<Option<String>>,
     /// Signs of life.
@@ -67,6 +70,7 @@ pub(super) struct Shared {
     pub(super) starts: Semaphore,
     pub(super) followers: Followers,
     pub(super) intake: Board,
+    pub(super) queue_there: QueueBoard,
     pub(super) untold: Untold,
 }
 

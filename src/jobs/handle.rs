@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::queue_there::GitLabQueue;
 use super::vitals::{Vital, Vitals};
 use crate::domain::job::CancelEffect;
 use crate::domain::{
@@ -117,6 +118,8 @@ pub struct Status {
     pub devices_in_use: Vec<GpuId>,
     /// GitLab, by class; empty without GitLab.
     pub intake: Vec<IntakeState>,
+    /// What waits in GitLab, as far as it was looked at; `None` without an access token to look with, and before the first look.
+    pub gitlab_queue: Option<Arc<GitLabQueue>>,
     /// The base URL at which runners reach the broker, once it listens.
     pub broker: Option<String>,
     /// When the last pass ended.

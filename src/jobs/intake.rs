@@ -84,7 +84,7 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
             }
             until_askable(&mut status, &class.name, token, gitlab.as_ref()).await;
         };
-        // Everything in `rest` only waits.
+        // Everything in `rest` only waits, or says that we are there.
         tokio::select! {
             () = rest => {}
             () = deps.stop.cancelled() => return,
@@ -139,7 +139,7 @@ fn judge(error: &GitLabError, failures: u32) -> (&'static str, Pause) {
 }
 
 /// Up to a fifth more or less, so that many daemons do not ask in step. Random enough: the low bits of a fresh id.
-fn jittered(wait: Duration) -> Duration {
+pub(super) fn jittered(wait: Duration) -> Duration {
     let roll = uuid::Uuid::now_v7().as_u128() % 401;
     wait.mul_f64(0.8 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(200)))
 }

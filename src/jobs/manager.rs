@@ -24,6 +24,7 @@ use super::hearing::{Broker, Hearing};
 use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
+use super::queue_there::QueueBoard;
 use super::reconcile::{Action, InFlight, Seen, Sight, decide};
 use super::vitals::Vitals;
 use super::{plan, publish};
@@ -75,6 +76,7 @@ impl JobManager {
             starts: Semaphore::new((2 * cores).min(8)),
             followers: Followers::default(),
             intake: Board::default(),
+            queue_there: QueueBoard::default(),
             untold: Untold::default(),
         };
         Self {
@@ -132,6 +134,8 @@ impl JobManager {
         deps.tracker.spawn(async move { super::sample::run(&shared).await });
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::upkeep::run(&shared).await });
+        let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move { super::repair::run(&shared).await });
         self.spawn_intake();
     }
 

@@ -29,10 +29,13 @@ mod launch;
 mod ops;
 mod plan;
 mod publish;
+mod queue_there;
+mod repair;
 mod sample;
 mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
 pub use handle::{EngineState, IntakeState, ManagerHandle, Spawned, Status, Termination};
 pub use manager::{JobManager, Seat, channel};
+pub use queue_there::{GitLabQueue, ProjectQueue, Stranded};
 pub use vitals::{Vital, Vitals};

@@ -13,7 +13,7 @@ use super::publish::Planned;
 use crate::domain::retry::doubled;
 use crate::domain::{Aggregate, ClassName, EndReason, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step};
 use crate::platform::Ledger;
-use crate::store::{Candidate, StoreError};
+use crate::store::{Candidate, StoreError, Waiting};
 
 /// Most jobs that one pass claims, so that a pass stays short; the next one follows at once.
 const CLAIMS_PER_PASS: usize = 64;
@@ -93,8 +93,8 @@ pub(super) async fn plan(
     let up = matches!(view.sight, EngineSight::Up { .. });
     restarts.observe(&open, now);
     if up {
-        claim(shared, &mut room, &mut open, view, now).await?;
-        make_way(shared, &room, &open, now).await?;
+        let left = claim(shared, &mut room, &mut open, view, now).await?;
+        make_way(shared, &left, &room, &open, now).await?;
         keep_warm(shared, restarts, &open, &mut room, now).await?;
     }
     let askable = if up { askable(shared, &room.ledger, &open).await? } else { HashSet::new() };
@@ -117,10 +117,12 @@ impl Room<'_> {
     }
 }
 
-/// Gives waiting jobs of GitLab to runners that wait at the broker.
-async fn assign_warm(shared: &Shared, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
+/// Gives waiting jobs of GitLab to runners that wait at the broker, where `waiting` has one for them: asking the store costs a commit.
+async fn assign_warm(shared: &Shared, waiting: &[Waiting], open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
     let EngineSight::Up { containers, .. } = &view.sight else { return Ok(()) };
-    for aggregate in open.iter_mut().filter(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.job.is_none()) {
+    let wanted = |class: &ClassName| waiting.iter().any(|waiting| waiting.requirement.class == *class && waiting.requirement.start == Start::Any);
+    let is_free = |runner: &Runner| runner.state == RunnerState::Idle && runner.job.is_none() && wanted(&runner.class);
+    for aggregate in open.iter_mut().filter(|aggregate| is_free(&aggregate.runner)) {
         // One whose container has just ended would only lose the job again.
         if !containers.get(&aggregate.runner.container_name()).is_some_and(|facts| facts.state.is_up()) {
             continue;
@@ -135,40 +137,37 @@ async fn assign_warm(shared: &Shared, open: &mut [Aggregate], view: &EngineView,
     Ok(())
 }
 
-/// Gives waiting jobs to runners that wait, and room to the others.
-async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
+/// Gives waiting jobs to runners that wait, and room to the others. Tells what still waits.
+async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<Vec<Waiting>, StoreError> {
     let deps = &shared.deps;
     for _ in 0..CLAIMS_PER_PASS {
         let all_waiting = deps.store.waiting().await?;
-        if all_waiting.is_empty() {
-            return Ok(());
-        }
         // After the look at what waits: a job that comes in between would get a container of its own beside a runner that waits for it.
-        assign_warm(shared, open, view, now).await?;
+        assign_warm(shared, &all_waiting, open, view, now).await?;
         let mut candidates = Vec::new();
-        for waiting in all_waiting {
+        for waiting in &all_waiting {
             // A class that was taken out of the configuration still has its jobs claimed, so that they end with that reason.
             let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
             if let Ok(placement) = room.ledger.fit(&waiting.requirement, limit) {
-                let runner = new_runner(shared, waiting.requirement.class, RunnerOrigin::Job, placement, now);
+                let runner = new_runner(shared, waiting.requirement.class.clone(), RunnerOrigin::Job, placement, now);
                 candidates.push(Candidate { requirement: waiting.id, runner });
             }
         }
         if candidates.is_empty() {
-            return Ok(());
+            return Ok(all_waiting);
         }
-        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(()) };
+        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(all_waiting) };
         room.take(claimed);
     }
     deps.handle.nudge();
-    Ok(())
+    deps.store.waiting().await
 }
 
 /// Ends a runner that waits for work where a job of its class waits that it cannot take and that finds no room: else the two would
 /// wait for ever. One at a time; once it is gone, its room goes to the job before another runner is kept warm in it.
-async fn make_way(shared: &Shared, room: &Room<'_>, open: &[Aggregate], now: Timestamp) -> Result<(), StoreError> {
+async fn make_way(shared: &Shared, left: &[Waiting], room: &Room<'_>, open: &[Aggregate], now: Timestamp) -> Result<(), StoreError> {
     let deps = &shared.deps;
-    for waiting in deps.store.waiting().await? {
+    for waiting in left {
         let Some(class) = class_named(&deps.config, &waiting.requirement.class) else { continue };
         // What such a runner holds is enough for a job that needs the same.
         let enough = waiting.requirement == Requirement { start: Start::Fresh, ..class_requirement(class) };

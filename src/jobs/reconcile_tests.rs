@@ -26,30 +26,12 @@ fn at(second: i64) -> Timestamp {
 
 fn spec(source: Source) -> JobSpec {
     let class = ClassName::from_trusted("default");
-    let requirement = Requirement {
-        class,
-        arch: None,
-        cpus: CpuMillis(1000),
-        memory: MemoryBytes(1 << 30),
-        gpus: None,
-        runtime: None,
-        start: crate::domain::Start::Any,
-    };
+    let requirement = Requirement::plain(class, CpuMillis(1000), MemoryBytes(1 << 30));
     let work = match source {
         Source::Api => {
             Work::Command(CommandWork { image: ImageRef::from_trusted("a"), command: vec!["true".into()], env: std::collections::BTreeMap::new() })
         }
-        Source::GitLab => Work::GitLab(GitLabRef {
-            url: "http://gitlab".into(),
-            job_id: 1,
-            project_id: None,
-            pipeline_id: None,
-            name: None,
-            stage: None,
-            ref_name: None,
-            sha: None,
-            keywords: crate::domain::Keywords::default(),
-        }),
+        Source::GitLab => Work::GitLab(GitLabRef::bare("http://gitlab", 1)),
     };
     JobSpec { source, project: None, requirement, timeout: Duration::from_secs(600), priority: 0, retries: 0, work }
 }

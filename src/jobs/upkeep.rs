@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::broker::KeepAlive;
+use super::broker::Claim;
 use super::deps::Shared;
-use crate::domain::{EndReason, Job, Source, chain};
+use crate::domain::{Job, Source, chain};
 use crate::store::{JobFilter, StoreError};
 
 /// Time between two words to GitLab about a job that waits here; GitLab gives a silent one up after an hour.
@@ -47,7 +47,7 @@ async fn forget_keys(shared: &Shared) {
 }
 
 /// Tells GitLab of its jobs that wait here or whose container is being made, and hears which of them nobody wants any more.
-async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
+pub(super) async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
     let deps = &shared.deps;
     if deps.gitlab.is_none() {
         return Ok(());
@@ -68,9 +68,8 @@ async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
 async fn keep_one_alive(shared: &Shared, job: &Job) -> Result<(), StoreError> {
     let deps = &shared.deps;
     let reason = match deps.broker.keep_alive(job).await {
-        KeepAlive::Wanted | KeepAlive::Reserved | KeepAlive::NotReachable => return Ok(()),
-        KeepAlive::Ended => EndReason::CanceledInGitlab,
-        KeepAlive::Lapsed => EndReason::ReturnedToGitlab,
+        Claim::Taken | Claim::Reserved | Claim::NotReachable => return Ok(()),
+        Claim::Gone(reason) => reason,
     };
     info!(job.id = %job.id, %reason, "the job is no longer wanted here");
     deps.store.cancel_job(&job.id, reason, deps.clock.now()).await?;

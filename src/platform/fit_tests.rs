@@ -29,15 +29,7 @@ fn machine(cpus: u64, memory: u64, gpus: &[(&str, GpuVendor, u64)]) -> HostFacts
 }
 
 fn needs(cpus: u64, memory: u64) -> Requirement {
-    Requirement {
-        class: ClassName::from_trusted("default"),
-        arch: None,
-        cpus: CpuMillis(cpus * 1000),
-        memory: MemoryBytes(memory * GIB),
-        gpus: None,
-        runtime: None,
-        start: crate::domain::Start::Any,
-    }
+    Requirement::plain(ClassName::from_trusted("default"), CpuMillis(cpus * 1000), MemoryBytes(memory * GIB))
 }
 
 fn needs_gpus(count: u32, vendor: Option<GpuVendor>, least: Option<u64>) -> Requirement {

@@ -20,8 +20,7 @@ fn config() -> Config {
 
 fn with_secrets(secrets: &[&str]) -> Config {
     let webhook_secret_tokens = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
-    let (url, poll_interval) = ("https://gitlab.example.com".into(), std::time::Duration::from_secs(15));
-    let gitlab = GitLab { url, webhook_signing_keys: Vec::new(), webhook_secret_tokens, poll_interval };
+    let gitlab = GitLab { webhook_secret_tokens, ..GitLab::at("https://gitlab.example.com") };
     Config { gitlab: Some(gitlab), ..config() }
 }
 

@@ -21,10 +21,9 @@ struct Judge {
 impl Judge {
     fn new(keys: &[&[u8]], secrets: &[&str]) -> Self {
         let gitlab = GitLab {
-            url: "https://gitlab.example.com".to_owned(),
             webhook_signing_keys: keys.iter().map(|key| SecretSlice::from(key.to_vec())).collect(),
             webhook_secret_tokens: secrets.iter().map(|secret| SecretString::from(*secret)).collect(),
-            poll_interval: std::time::Duration::from_secs(15),
+            ..GitLab::at("https://gitlab.example.com")
         };
         let comparer = Comparer::new(&SystemRandom::new()).expect("random bytes");
         let rule = WebhookRule::new(&comparer, Some(&gitlab));

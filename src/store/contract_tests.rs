@@ -61,7 +61,7 @@ pub(super) fn t(millis: i64) -> Timestamp {
 /// A requirement that differs by its class and its processor time.
 pub(super) fn requirement(class: &str, cpus: u64) -> Requirement {
     let class = ClassName::from_trusted(class);
-    Requirement { class, arch: None, cpus: CpuMillis(cpus), memory: MemoryBytes(1 << 30), gpus: None, runtime: None, start: Start::Any }
+    Requirement::plain(class, CpuMillis(cpus), MemoryBytes(1 << 30))
 }
 
 /// A command for the API.
@@ -77,18 +77,7 @@ pub(super) fn command(requirement: Requirement, priority: i32) -> NewJob {
 pub(super) fn gitlab(requirement: Requirement, priority: i32, job_id: u64) -> NewJob {
     let mut new = command(requirement, priority);
     let name = Some("build".to_owned());
-    let url = "https://gitlab.example.com".to_owned();
-    let reference = GitLabRef {
-        url,
-        job_id,
-        project_id: Some(1),
-        pipeline_id: None,
-        name,
-        stage: None,
-        ref_name: None,
-        sha: None,
-        keywords: Keywords::default(),
-    };
+    let reference = GitLabRef { project_id: Some(1), name, ..GitLabRef::bare("https://gitlab.example.com", job_id) };
     new.job.spec.source = Source::GitLab;
     new.job.spec.work = Work::GitLab(reference.clone());
     new.gitlab = Some(GitLabJob { reference, token: "glcbt-secret".to_owned(), payload: "{\"id\":1}".to_owned() });

@@ -306,6 +306,7 @@ fn router(gitlab: &GitLab) -> Router {
         .route("/api/v4/jobs/{id}/trace", patch(trace::append))
         .route("/api/v4/jobs/{id}/artifacts", post(artifacts::upload).get(artifacts::download).layer(DefaultBodyLimit::disable()))
         .route("/api/v4/projects/{project}/jobs", get(rest::list))
+        .route("/api/v4/runners/{id}/jobs", get(rest::of_runner))
         .route("/api/v4/projects/{project}/jobs/{id}", get(rest::show))
         .route("/api/v4/projects/{project}/jobs/{id}/cancel", post(rest::cancel))
         .merge(admin::routes())

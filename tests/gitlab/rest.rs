@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::admin::PROJECT;
 use super::event::{PIPELINE_ID, SHA};
 use super::state::{Inner, Job, Shared};
 
@@ -24,18 +25,50 @@ pub(super) fn authorised(headers: &HeaderMap) -> Result<(), Box<Response>> {
     Err(Box::new((StatusCode::UNAUTHORIZED, body).into_response()))
 }
 
-/// `GET /projects/:id/jobs`, with `scope[]=` as its one filter.
-pub(super) async fn list(State(shared): State<Arc<Shared>>, Path(project): Path<i64>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+/// `GET /projects/:id/jobs` by id or path, with `scope[]=` as its one filter, newest first and page by page.
+pub(super) async fn list(State(shared): State<Arc<Shared>>, Path(project): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     if let Err(refusal) = authorised(&headers) {
         return *refusal;
     }
     let query = query.unwrap_or_default().replace("%5B%5D", "[]");
     let scopes: Vec<&str> = query.split('&').filter_map(|pair| pair.strip_prefix("scope[]=")).collect();
     shared.read(|inner| {
-        let wanted = |job: &&Job| job.spec.project_id == project && (scopes.is_empty() || scopes.contains(&job.status.as_str()));
-        let jobs: Vec<Value> = inner.jobs.values().filter(wanted).map(|job| job_record(job, &shared.url)).collect();
-        Json(jobs).into_response()
+        let of_project = |job: &&Job| job.spec.project_id.to_string() == project || job.spec.project == project;
+        let is_the_one = project == PROJECT.1 || project == PROJECT.0.to_string();
+        if !is_the_one && !inner.jobs.values().any(|job| of_project(&job)) {
+            return (StatusCode::NOT_FOUND, Json(json!({ "message": "404 Project Not Found" }))).into_response();
+        }
+        let wanted = |job: &&Job| of_project(job) && (scopes.is_empty() || scopes.contains(&job.status.as_str()));
+        page(inner.jobs.values().rev().filter(wanted).map(|job| job_record(job, &shared.url)), &query)
     })
+}
+
+/// `GET /runners/:id/jobs`, with `status=` and `system_id=` as its filters.
+pub(super) async fn of_runner(State(shared): State<Arc<Shared>>, Path(runner): Path<i64>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    if let Err(refusal) = authorised(&headers) {
+        return *refusal;
+    }
+    let query = query.unwrap_or_default();
+    let (status, system_id) = (value_of(&query, "status"), value_of(&query, "system_id"));
+    shared.read(|inner| {
+        let by_system = |job: &&Job| system_id.is_none() || job.system_id.is_none() || job.system_id.as_deref() == system_id;
+        let wanted = |job: &&Job| job.runner_id == Some(runner) && status.is_none_or(|status| status == job.status.as_str()) && by_system(job);
+        page(inner.jobs.values().rev().filter(wanted).map(|job| job_record(job, &shared.url)), &query)
+    })
+}
+
+fn value_of<'q>(query: &'q str, key: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// One page of a list, and the number of the next.
+fn page(records: impl Iterator<Item = Value>, query: &str) -> Response {
+    let number = |key: &str, default: usize| value_of(query, key).and_then(|text| text.parse().ok()).unwrap_or(default).max(1);
+    let (page, per_page) = (number("page", 1), number("per_page", 20).min(100));
+    let mut rest = records.skip((page - 1) * per_page);
+    let listed: Vec<Value> = rest.by_ref().take(per_page).collect();
+    let next = rest.next().map(|_| (page + 1).to_string()).unwrap_or_default();
+    ([("x-next-page", next)], Json(listed)).into_response()
 }
 
 /// `GET /projects/:id/jobs/:job_id`.
@@ -82,6 +115,8 @@ fn job_record(job: &Job, url: &str) -> Value {
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "pipeline": { "id": PIPELINE_ID, "project_id": spec.project_id, "ref": spec.git_ref, "sha": SHA },
+        "queued_duration": job.started_at.unwrap_or_else(jiff::Timestamp::now).duration_since(job.created_at).as_secs_f64(),
+        "runner_manager": job.system_id.as_ref().map(|system_id| json!({ "system_id": system_id })),
         "runner": job.runner_id.map(|id| json!({ "id": id, "runner_type": "project_type" })),
         "web_url": format!("{url}/{}/-/jobs/{}", spec.project, job.id),
     })

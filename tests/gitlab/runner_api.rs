@@ -25,6 +25,9 @@ pub(super) struct Asking {
     /// The `X-GitLab-Last-Update` value of the last empty answer.
     #[serde(default)]
     last_update: Option<String>,
+    /// Which machine asks.
+    #[serde(default)]
+    system_id: Option<String>,
     /// What the runner says about itself.
     #[serde(default)]
     info: serde_json::Value,
@@ -69,6 +72,9 @@ pub(super) async fn request_job(State(shared): State<Arc<Shared>>, headers: Head
         let version = inner.queue_version.to_string();
         let unchanged = asking.last_update.as_deref() == Some(version.as_str());
         let given = if unchanged { None } else { inner.assign(runner_id, features, &shared.url) };
+        if let Some(job) = given.and_then(|id| inner.jobs.get_mut(&id)) {
+            job.system_id = asking.system_id;
+        }
         match given.and_then(|id| inner.jobs.get(&id)) {
             Some(job) => {
                 let answer = job_json(inner, job, &shared.url);

@@ -64,6 +64,8 @@ pub(super) struct Job {
     pub(super) status: Status,
     /// The runner that was given it.
     pub(super) runner_id: Option<i64>,
+    /// Which machine it was given to, as the runner said.
+    pub(super) system_id: Option<String>,
     /// What that runner can do.
     pub(super) features: Features,
     /// When an unconfirmed assignment lapses.
@@ -200,6 +202,7 @@ impl Inner {
             spec,
             status: Status::Pending,
             runner_id: None,
+            system_id: None,
             features: Features::default(),
             confirm_by: None,
             trace: Vec::new(),

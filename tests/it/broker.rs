@@ -122,15 +122,7 @@ impl Rig {
 }
 
 fn waiting(claimed: &ClaimedJob) -> Job {
-    let requirement = Requirement {
-        class: ClassName::from_trusted("default"),
-        arch: None,
-        cpus: CpuMillis(1000),
-        memory: MemoryBytes(1 << 30),
-        gpus: None,
-        runtime: None,
-        start: runner_coordinator::domain::Start::Any,
-    };
+    let requirement = Requirement::plain(ClassName::from_trusted("default"), CpuMillis(1000), MemoryBytes(1 << 30));
     let spec = JobSpec {
         source: Source::GitLab,
         project: None,

@@ -1,51 +1,25 @@
 //! The straight road from a Job event to a result in GitLab: stand-in GitLab, stand-in runner, real daemon, real engine.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::gitlab::{GitLab, JobSpec, Status};
-use crate::harness::{Daemon, PATIENCE, RUNNER, Setup, engine};
+use crate::gitlab::{GitLab, Status};
+use crate::harness::road::{CLASS_TOKEN, HOOK_SECRET, Plan, Road, find_record, job};
+use crate::harness::{Daemon, PATIENCE, Setup, engine};
 
-const SECRET: &str = "hook-secret-of-the-tests";
 const SIGNING_TOKEN: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 const OLD_SIGNING_TOKEN: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-const TOKEN: &str = "glrt-class-token-of-the-tests";
 
-/// A GitLab that containers reach, and a daemon that works for it.
+/// A GitLab, and a daemon that works for it.
 async fn road(name: &str, class: &str) -> (GitLab, Daemon) {
-    road_with(name, &format!("secret_token = {SECRET:?}"), class).await
-}
-
-/// The same, whose daemon knows webhooks by this.
-async fn road_with(name: &str, webhook: &str, class: &str) -> (GitLab, Daemon) {
-    let gitlab = GitLab::start(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).await.expect("a GitLab");
-    gitlab.add_runner(TOKEN, &["docker"]);
-    let url = gitlab.url();
-    let daemon = Setup::new(name)
-        .with(&format!("[gitlab]\nurl = {url:?}\npoll_interval = \"1h\"\n[gitlab.webhook]\n{webhook}"))
-        .with(&format!(
-            "[[classes]]\nname = \"gitlab\"\nimage = {RUNNER:?}\npull = \"never\"\ngitlab_token = {TOKEN:?}\ncpus = 0.5\nmemory = \"512MiB\"\n{class}"
-        ))
-        .with("[[classes]]\nname = \"default\"\ncpus = 0.25\nmemory = \"64MiB\"")
-        .start()
-        .await;
-    gitlab.set_hook(&format!("{}/webhook/job", daemon.url), Some(SECRET));
-    // The first question, which every start asks, is over before a job is queued: what follows is the bell's doing.
-    daemon.until("GitLab was asked", async |_| gitlab.count_requests("POST", "/jobs/request") > 0).await;
+    let Road { gitlab, daemon } = Road::start(name, "1h", class).await;
     (gitlab, daemon)
-}
-
-fn job(name: &str) -> JobSpec {
-    JobSpec::new(name).project("team/app", 282).tags(["docker"])
 }
 
 /// Our record of a job of GitLab.
 async fn record(daemon: &Daemon, gitlab_id: i64) -> Value {
-    let jobs = daemon.get("/jobs?limit=100").await;
-    let found = jobs["jobs"].as_array().expect("jobs").iter().find(|job| job["gitlab"]["job_id"] == json!(gitlab_id)).cloned();
-    found.unwrap_or_else(|| panic!("no record of {gitlab_id} in {jobs}\n{}", daemon.log()))
+    let found = find_record(daemon, gitlab_id).await;
+    found.unwrap_or_else(|| panic!("no record of {gitlab_id}\n{}", daemon.log()))
 }
 
 #[tokio::test]
@@ -82,8 +56,8 @@ async fn the_class_token_never_enters_a_container() {
     gitlab.send_job_event(id).await;
     let done = gitlab.wait_for(id, PATIENCE, |job| job.status.is_final()).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
     assert!(done.trace.contains("CI_SERVER_TOKEN=rct-"), "the job sees its runner's own token: {}", done.trace);
-    assert!(!done.trace.contains(TOKEN), "the class's token is in the container:\n{}", done.trace);
-    assert!(!daemon.log().contains(TOKEN) && !daemon.log().contains(SECRET), "a secret is in the daemon's log");
+    assert!(!done.trace.contains(CLASS_TOKEN), "the class's token is in the container:\n{}", done.trace);
+    assert!(!daemon.log().contains(CLASS_TOKEN) && !daemon.log().contains(HOOK_SECRET), "a secret is in the daemon's log");
     daemon.until("all is taken away", async |_| engine::containers("road-token").is_empty()).await;
     daemon.finish().await;
 }
@@ -198,11 +172,11 @@ async fn a_bell_that_is_not_gitlabs_is_refused_and_one_that_is_not_for_us_ignore
     let asked = gitlab.count_requests("POST", "/jobs/request");
     assert_eq!(post(None, "Job Hook", "{}").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(post(Some("wrong"), "Job Hook", "{}").await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(post(Some(SECRET), "Job Hook", "{").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(post(Some(HOOK_SECRET), "Job Hook", "{").await.0, StatusCode::BAD_REQUEST);
     for (event, body) in
         [("Push Hook", r#"{"object_kind":"push"}"#), ("Job Hook", r#"{"object_kind":"build","build_id":1,"build_status":"created"}"#)]
     {
-        let (status, answer) = post(Some(SECRET), event, body).await;
+        let (status, answer) = post(Some(HOOK_SECRET), event, body).await;
         assert_eq!((status, &answer["status"]), (StatusCode::OK, &json!("ignored")), "{answer}");
         assert!(answer["reason"].is_string(), "{answer}");
     }
@@ -212,7 +186,8 @@ async fn a_bell_that_is_not_gitlabs_is_refused_and_one_that_is_not_for_us_ignore
 
 #[tokio::test]
 async fn a_signed_bell_rings_and_ends_a_cancelled_job_and_a_wrongly_signed_one_does_not() {
-    let (gitlab, daemon) = road_with("road-signed", &format!("signing_token = [{OLD_SIGNING_TOKEN:?}, {SIGNING_TOKEN:?}]"), "").await;
+    let webhook = format!("signing_token = [{OLD_SIGNING_TOKEN:?}, {SIGNING_TOKEN:?}]");
+    let Road { gitlab, daemon } = Road::build(Setup::new("road-signed"), Plan { webhook: &webhook, ..Plan::default() }).await;
     let id = gitlab.enqueue(job("signed").script(["echo up; sleep 600"]));
     assert_eq!(gitlab.send_job_event(id).await.status, Some(401), "a secret token does not replace a signature");
     gitlab.set_signing_token("whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=");

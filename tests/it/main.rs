@@ -19,6 +19,7 @@ mod harness;
 mod job_image;
 mod latency;
 mod pull;
+mod repair;
 mod restart;
 mod runner_mock;
 mod token_secrecy;

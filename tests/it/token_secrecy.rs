@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::road::{CLASS_TOKEN, Road, job};
+use crate::harness::road::{CLASS_TOKEN, Plan, Road, job};
 use crate::harness::{PATIENCE, Setup, engine};
 
 /// What a script writes into every place it may write to: shows that the search finds what is there.
@@ -33,7 +33,8 @@ async fn the_class_token_is_nowhere_but_in_its_file_and_on_the_way_to_gitlab() {
     std::fs::write(&file, format!("{CLASS_TOKEN}\n")).expect("a file");
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
     let setup = Setup::new("secrecy").log_filter("trace");
-    let road = Road::start_as(setup, "1h", &format!("gitlab_token_file = {file:?}")).await;
+    let token = format!("gitlab_token_file = {file:?}");
+    let road = Road::build(setup, Plan { token: &token, ..Plan::default() }).await;
     let id = road.gitlab.enqueue(
         job("looks")
             .script([

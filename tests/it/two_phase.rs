@@ -1,37 +1,21 @@
 //! The two-phase commit: a GitLab that knows it waits for our word, and has a job back that could not be started here.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use serde_json::{Value, json};
 
-use crate::gitlab::{GitLab, JobSpec, JobView, Status};
+use crate::gitlab::{GitLab, JobView, Status};
+use crate::harness::road::{Plan, Road, job, records};
 use crate::harness::{Daemon, PATIENCE, RUNNER, Setup};
-
-const SECRET: &str = "hook-secret-of-the-tests";
-const TOKEN: &str = "glrt-class-token-of-the-tests";
 
 /// A GitLab that keeps jobs for us, and a daemon whose class has this image.
 async fn started(name: &str, image: &str) -> (GitLab, Daemon) {
-    let gitlab = GitLab::start(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).await.expect("a GitLab");
+    let Road { gitlab, daemon } = Road::build(Setup::new(name), Plan { image, ..Plan::default() }).await;
     gitlab.two_phase(true);
-    gitlab.add_runner(TOKEN, &["docker"]);
-    let daemon = Setup::new(name)
-        .with(&format!("[gitlab]\nurl = {:?}\npoll_interval = \"1h\"\n[gitlab.webhook]\nsecret_token = {SECRET:?}", gitlab.url()))
-        .with(&format!(
-            "[[classes]]\nname = \"gitlab\"\nimage = {image:?}\npull = \"never\"\ngitlab_token = {TOKEN:?}\ncpus = 0.5\nmemory = \"512MiB\""
-        ))
-        .start()
-        .await;
-    gitlab.set_hook(&format!("{}/webhook/job", daemon.url), Some(SECRET));
-    daemon.until("GitLab was asked", async |_| gitlab.count_requests("POST", "/jobs/request") > 0).await;
     (gitlab, daemon)
 }
 
 /// Every record of ours of a job of GitLab that has ended, newest first.
 async fn ended(daemon: &Daemon, id: i64) -> Vec<Value> {
-    let jobs = daemon.get("/jobs?limit=100").await;
-    let ours = jobs["jobs"].as_array().expect("jobs").iter().filter(|job| job["gitlab"]["job_id"] == json!(id) && !job["finished_at"].is_null());
-    ours.cloned().collect()
+    records(daemon, id).await.into_iter().filter(|job| !job["finished_at"].is_null()).collect()
 }
 
 fn states(job: &JobView) -> Vec<&str> {
@@ -41,7 +25,7 @@ fn states(job: &JobView) -> Vec<&str> {
 #[tokio::test]
 async fn gitlab_hears_that_a_job_runs_when_its_container_is_up() {
     let (gitlab, daemon) = started("two-phase", RUNNER).await;
-    let id = gitlab.enqueue(JobSpec::new("build").project("team/app", 282).tags(["docker"]).script(["echo done"]));
+    let id = gitlab.enqueue(job("build").script(["echo done"]));
     gitlab.send_job_event(id).await;
     let done = gitlab.wait_for(id, PATIENCE, |job| job.status.is_final()).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
     assert_eq!((done.status, done.n_assigned, states(&done)[0]), (Status::Success, 1, "running"), "{done:?}");
@@ -52,7 +36,7 @@ async fn gitlab_hears_that_a_job_runs_when_its_container_is_up() {
 #[tokio::test]
 async fn a_job_that_cannot_start_goes_back_once_and_fails_the_second_time() {
     let (gitlab, daemon) = started("two-phase-back", "rc-test/no-such-image:1").await;
-    let id = gitlab.enqueue(JobSpec::new("build").project("team/app", 282).tags(["docker"]).script(["echo done"]));
+    let id = gitlab.enqueue(job("build").script(["echo done"]));
     gitlab.send_job_event(id).await;
     daemon.until("it has ended here", async |daemon| ended(daemon, id).await.len() == 1).await;
     let ours = ended(&daemon, id).await.remove(0);
@@ -74,7 +58,7 @@ async fn a_job_that_cannot_start_goes_back_once_and_fails_the_second_time() {
 #[tokio::test]
 async fn a_job_that_is_refused_fails_at_once_with_its_message() {
     let (gitlab, daemon) = started("two-phase-deny", RUNNER).await;
-    let spec = JobSpec::new("build").project("team/app", 282).tags(["docker"]).image("debian").script(["echo done"]);
+    let spec = job("build").image("debian").script(["echo done"]);
     let id = gitlab.enqueue(spec);
     gitlab.send_job_event(id).await;
     let failed = gitlab.wait_for(id, PATIENCE, |job| job.status.is_final()).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
@@ -87,7 +71,7 @@ async fn a_job_that_is_refused_fails_at_once_with_its_message() {
 async fn where_gitlab_knows_no_two_phases_a_job_that_cannot_start_fails_at_once() {
     let (gitlab, daemon) = started("one-phase", "rc-test/no-such-image:1").await;
     gitlab.two_phase(false);
-    let id = gitlab.enqueue(JobSpec::new("build").project("team/app", 282).tags(["docker"]).script(["echo done"]));
+    let id = gitlab.enqueue(job("build").script(["echo done"]));
     gitlab.send_job_event(id).await;
     let failed = gitlab.wait_for(id, PATIENCE, |job| job.status.is_final()).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
     assert_eq!((failed.status, failed.failure_reason.as_deref(), failed.n_assigned), (Status::Failed, Some("runner_system_failure"), 1));

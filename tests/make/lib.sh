@@ -44,6 +44,19 @@ target_directory() {
     cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory
 }
 
+# measure NAME WHAT: runs the tests named NAME one by one beside a private engine, and keeps what they print in .run/NAME.log.
+measure() {
+    tests/make/setup.sh test
+    step 'Building the tests'
+    cargo test --locked --no-run --test it --examples
+    step "$2"
+    RC_RUNNER_BIN="$(target_directory)/debug/examples/stand-in-runner"
+    export RC_RUNNER_BIN
+    mkdir -p "$state"
+    tests/with-engine cargo test --locked --offline --test it "$1" -- --nocapture --test-threads 1 2>&1 | tee "$state/$1.log"
+    grep -qE '^test result: ok\. [1-9]' "$state/$1.log" || fail "no test named $1 ran"
+}
+
 # --- the engine -------------------------------------------------------------------------------------------------
 
 engine_answers() {

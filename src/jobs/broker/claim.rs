@@ -6,36 +6,22 @@
 
 use serde_json::json;
 
-use crate::domain::{GitLabJob, Job};
+use crate::domain::{EndReason, GitLabJob, Job};
 use crate::gitlab::{GitLab, GitLabError, Relay};
 
 use super::{Broker, warn_gitlab, warn_store};
 
-/// How a job that waits here stands in GitLab.
+/// How a job that has not begun here stands in GitLab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeepAlive {
-    /// It is still wanted, and runs as far as GitLab knows.
-    Wanted,
-    /// It is still wanted, and GitLab waits for our word that it runs: it can be given back.
+pub enum Claim {
+    /// It is ours, and runs as far as GitLab knows.
+    Taken,
+    /// It is ours, and GitLab waits for our word that it runs: it can be given back.
     Reserved,
-    /// It was cancelled or has otherwise ended; GitLab needs no further word.
-    Ended,
-    /// GitLab waited for our word too long and may have given it to another runner.
-    Lapsed,
-    /// GitLab did not answer; the next call may get one.
-    NotReachable,
-}
-
-/// Whether GitLab takes a job for running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepted {
-    /// It does.
-    Yes,
-    /// The job was cancelled or has otherwise ended there.
-    Ended,
-    /// GitLab waited for our word too long and may have given it to another runner.
-    Lapsed,
-    /// GitLab did not answer; what it knows is not known.
+    /// It is ours no more, for this reason: it was cancelled or has otherwise ended, and GitLab needs no further word; or GitLab waited for
+    /// our word too long and may have given it to another runner.
+    Gone(EndReason),
+    /// GitLab did not answer; what it knows is not known, and the next call may get an answer.
     NotReachable,
 }
 
@@ -43,14 +29,14 @@ impl Broker {
     /// Tells GitLab that a job which waits here is still wanted, and hears how it stands there.
     ///
     /// A job that is being cancelled in GitLab is reported as failed at once, which completes the cancel there: no runner will.
-    pub async fn keep_alive(&self, job: &Job) -> KeepAlive {
-        let Some(client) = self.parts.gitlab.as_deref() else { return KeepAlive::NotReachable };
+    pub async fn keep_alive(&self, job: &Job) -> Claim {
+        let Some(client) = self.parts.gitlab.as_deref() else { return Claim::NotReachable };
         let gitlab = match self.parts.store.gitlab_job(&job.id).await {
             Ok(Some(gitlab)) => gitlab,
-            Ok(None) => return KeepAlive::Ended,
+            Ok(None) => return Claim::Gone(EndReason::CanceledInGitlab),
             Err(error) => {
                 warn_store(&error, "look up a job of GitLab");
-                return KeepAlive::NotReachable;
+                return Claim::NotReachable;
             }
         };
         let said = match say(client, &gitlab, "pending").await {
@@ -61,15 +47,10 @@ impl Broker {
     }
 
     /// Tells GitLab that a job runs, just before it does.
-    pub async fn accept(&self, gitlab: &GitLabJob) -> Accepted {
-        let Some(client) = self.parts.gitlab.as_deref() else { return Accepted::NotReachable };
+    pub async fn accept(&self, gitlab: &GitLabJob) -> Claim {
+        let Some(client) = self.parts.gitlab.as_deref() else { return Claim::NotReachable };
         let said = say(client, gitlab, "running").await;
-        match heard(client, gitlab, said).await {
-            KeepAlive::Wanted | KeepAlive::Reserved => Accepted::Yes,
-            KeepAlive::Ended => Accepted::Ended,
-            KeepAlive::Lapsed => Accepted::Lapsed,
-            KeepAlive::NotReachable => Accepted::NotReachable,
-        }
+        heard(client, gitlab, said).await
     }
 }
 
@@ -78,33 +59,33 @@ async fn say(client: &dyn GitLab, gitlab: &GitLabJob, state: &str) -> Result<Rel
 }
 
 /// What GitLab's answer says of the job.
-async fn heard(client: &dyn GitLab, gitlab: &GitLabJob, said: Result<Relay, GitLabError>) -> KeepAlive {
+async fn heard(client: &dyn GitLab, gitlab: &GitLabJob, said: Result<Relay, GitLabError>) -> Claim {
     let answer = match said {
         Ok(answer) => answer,
         Err(error) => {
             warn_gitlab(&error);
-            return KeepAlive::NotReachable;
+            return Claim::NotReachable;
         }
     };
     match (answer.status, answer.job_status()) {
-        (500.. | 429, _) => KeepAlive::NotReachable,
+        (500.. | 429, _) => Claim::NotReachable,
         (200..=299, Some("canceling")) => complete_cancel(client, gitlab).await,
-        (200..=299, Some("pending")) => KeepAlive::Reserved,
+        (200..=299, Some("pending")) => Claim::Reserved,
         // Pending and not ours, or running on another runner.
-        (403 | 404, Some("pending" | "running")) | (409, _) => KeepAlive::Lapsed,
-        (200..=299, Some("canceled" | "failed" | "success")) | (403 | 404, _) => KeepAlive::Ended,
-        _ => KeepAlive::Wanted,
+        (403 | 404, Some("pending" | "running")) | (409, _) => Claim::Gone(EndReason::ReturnedToGitlab),
+        (200..=299, Some("canceled" | "failed" | "success")) | (403 | 404, _) => Claim::Gone(EndReason::CanceledInGitlab),
+        _ => Claim::Taken,
     }
 }
 
-async fn complete_cancel(client: &dyn GitLab, gitlab: &GitLabJob) -> KeepAlive {
+async fn complete_cancel(client: &dyn GitLab, gitlab: &GitLabJob) -> Claim {
     let failed = json!({ "state": "failed", "failure_reason": "runner_system_failure" });
     match client.update_job(gitlab.reference.job_id, &gitlab.token, failed).await {
-        Ok(answer) if answer.status < 500 && answer.status != 429 => KeepAlive::Ended,
-        Ok(_) => KeepAlive::NotReachable,
+        Ok(answer) if answer.status < 500 && answer.status != 429 => Claim::Gone(EndReason::CanceledInGitlab),
+        Ok(_) => Claim::NotReachable,
         Err(error) => {
             warn_gitlab(&error);
-            KeepAlive::NotReachable
+            Claim::NotReachable
         }
     }
 }

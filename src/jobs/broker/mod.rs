@@ -18,6 +18,7 @@ mod inside;
 mod report;
 mod request;
 mod session;
+mod standing;
 mod trace;
 mod update;
 mod verdict;
@@ -36,9 +37,10 @@ use super::contacts::Contacts;
 use access::Present;
 use session::Sessions;
 
-pub use claim::{Accepted, KeepAlive};
+pub use claim::Claim;
 pub use report::{KnownEnd, ReportResult};
 pub use request::{LONG_POLL, WorkAnswer};
+pub use standing::Standing;
 
 /// How long the store may take before the broker goes on with what it knew.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);

@@ -13,7 +13,7 @@ use crate::store::log::LogStream;
 use super::session::Session;
 use super::trace::held_by_gitlab;
 use super::verdict::{failure_reason, words};
-use super::{Accepted, Broker, warn_gitlab, warn_store};
+use super::{Broker, Claim, warn_gitlab, warn_store};
 
 /// How often a line is offered to GitLab when the trace's end is not where we thought.
 const TRACE_TRIES: u32 = 3;
@@ -46,28 +46,27 @@ impl Broker {
     /// Call it before the end is stored, because the store then forgets the token for GitLab. May be repeated until it is not
     /// [`ReportResult::NotReachable`]; the line is written once.
     pub async fn report_end(&self, job: &Job, outcome: &Outcome) -> ReportResult {
-        if matches!(job.state, JobState::Starting) && !self.may_end(job).await {
+        let attempt = job.attempt.as_ref().map(|attempt| (&attempt.runner, attempt.number));
+        let session = match attempt.and_then(|(runner, number)| self.sessions.session_of(runner, &job.id, number)) {
+            Some(session) => session,
+            None => match self.parts.store.gitlab_job(&job.id).await {
+                Ok(None) => return ReportResult::GitLabAlreadyKnew(KnownEnd::Failed),
+                Ok(Some(gitlab)) => {
+                    let Some((runner, number)) = attempt else { return self.report_unstarted(job, gitlab, outcome).await };
+                    let opened = self.sessions.open(&self.parts, runner, &job.id, number).await;
+                    opened.unwrap_or_else(|_| Arc::new(Session::new(gitlab, job.id.clone(), number)))
+                }
+                Err(error) => {
+                    warn_store(&error, "look up what GitLab must be told");
+                    return ReportResult::NotReachable;
+                }
+            },
+        };
+        // A job that GitLab keeps for us has no trace and no end before we accepted it.
+        if matches!(job.state, JobState::Starting) && self.accept(&session.gitlab).await == Claim::NotReachable {
             return ReportResult::NotReachable;
         }
-        let attempt = job.attempt.as_ref().map(|attempt| (&attempt.runner, attempt.number));
-        if let Some(session) = attempt.and_then(|(runner, number)| self.sessions.session_of(runner, &job.id, number)) {
-            return self.report(&session, outcome).await;
-        }
-        match self.parts.store.gitlab_job(&job.id).await {
-            Ok(None) => ReportResult::GitLabAlreadyKnew(KnownEnd::Failed),
-            Ok(Some(gitlab)) => match attempt {
-                Some((runner, number)) => {
-                    let opened = self.sessions.open(&self.parts, runner, &job.id, number).await;
-                    let session = opened.unwrap_or_else(|_| Arc::new(Session::new(gitlab, job.id.clone(), number)));
-                    self.report(&session, outcome).await
-                }
-                None => self.report_unstarted(job, gitlab, outcome).await,
-            },
-            Err(error) => {
-                warn_store(&error, "look up what GitLab must be told");
-                ReportResult::NotReachable
-            }
-        }
+        self.report(&session, outcome).await
     }
 
     /// The same for a job that waits and whose end is about to be stored, or was: with the token that the store has forgotten since.
@@ -75,20 +74,11 @@ impl Broker {
         let session = Session::new(gitlab, job.id.clone(), 0);
         session.end_told.store(true, Ordering::Relaxed);
         let Some(client) = self.parts.gitlab.as_deref() else { return ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) };
-        if self.accept(&session.gitlab).await == Accepted::NotReachable {
+        if self.accept(&session.gitlab).await == Claim::NotReachable {
             return ReportResult::NotReachable;
         }
         self.write_line(client, &session, 0, &words(outcome)).await;
         tell_failed(client, &session, outcome).await
-    }
-
-    /// A job that GitLab keeps for us has no trace and no end before we accepted it.
-    async fn may_end(&self, job: &Job) -> bool {
-        match self.parts.store.gitlab_job(&job.id).await {
-            Ok(Some(gitlab)) => self.accept(&gitlab).await != Accepted::NotReachable,
-            // What else there is to say is the caller's to find out.
-            Ok(None) | Err(_) => true,
-        }
     }
 
     async fn report(&self, session: &Session, outcome: &Outcome) -> ReportResult {

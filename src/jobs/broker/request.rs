@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::step::{Aggregate, Step};
-use crate::domain::{EndReason, GitLabJob, Job, JobState, RunnerId, RunnerState, Work};
+use crate::domain::{GitLabJob, Job, JobState, RunnerId, RunnerState, Work};
 use crate::store::StoreError;
 
-use super::{Accepted, Broker, BrokerError, RETRY_SOON, warn_store};
+use super::{Broker, BrokerError, Claim, RETRY_SOON, warn_store};
 
 /// How long a runner's request waits for a job. Shorter than what proxies and runners bear (GitLab itself holds it up to 50 s).
 pub const LONG_POLL: Duration = Duration::from_secs(20);
@@ -117,10 +117,9 @@ impl Broker {
     /// Tells GitLab that the job runs from now on; a job that GitLab does not want to run here any more is ended here.
     async fn begins(&self, job: &Job, gitlab: &GitLabJob) -> Result<bool, BrokerError> {
         let reason = match self.accept(gitlab).await {
-            Accepted::Yes => return Ok(true),
-            Accepted::NotReachable => return Err(BrokerError::Unavailable { retry_after: RETRY_SOON }),
-            Accepted::Ended => EndReason::CanceledInGitlab,
-            Accepted::Lapsed => EndReason::ReturnedToGitlab,
+            Claim::Taken | Claim::Reserved => return Ok(true),
+            Claim::NotReachable => return Err(BrokerError::Unavailable { retry_after: RETRY_SOON }),
+            Claim::Gone(reason) => reason,
         };
         self.parts.store.cancel_job(&job.id, reason, self.parts.clock.now()).await.map_err(|error| unavailable(&error))?;
         (self.parts.nudge)();

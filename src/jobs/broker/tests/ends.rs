@@ -160,26 +160,26 @@ async fn an_end_that_gitlab_could_not_hear_is_told_again_without_a_second_line()
 #[tokio::test]
 async fn a_job_that_waits_is_kept_alive_until_gitlab_does_not_want_it() {
     let rig = Rig::new();
-    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Wanted);
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, Claim::Taken);
     assert_eq!(rig.gitlab.calls(), ["PUT 4711 glcbt-job pending", "PUT 4711 glcbt-job running"], "an older GitLab knows no pending");
     rig.gitlab.next(Scripted::Unreachable);
-    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::NotReachable);
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, Claim::NotReachable);
     rig.gitlab.set_status("canceling");
-    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Ended);
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, Claim::Gone(EndReason::CanceledInGitlab));
     assert_eq!(*rig.gitlab.status.lock().expect("lock"), "canceled", "nobody else would complete the cancel");
-    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Ended);
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, Claim::Gone(EndReason::CanceledInGitlab));
 }
 
 #[tokio::test]
 async fn a_job_that_gitlab_keeps_for_us_stays_reserved_until_it_lapses() {
     let rig = Rig::new();
     rig.gitlab.set_status("pending");
-    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Reserved);
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, Claim::Reserved);
     assert_eq!(rig.gitlab.calls(), ["PUT 4711 glcbt-job pending"]);
     let mut lapsed = Relay::empty(403);
     lapsed.headers.set("job-status", "pending");
     rig.gitlab.next(Scripted::Answers(lapsed));
-    assert_eq!(rig.broker.keep_alive(&rig.job()).await, KeepAlive::Lapsed);
+    assert_eq!(rig.broker.keep_alive(&rig.job()).await, Claim::Gone(EndReason::ReturnedToGitlab));
 }
 
 #[tokio::test]

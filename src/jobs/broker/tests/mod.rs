@@ -168,27 +168,9 @@ fn planned(id: &RunnerId) -> Runner {
 
 /// The one job, waiting.
 pub(crate) fn gitlab_job() -> (Job, GitLabJob) {
-    let reference = GitLabRef {
-        url: "http://gitlab.test".into(),
-        job_id: GITLAB_ID,
-        project_id: None,
-        pipeline_id: None,
-        name: None,
-        stage: None,
-        ref_name: None,
-        sha: None,
-        keywords: crate::domain::Keywords::default(),
-    };
+    let reference = GitLabRef::bare("http://gitlab.test", GITLAB_ID);
     let placement = placement();
-    let requirement = Requirement {
-        class: ClassName::from_trusted("default"),
-        arch: None,
-        cpus: placement.cpus,
-        memory: placement.memory,
-        gpus: None,
-        runtime: None,
-        start: crate::domain::Start::Any,
-    };
+    let requirement = Requirement::plain(ClassName::from_trusted("default"), placement.cpus, placement.memory);
     let spec = JobSpec {
         source: Source::GitLab,
         project: None,
