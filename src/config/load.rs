@@ -96,6 +96,7 @@ fn whole(section: &mut Section<'_>) -> Config {
         gpu: section.within("gpu", gpu::read),
         broker: section.within("broker", broker),
         classes: classes::read(section, &around),
+        projects: super::projects::read(section),
         gitlab,
         data_dir,
         limits,

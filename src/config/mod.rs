@@ -9,6 +9,7 @@ mod gitlab;
 mod gpu;
 mod layers;
 mod load;
+mod projects;
 mod secret;
 mod section;
 mod values;
@@ -23,6 +24,7 @@ pub use fault::{ConfigFault, ConfigFaults};
 pub use gitlab::GitLab;
 pub use gpu::{Gpu, IntegratedGpus};
 pub use load::SetupConfig;
+pub use projects::Project;
 pub use secret::{read_secret_file, secret_of_env};
 
 use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
@@ -50,6 +52,8 @@ pub struct Config {
     pub broker: Broker,
     /// `[[classes]]`: the kinds of runners; never empty. Without any, one class `default`.
     pub classes: Vec<Class>,
+    /// `[[projects]]`, default none: what single projects are due.
+    pub projects: Vec<Project>,
     /// `limits.*`: bounds on everything that others can make grow.
     pub limits: Limits,
 }

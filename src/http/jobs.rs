@@ -9,14 +9,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::dto::JobDto;
+use super::explain;
 use super::extract::{JsonBody, Operator, Viewer};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
 use super::state::AppState;
 use super::submit::{self, IfUnsatisfiable, SubmitBody};
 use crate::domain::job::CancelEffect;
-use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName, Requirement};
-use crate::platform;
+use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName};
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
 
@@ -42,12 +42,18 @@ pub(super) async fn submit(
     let key = idempotency_key(&headers)?;
     let checked = submit::check(body.value, &state.config, &state.security)?;
     if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
-        refuse_impossible(&state, &checked.spec.requirement)?;
+        let status = state.manager.status();
+        let never = explain::circumstances(&state, &status).never(&checked.spec.requirement);
+        if !never.is_empty() {
+            return Err(Problem::Unsatisfiable(missing(never)));
+        }
     }
+    let weight = state.config.weight_of(checked.spec.project.as_ref());
     let new = NewJob {
         job: checked.into_job(state.clock.now()),
         gitlab: None,
         idempotency: key.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) }),
+        weight,
         queue_limit: state.config.limits.queue_per_project,
     };
     let job = match state.store.submit(new).await? {
@@ -62,18 +68,6 @@ pub(super) async fn submit(
     };
     let location = format!("/jobs/{}", job.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobDto::from(*job))).into_response())
-}
-
-/// A job that no host could ever run is refused at once; one that only does not fit now waits.
-fn refuse_impossible(state: &AppState, requirement: &Requirement) -> Result<(), Problem> {
-    let status = state.manager.status();
-    if status.facts.runtimes.is_empty() {
-        // Until the engine has answered once, what is known of the machine is its kernel's word only, and the engine may be elsewhere.
-        return Ok(());
-    }
-    let class = state.config.classes.iter().find(|class| class.name == requirement.class);
-    let most = class.and_then(|class| class.max_runners);
-    platform::fits_ever(&status.facts, requirement, most).map_err(|unfit| Problem::Unsatisfiable(missing(unfit)))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -9,6 +9,7 @@
 pub mod broker;
 pub mod dto;
 pub mod events;
+pub mod explain;
 pub mod extract;
 pub mod gitlab_queue;
 mod gpus;
@@ -43,6 +44,7 @@ pub fn router(state: AppState) -> Router {
         .route("/runners/{id}", get(runners::one).delete(runners::terminate))
         .route("/jobs", get(jobs::list).post(jobs::submit))
         .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/jobs/{id}/explain", get(explain::of_job))
         .route("/jobs/{id}/logs", get(logs::of_job))
         .route("/jobs/{id}/events", get(events::of_job))
         .route("/events", get(events::stream_all));
@@ -57,6 +59,8 @@ pub fn router(state: AppState) -> Router {
 
 #[cfg(test)]
 mod auth_tests;
+#[cfg(test)]
+mod explain_tests;
 #[cfg(test)]
 #[path = "harness_tests.rs"]
 mod harness;

@@ -115,17 +115,22 @@ impl Shared {
     }
 
     pub(super) fn deadlines(&self) -> Deadlines {
-        let limits = &self.deps.config.limits;
-        Deadlines {
-            report: limits.start_timeout,
-            contact: limits.runner_contact_timeout,
-            leave: Duration::from_secs(30),
-            wind_down: Duration::from_secs(60),
-        }
+        deadlines(&self.deps.config)
     }
 
     pub(super) fn class(&self, name: &ClassName) -> Option<&Class> {
         class_named(&self.deps.config, name)
+    }
+}
+
+/// How long a runner may stay silent or in a state, by the configuration.
+pub(super) fn deadlines(config: &Config) -> Deadlines {
+    let limits = &config.limits;
+    Deadlines {
+        report: limits.start_timeout,
+        contact: limits.runner_contact_timeout,
+        leave: Duration::from_secs(30),
+        wind_down: Duration::from_secs(60),
     }
 }
 

@@ -171,10 +171,12 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
         retries: 0,
         work: Work::GitLab(reference.clone()),
     };
+    let weight = deps.config.weight_of(spec.project.as_ref());
     let new = NewJob {
         job: Job::new(JobId::generate(), spec, deps.clock.now()),
         gitlab: Some(claimed.job),
         idempotency: None,
+        weight,
         // GitLab's own limits hold back its projects; a job that it already gave away must not be refused.
         queue_limit: u32::MAX,
     };

@@ -10,6 +10,7 @@
 pub mod broker;
 pub mod contacts;
 pub mod deps;
+pub mod explain;
 pub mod handle;
 pub mod intake;
 pub mod manager;

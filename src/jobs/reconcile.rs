@@ -119,7 +119,7 @@ fn wanted_end(aggregate: &Aggregate, deadlines: &Deadlines, now: Timestamp) -> O
 }
 
 /// A runner for GitLab enforces the job's timeout itself and tells GitLab; ours is the net below it.
-fn time_limit(job: &Job, deadlines: &Deadlines) -> Duration {
+pub(super) fn time_limit(job: &Job, deadlines: &Deadlines) -> Duration {
     match job.spec.source {
         Source::Api => job.spec.timeout,
         Source::GitLab => job.spec.timeout.saturating_add(deadlines.wind_down),

@@ -2,7 +2,7 @@
 //!
 //! The scheduler, `explain` and the refusal of jobs that can never run all ask here, so they can never disagree.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use crate::domain::{Arch, ClassName, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement, Requirement};
@@ -100,18 +100,40 @@ impl Unfit {
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let never = self.ever() == Ever::Never;
         match self {
             Self::Arch { wanted, host: Some(host) } => write!(f, "needs {wanted}, this machine is {host}"),
             Self::Arch { wanted, host: None } => write!(f, "needs {wanted}, this machine is none of amd64, arm64, riscv64"),
-            Self::Cpus { wanted, free, total } => write!(f, "needs {wanted} CPUs, {free} of {total} are free"),
+            Self::Cpus { wanted, total, .. } if never => write!(f, "needs {}, this machine has {total} for jobs", cpus(*wanted)),
+            Self::Memory { wanted, total, .. } if never => write!(f, "needs {wanted} of memory, this machine has {total} for jobs"),
+            Self::Cpus { wanted, free, total } => write!(f, "needs {}, {free} of {total} are free", cpus(*wanted)),
             Self::Memory { wanted, free, total } => write!(f, "needs {wanted} of memory, {free} of {total} are free"),
             Self::Gpus { wanted, free, total, nearest } => {
-                let vendor = wanted.vendor.map_or(String::new(), |vendor| format!("{vendor} "));
-                write!(f, "needs {} {vendor}GPU(s), {free} of {total} such are free{nearest}", wanted.count)
+                let least = wanted.min_memory.map_or(String::new(), |least| format!(" of {least} or more"));
+                let needs = format!("needs {}{least}", gpus(wanted.count, wanted.vendor));
+                match never {
+                    true if nearest.is_empty() => write!(f, "{needs}, this machine has {total} such"),
+                    true => write!(f, "{needs}, {nearest}"),
+                    false => write!(f, "{needs}, {free} of {total} such are free"),
+                }
             }
             Self::Runtime { wanted, known } => write!(f, "needs the runtime {wanted}, the engine has {}", known.join(", ")),
             Self::ClassFull { class, limit } => write!(f, "class {class} runs its most of {limit} runners"),
         }
+    }
+}
+
+fn cpus(amount: CpuMillis) -> String {
+    format!("{amount} {}", if amount.0 == 1000 { "CPU" } else { "CPUs" })
+}
+
+/// So many GPUs, in words: `1 nvidia GPU`, `2 GPUs of one vendor`.
+fn gpus(count: u32, vendor: Option<GpuVendor>) -> String {
+    match (count, vendor) {
+        (1, Some(vendor)) => format!("1 {vendor} GPU"),
+        (1, None) => "1 GPU".to_owned(),
+        (_, Some(vendor)) => format!("{count} {vendor} GPUs"),
+        (_, None) => format!("{count} GPUs of one vendor"),
     }
 }
 
@@ -216,13 +238,37 @@ impl<'a> Ledger<'a> {
         Err(Unfit::Gpus { wanted: request.clone(), free: best.1, total: best.0, nearest: self.nearest(request) })
     }
 
+    fn gpus_for_jobs(&self) -> impl Iterator<Item = &Gpu> {
+        self.facts.gpus.iter().filter(|gpu| gpu.is_for_jobs())
+    }
+
+    /// Why there are too few of the kind: what comes nearest.
     fn nearest(&self, request: &GpuRequest) -> String {
-        let same_vendor = self.facts.gpus.iter().filter(|gpu| gpu.is_for_jobs() && request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
-        match (request.min_memory, same_vendor.filter_map(|gpu| gpu.memory.known().copied()).max()) {
-            (Some(wanted), Some(largest)) if largest < wanted => format!("; the largest here has {largest}, asked for {wanted}"),
+        let same_vendor = || self.gpus_for_jobs().filter(|gpu| request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
+        let vendor = request.vendor.map_or(String::new(), |vendor| format!("{vendor} "));
+        match (request.min_memory, same_vendor().filter_map(|gpu| gpu.memory.known().copied()).max(), &request.mig_profile) {
+            _ if self.gpus_for_jobs().next().is_none() => "this machine has no GPU for jobs".to_owned(),
+            _ if same_vendor().next().is_none() => format!("this machine has no {vendor}GPU, only {}", self.vendors()),
+            (Some(wanted), Some(largest), _) if largest < wanted => format!("the largest {vendor}GPU here has {largest}, asked for {wanted}"),
+            (_, _, Some(profile)) if same_vendor().all(|gpu| gpu.mig_profile().is_none()) => format!("none here is divided into {profile}"),
             _ => String::new(),
         }
     }
+
+    fn vendors(&self) -> String {
+        let names: BTreeSet<&str> = self.gpus_for_jobs().map(|gpu| gpu.vendor.as_str()).collect();
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Whether a request could be given this GPU, whoever has it now.
+pub(super) fn is_wanted(gpu: &Gpu, request: &GpuRequest) -> bool {
+    request.vendor.is_none_or(|vendor| gpu.vendor == vendor) && is_of_kind(gpu, request)
+}
+
+/// Why a GPU is given to nobody.
+pub(super) fn unusable(gpu: &Gpu) -> Option<&str> {
+    gpu.health.reason()
 }
 
 fn is_of_kind(gpu: &Gpu, request: &GpuRequest) -> bool {

@@ -46,7 +46,10 @@ fn names_everything_that_is_missing_and_whether_waiting_helps() {
     let wanted = Requirement { arch: Some(Arch::Riscv64), ..needs(2, 16) };
     let missing = ledger.fit(&wanted, None).expect_err("does not fit");
     let said: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    assert_eq!(said, ["needs riscv64, this machine is amd64", "needs 2 CPUs, 1 of 4 are free", "needs 16GiB of memory, 7GiB of 8GiB are free"]);
+    assert_eq!(
+        said,
+        ["needs riscv64, this machine is amd64", "needs 2 CPUs, 1 of 4 are free", "needs 16GiB of memory, this machine has 8GiB for jobs"]
+    );
     assert_eq!(missing.iter().map(Unfit::ever).collect::<Vec<_>>(), [Ever::Never, Ever::Later, Ever::Never]);
     assert_eq!(fits_ever(&host, &wanted, None).expect_err("never").len(), 2);
     assert_eq!(fits_ever(&host, &needs(4, 8), None), Ok(()));
@@ -75,7 +78,30 @@ fn gpus_come_from_one_vendor_smallest_first_and_never_twice() {
     assert_eq!(devices(&second), ["n0"]);
     assert!(ledger.fit(&needs_gpus(2, None, None), None).is_err(), "one NVIDIA and one AMD are not two of a vendor");
     let never = fits_ever(&host, &needs_gpus(1, Some(Amd), Some(40)), None).expect_err("too big");
-    assert_eq!(never[0].to_string(), "needs 1 amd GPU(s), 0 of 0 such are free; the largest here has 16GiB, asked for 40GiB");
+    assert_eq!(never[0].to_string(), "needs 1 amd GPU of 40GiB or more, the largest amd GPU here has 16GiB, asked for 40GiB");
+}
+
+#[test]
+fn a_refusal_says_the_nearest_miss() {
+    use GpuVendor::{Amd, Intel, Nvidia};
+    let host = machine(8, 64, &[("n0", Nvidia, 24), ("n1", Nvidia, 16), ("a0", Amd, 16)]);
+    let said = |wanted: &Requirement| fits_ever(&host, wanted, None).expect_err("never")[0].to_string();
+    assert_eq!(
+        said(&needs_gpus(1, Some(Nvidia), Some(40))),
+        "needs 1 nvidia GPU of 40GiB or more, the largest nvidia GPU here has 24GiB, asked for 40GiB"
+    );
+    assert_eq!(said(&needs_gpus(2, Some(Nvidia), Some(20))), "needs 2 nvidia GPUs of 20GiB or more, this machine has 1 such");
+    assert_eq!(said(&needs_gpus(3, None, None)), "needs 3 GPUs of one vendor, this machine has 2 such");
+    assert_eq!(said(&needs_gpus(1, Some(Intel), None)), "needs 1 intel GPU, this machine has no intel GPU, only amd, nvidia");
+    let mut part = needs_gpus(1, Some(Nvidia), None);
+    part.gpus.as_mut().expect("GPUs").mig_profile = Some("1g.10gb".into());
+    assert_eq!(said(&part), "needs 1 nvidia GPU, none here is divided into 1g.10gb");
+    let bare = machine(8, 64, &[]);
+    assert_eq!(
+        fits_ever(&bare, &needs_gpus(1, None, None), None).expect_err("never")[0].to_string(),
+        "needs 1 GPU, this machine has no GPU for jobs"
+    );
+    assert_eq!(said(&needs(64, 1)), "needs 64 CPUs, this machine has 8 for jobs");
 }
 
 #[test]

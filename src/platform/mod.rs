@@ -3,6 +3,7 @@
 //! [`PlatformManager`] keeps the facts, [`devices`] finds the GPUs among them, and [`fit`] decides over them with pure functions.
 
 pub mod devices;
+pub mod explain;
 pub mod fit;
 mod probe;
 

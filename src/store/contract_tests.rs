@@ -4,6 +4,7 @@
 
 pub(super) mod claims;
 pub(super) mod lists;
+pub(super) mod shares;
 pub(super) mod steps;
 pub(super) mod submissions;
 
@@ -38,12 +39,15 @@ macro_rules! every_rule {
                           deliveries_are_remembered_until_forgotten }
             claims { the_best_job_goes_first, a_claim_stores_job_runner_attempt_and_event, no_job_is_claimed_twice,
                      a_warm_runner_gets_the_best_job_of_gitlab_of_its_class,
-                     a_job_that_needs_a_fresh_runner_is_claimed_and_never_assigned, waiting_shows_the_best_head_first }
+                     a_job_that_needs_a_fresh_runner_is_claimed_and_never_assigned, waiting_shows_the_best_head_first,
+                     the_jobs_ahead_are_those_that_would_be_claimed_before }
+            shares { a_single_job_does_not_wait_for_a_crowd, projects_take_turns_by_weight, turns_that_were_cancelled_are_not_counted,
+                     a_project_that_was_away_saved_no_turns, runners_that_wait_take_jobs_in_turns_too }
             steps { a_whole_life_is_written, a_refused_step_changes_nothing, an_unknown_runner_is_told, a_retry_keeps_its_place,
                     cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }
             lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count,
-                    events_are_in_order }
+                    events_are_in_order, the_latest_event_of_a_job_is_found }
         }
     };
 }
@@ -66,7 +70,7 @@ pub(super) fn command(requirement: Requirement, priority: i32) -> NewJob {
     let timeout = Duration::from_millis(3_600_500);
     let work = Work::Command(work);
     let spec = JobSpec { source: Source::Api, project: None, requirement, timeout, priority, retries: 1, work };
-    NewJob { job: Job::new(JobId::generate(), spec, t(0)), gitlab: None, idempotency: None, queue_limit: 10_000 }
+    NewJob { job: Job::new(JobId::generate(), spec, t(0)), gitlab: None, idempotency: None, weight: 1, queue_limit: 10_000 }
 }
 
 /// A job of GitLab.

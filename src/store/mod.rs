@@ -53,6 +53,9 @@ pub struct NewJob {
     pub gitlab: Option<GitLabJob>,
     /// The submitter's key against doubles.
     pub idempotency: Option<IdempotencyKey>,
+    /// How much of the machine the job's project (or all jobs without one) is due beside others: with twice the weight, twice the jobs.
+    /// 0 counts as 1.
+    pub weight: u32,
     /// Most jobs that may wait for the job's project (or without one) at once.
     pub queue_limit: u32,
 }
@@ -197,13 +200,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Notes that a job should end ([`Job::cancel`]). `None` when there is no such job.
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError>;
 
-    /// The requirements for which jobs wait that may start now, best head first (priority, then age of the first job).
+    /// The requirements for which jobs wait that may start now, best head first: in the order in which [`Store::claim`] would
+    /// take the first job of each.
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
+
+    /// How many waiting jobs of these requirements [`Store::claim`] would take before this one, a job that waits for a later try left out.
+    /// Counted up to `most`, so that the answer costs the same however many wait; 0 when there is no such job.
+    async fn ahead(&self, job: &JobId, among: &[RequirementId], most: u32) -> Result<u32, StoreError>;
 
     /// Makes jobs startable whose back-off is over; answers when the next one is due.
     async fn promote_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Claims the best waiting job (priority, then age) of all candidates: binds it to its candidate's runner, stores the runner,
+    /// Claims the best waiting job of all candidates: the highest priority, then the project's turn (start-time fair queueing by
+    /// [`NewJob::weight`]; all jobs without a project are one), then age. A job that is tried again keeps its turn. Binds it to its candidate's runner, stores the runner,
     /// the attempt and the event in one commit. `None` when no candidate has a job.
     async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
 
@@ -239,6 +248,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// History, oldest first.
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError>;
+
+    /// The last entry of a job's history.
+    async fn latest_event(&self, job: &JobId) -> Result<Option<Event>, StoreError>;
 
     /// One runner with its job.
     async fn runner(&self, id: &RunnerId) -> Result<Option<Aggregate>, StoreError>;

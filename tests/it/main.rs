@@ -9,6 +9,7 @@ mod big_artifact;
 mod broker;
 mod docker;
 mod doorbell;
+mod explain;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
 mod gitlab_faults;

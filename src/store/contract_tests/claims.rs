@@ -103,6 +103,46 @@ pub(in crate::store) async fn waiting_shows_the_best_head_first(store: &dyn Stor
     assert_eq!(shown, [(requirement("b", 1000), 1), (requirement("c", 1000), 1), (requirement("a", 1000), 3)]);
 }
 
+pub(in crate::store) async fn the_jobs_ahead_are_those_that_would_be_claimed_before(store: &dyn Store) {
+    let mut ids = Vec::new();
+    for (class, priority) in [("a", 0), ("b", 0), ("a", 5), ("a", 0), ("b", 9), ("a", -1), ("c", 7)] {
+        ids.push(created(store, command(requirement(class, 1000), priority)).await.id);
+    }
+    let later = created(store, command(requirement("a", 1000), 8)).await.id;
+    let runner = claim_of(store, "a").await.runner.id;
+    take(store, &runner, [ended(Outcome::infrastructure(EndReason::StartFailed, "no"))], 1).await;
+    let waiting = store.waiting().await.expect("the queue");
+    let of = |classes: &[&str]| {
+        let wanted = waiting.iter().filter(|waiting| classes.contains(&waiting.requirement.class.as_str()));
+        wanted.map(|waiting| waiting.id).collect::<Vec<_>>()
+    };
+    let ahead = async |job: &JobId, classes: &[&str], most| store.ahead(job, &of(classes), most).await.expect("a number");
+    assert_eq!(ahead(&ids[3], &["a", "b", "c"], 100).await, 5, "0, 1, 2, 4 and 6; neither 5 nor the one that waits for its next try");
+    assert_eq!(ahead(&ids[3], &["a", "b", "c"], 3).await, 3, "no further than asked");
+    assert_eq!(ahead(&ids[3], &["a"], 100).await, 2);
+    assert_eq!(ahead(&ids[4], &["a", "b", "c"], 100).await, 0);
+    assert_eq!(ahead(&ids[5], &["a", "b"], 100).await, 5);
+    assert_eq!(ahead(&later, &["a", "b", "c"], 100).await, 1, "it keeps its place");
+    assert_eq!(ahead(&ids[3], &[], 100).await, 0);
+    assert_eq!(ahead(&JobId::generate(), &["a"], 100).await, 0);
+    // What is counted is what is then claimed.
+    let (mut left, all) = (ahead(&ids[5], &["a", "b", "c"], 100).await, ["a", "b", "c"]);
+    while let Some(claimed) = claim(store, 2).await {
+        if claimed.job.expect("a job").id == ids[5] {
+            break;
+        }
+        left -= 1;
+        assert_eq!(ahead(&ids[5], &all, 100).await, left);
+    }
+    assert_eq!(left, 0);
+}
+
+/// Claims the best job of a class.
+async fn claim_of(store: &dyn Store, class: &str) -> Aggregate {
+    let offered = candidates(store).await.into_iter().filter(|candidate| candidate.runner.class.as_str() == class).collect::<Vec<_>>();
+    store.claim(&offered, t(1)).await.expect("a claim").expect("a job")
+}
+
 /// What is done with the queue in [`claims_follow_the_model`].
 #[derive(Debug, Clone)]
 pub(in crate::store) enum Deed {

@@ -103,3 +103,13 @@ pub(in crate::store) async fn events_are_in_order(store: &dyn Store) {
     let rest = store.events(EventQuery { job: Some(a), after: all[0].seq, limit: 2 }).await.expect("events");
     assert_eq!(rest, [all[2].clone(), all[3].clone()]);
 }
+
+pub(in crate::store) async fn the_latest_event_of_a_job_is_found(store: &dyn Store) {
+    let job = created(store, command(requirement("default", 1000), 0)).await.id;
+    created(store, command(requirement("default", 1000), -1)).await;
+    let latest = async || store.latest_event(&job).await.expect("an answer").map(|event| event.kind.name());
+    assert_eq!(latest().await, Some("submitted"));
+    claim(store, 1).await.expect("a job");
+    assert_eq!(latest().await, Some("claimed"));
+    assert_eq!(store.latest_event(&JobId::generate()).await.expect("an answer"), None);
+}

@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::fault::{Fault, Outcome};
 use super::rows;
-use crate::domain::{Event, EventKind, Job, Runner};
+use crate::domain::{Event, EventKind, Job, JobId, Runner};
 use crate::store::{Counts, Delivery, EventQuery, Recorded};
 
 /// Most keys that are forgotten in one operation, so that others are not kept waiting.
@@ -47,6 +47,15 @@ pub(super) fn events(connection: &Connection, query: &EventQuery) -> Outcome<Vec
         statement.query_and_then(params![query.after, query.limit], rows::event)?.collect::<Outcome<_>>()?
     };
     Ok(found)
+}
+
+pub(super) const LATEST: &str = "WHERE job_id = ?1 ORDER BY seq DESC LIMIT 1";
+
+/// The last entry of a job's history.
+pub(super) fn latest(connection: &Connection, job: &JobId) -> Outcome<Option<Event>> {
+    let mut statement = connection.prepare_cached(&format!("{} {LATEST}", rows::EVENT))?;
+    let found = statement.query_and_then([job.as_str()], rows::event)?.next();
+    found.transpose()
 }
 
 /// Remembers a delivery.

@@ -22,15 +22,15 @@ pub(super) fn expect(connection: &Connection, id: &str) -> Outcome<Job> {
 }
 
 /// Stores a new job.
-pub(super) fn insert(connection: &Connection, job: &Job, requirement: RequirementId) -> Outcome<()> {
+pub(super) fn insert(connection: &Connection, job: &Job, requirement: RequirementId, share: i64) -> Outcome<()> {
     let not_before = match &job.state {
         JobState::Queued { not_before } => not_before.map(rows::millis),
         JobState::Starting | JobState::Running | JobState::Ended { .. } => return Err(Fault::corrupt("a new job that does not wait")),
     };
     connection
         .prepare_cached(
-            "INSERT INTO jobs (id, requirement_id, source, project, class, priority, spec, state, not_before, created_at) \
-             VALUES (:id, :requirement, :source, :project, :class, :priority, :spec, 'queued', :not_before, :created_at)",
+            "INSERT INTO jobs (id, requirement_id, source, project, class, priority, spec, state, not_before, created_at, share) \
+             VALUES (:id, :requirement, :source, :project, :class, :priority, :spec, 'queued', :not_before, :created_at, :share)",
         )?
         .execute(named_params! {
             ":id": job.id.as_str(),
@@ -42,6 +42,7 @@ pub(super) fn insert(connection: &Connection, job: &Job, requirement: Requiremen
             ":spec": rows::json(&job.spec)?,
             ":not_before": not_before,
             ":created_at": rows::millis(job.created_at),
+            ":share": share,
         })?;
     Ok(())
 }

@@ -17,6 +17,7 @@ mod queue;
 mod reader;
 mod rows;
 mod runners;
+mod share;
 mod steps;
 mod writer;
 
@@ -34,7 +35,7 @@ use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
-use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, Runner, RunnerId};
+use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, RequirementId, Runner, RunnerId};
 
 /// The durable queue in one `SQLite` file.
 ///
@@ -112,6 +113,11 @@ impl Store for SqliteStore {
         self.readers.ask("look at the queue", queue::waiting).await
     }
 
+    async fn ahead(&self, job: &JobId, among: &[RequirementId], most: u32) -> Result<u32, StoreError> {
+        let (job, among) = (job.clone(), among.to_vec());
+        self.readers.ask("count the jobs before another", move |connection| queue::ahead(connection, &job, &among, most)).await
+    }
+
     async fn promote_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         self.writer.call("end back-offs", Notice::Changes, move |connection| queue::promote_due(connection, at)).await
     }
@@ -167,6 +173,11 @@ impl Store for SqliteStore {
 
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError> {
         self.readers.ask("read the history", move |connection| history::events(connection, &query)).await
+    }
+
+    async fn latest_event(&self, job: &JobId) -> Result<Option<Event>, StoreError> {
+        let job = job.clone();
+        self.readers.ask("read the end of a history", move |connection| history::latest(connection, &job)).await
     }
 
     async fn runner(&self, id: &RunnerId) -> Result<Option<Aggregate>, StoreError> {

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
-use super::{history, jobs, rows, runners};
-use crate::domain::{Aggregate, EventKind, Job, Requirement, RequirementId, Runner, RunnerId, Start};
+use super::{history, jobs, rows, runners, share};
+use crate::domain::{Aggregate, EventKind, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
 /// Takes a job in, or tells why not.
@@ -20,7 +20,8 @@ pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submissio
         return Ok(Submission::QueueFull { limit: new.queue_limit });
     }
     let requirement = requirement_id(connection, &new.job.spec.requirement)?;
-    jobs::insert(connection, &new.job, requirement)?;
+    let share = share::promise(connection, &new.job, new.weight, waiting)?;
+    jobs::insert(connection, &new.job, requirement, share)?;
     if let Some(gitlab) = &new.gitlab {
         jobs::insert_gitlab(connection, &new.job.id, gitlab)?;
     }
@@ -77,6 +78,7 @@ fn requirement_id(connection: &Connection, requirement: &Requirement) -> Outcome
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Head {
     priority: std::cmp::Reverse<i64>,
+    share: i64,
     order_key: i64,
     job: String,
 }
@@ -88,17 +90,18 @@ enum From {
     GitLab,
 }
 
-pub(super) const HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready \
-     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, order_key LIMIT 1";
-pub(super) const GITLAB_HEAD: &str = "SELECT priority, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
-     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, order_key LIMIT 1";
+pub(super) const HEAD: &str = "SELECT priority, share, order_key, id FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, share, order_key LIMIT 1";
+pub(super) const GITLAB_HEAD: &str = "SELECT priority, share, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, share, order_key LIMIT 1";
 
 fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outcome<Option<Head>> {
     let mut statement = connection.prepare_cached(match from {
         From::Anywhere => HEAD,
         From::GitLab => GITLAB_HEAD,
     })?;
-    let read = |row: &rusqlite::Row<'_>| Ok(Head { priority: std::cmp::Reverse(row.get(0)?), order_key: row.get(1)?, job: row.get(2)? });
+    let read =
+        |row: &rusqlite::Row<'_>| Ok(Head { priority: std::cmp::Reverse(row.get(0)?), share: row.get(1)?, order_key: row.get(2)?, job: row.get(3)? });
     Ok(statement.query_row([requirement.0], read).optional()?)
 }
 
@@ -115,6 +118,34 @@ pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
     }
     found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(found.into_iter().map(|(_, waiting)| waiting).collect())
+}
+
+// One range of the index each: together they are what `HEAD` would answer before a given job.
+pub(super) const AHEAD_BY_PRIORITY: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority > ?2 LIMIT ?3)";
+pub(super) const AHEAD_BY_SHARE: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority = ?2 AND share < ?3 LIMIT ?4)";
+pub(super) const AHEAD_BY_AGE: &str = "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready \
+     WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND priority = ?2 AND share = ?3 AND order_key < ?4 LIMIT ?5)";
+
+/// How many waiting jobs of some requirements would be claimed before a job, counted up to `most`.
+pub(super) fn ahead(connection: &Connection, job: &JobId, among: &[RequirementId], most: u32) -> Outcome<u32> {
+    let mut place = connection.prepare_cached("SELECT priority, share, order_key FROM jobs WHERE id = ?1")?;
+    let place: Option<(i64, i64, i64)> = place.query_row([job.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let Some((priority, share, order_key)) = place else { return Ok(0) };
+    let mut by_priority = connection.prepare_cached(AHEAD_BY_PRIORITY)?;
+    let mut by_share = connection.prepare_cached(AHEAD_BY_SHARE)?;
+    let mut by_age = connection.prepare_cached(AHEAD_BY_AGE)?;
+    let mut found: u32 = 0;
+    for RequirementId(requirement) in among {
+        found += by_priority.query_row(params![requirement, priority, most - found], |row| row.get::<_, u32>(0))?;
+        found += by_share.query_row(params![requirement, priority, share, most - found], |row| row.get::<_, u32>(0))?;
+        found += by_age.query_row(params![requirement, priority, share, order_key, most - found], |row| row.get::<_, u32>(0))?;
+        if found >= most {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Makes jobs startable whose back-off is over; tells when the next one is due.
@@ -142,7 +173,7 @@ pub(super) fn claim(connection: &Connection, candidates: &[Candidate], at: Times
     let Some((head, candidate)) = best else { return Ok(None) };
     let job = jobs::expect(connection, &head.job)?;
     let (bound, event) = Aggregate::bind(candidate.runner.clone(), job, at)?;
-    save_bound(connection, &bound, &event, at, runners::insert)?;
+    save_bound(connection, &bound, &event, &head, at, runners::insert)?;
     Ok(Some(bound))
 }
 
@@ -160,7 +191,7 @@ pub(super) fn assign(connection: &Connection, runner: &RunnerId, at: Timestamp) 
     }
     let Some(head) = best else { return Ok(None) };
     let (bound, event) = Aggregate::bind(runner, jobs::expect(connection, &head.job)?, at)?;
-    save_bound(connection, &bound, &event, at, runners::update)?;
+    save_bound(connection, &bound, &event, &head, at, runners::update)?;
     Ok(Some(bound))
 }
 
@@ -168,11 +199,14 @@ fn save_bound(
     connection: &Connection,
     bound: &Aggregate,
     event: &EventKind,
+    head: &Head,
     at: Timestamp,
     save_runner: fn(&Connection, &Runner) -> Outcome<()>,
 ) -> Outcome<()> {
-    let update = |job: &Job| jobs::update(connection, job);
-    bound.job.as_ref().map(update).transpose()?;
+    if let Some(job) = &bound.job {
+        jobs::update(connection, job)?;
+        share::serve(connection, job, head.share)?;
+    }
     save_runner(connection, &bound.runner)?;
     history::add(connection, &history::About::Runner(&bound.runner), event, at)
 }

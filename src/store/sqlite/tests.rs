@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::contract_tests::claims::{claims_follow_the_model, deeds};
+use crate::store::contract_tests::shares::{arrivals, turns_are_fair};
 use crate::store::contract_tests::{claim, command, created, every_rule, gitlab, requirement};
 
 fn open() -> (SqliteStore, TempDir) {
@@ -45,6 +46,45 @@ proptest! {
             counters_are_true(&dir.path().join("data/queue.db"));
         });
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn turns_between_projects_are_fair(arrivals in arrivals()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let (store, _dir) = open();
+            turns_are_fair(&store, arrivals).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_queue_from_before_there_were_shares_goes_by_age() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let mut connection = rusqlite::Connection::open(&path).expect("a database");
+    migrations::migrate(&mut connection, &migrations::MIGRATIONS[..2]).expect("migrated");
+    let spec = serde_json::to_string(&requirement("default", 1000)).expect("JSON");
+    connection
+        .execute("INSERT INTO requirements (key, class, spec) VALUES (?1, 'default', ?2)", [requirement("default", 1000).key(), spec])
+        .expect("a requirement");
+    for id in ["old-1", "old-2"] {
+        let job = command(requirement("default", 1000), 0).job;
+        let spec = serde_json::to_string(&job.spec).expect("JSON");
+        let sql = "INSERT INTO jobs (id, requirement_id, source, class, priority, spec, state, created_at) VALUES (?1, 1, 'api', 'default', 0, ?2, 'queued', 0)";
+        connection.execute(sql, [id, &spec]).expect("a job");
+    }
+    migrations::migrate(&mut connection, migrations::MIGRATIONS).expect("migrated");
+    let heads = connection.prepare(&queue::HEAD.replace("?1", "1")).expect("a query").query_row([], |row| row.get::<_, String>(3));
+    assert_eq!(heads.expect("a job"), "old-1");
+    let shares: Vec<i64> = {
+        let mut all = connection.prepare("SELECT share FROM jobs").expect("a query");
+        all.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("rows")
+    };
+    assert_eq!(shares, [0, 0]);
 }
 
 /// The counters that triggers keep are what counting gives.
@@ -180,10 +220,16 @@ async fn no_question_scans_the_queue() {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
         statement.query_map([], |row| row.get::<_, String>(3)).expect(sql).collect::<Result<Vec<_>, _>>().expect(sql).join("; ")
     };
+    let bound = |sql: &str| ["?1", "?2", "?3", "?4", "?5"].into_iter().fold(sql.to_owned(), |sql, name| sql.replace(name, "1"));
     let job = |rest: &str| format!("{} WHERE {rest} ORDER BY j.id DESC LIMIT 5", rows::JOB);
     let cases = [
         (queue::HEAD.replace("?1", "1"), "jobs_ready "),
         (queue::GITLAB_HEAD.replace("?1", "1"), "jobs_ready_gitlab "),
+        (bound(queue::AHEAD_BY_PRIORITY), "jobs_ready (requirement_id=? AND priority>?)"),
+        (bound(queue::AHEAD_BY_SHARE), "jobs_ready (requirement_id=? AND priority=? AND share<?)"),
+        (bound(queue::AHEAD_BY_AGE), "jobs_ready (requirement_id=? AND priority=? AND share=? AND rowid<?)"),
+        (bound(share::FORGET), "shares_behind (priority=? AND promised<?)"),
+        (bound(&format!("{} {}", rows::EVENT, history::LATEST)), "events_by_job "),
         (job("j.id < 'x'"), "(id<?)"),
         (job("j.state = 'queued' AND j.id < 'x'"), "jobs_by_state "),
         (job("j.project = 'p' AND j.state = 'queued' AND j.id < 'x'"), "jobs_by_project "),

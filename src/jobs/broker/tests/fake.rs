@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
-use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, Runner, RunnerId};
+use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, RequirementId, Runner, RunnerId};
 use crate::gitlab::{GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
 use crate::store::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
 
@@ -272,6 +272,14 @@ impl Store for MemoryStore {
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn ahead(&self, _: &JobId, _: &[RequirementId], _: u32) -> Result<u32, StoreError> {
+        unimplemented!()
+    }
+
+    async fn latest_event(&self, _: &JobId) -> Result<Option<Event>, StoreError> {
         unimplemented!()
     }
 
