@@ -90,7 +90,13 @@ pub(super) async fn plan(
 ) -> Result<Plan, StoreError> {
     let facts = shared.deps.platform.facts();
     let mut room = Room { ledger: ledger(&facts, &open), launch: Vec::new() };
-    let up = matches!(view.sight, EngineSight::Up { .. });
+    let up = if let EngineSight::Up { containers, .. } = &view.sight {
+        // A container that no runner knows of goes soon; until then its GPUs are nobody else's.
+        containers.values().for_each(|container| room.ledger.hold(&container.devices));
+        true
+    } else {
+        false
+    };
     restarts.observe(&open, now);
     if up {
         let left = claim(shared, &mut room, &mut open, view, now).await?;

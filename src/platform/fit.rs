@@ -165,6 +165,11 @@ impl<'a> Ledger<'a> {
         *self.runners.entry(class.clone()).or_default() += 1;
     }
 
+    /// Takes GPUs that something else still holds, such as a container that is about to be removed.
+    pub fn hold(&mut self, gpus: &[GpuId]) {
+        self.taken.extend(gpus.iter().cloned());
+    }
+
     /// Processor time and memory that are reserved.
     #[must_use]
     pub fn used(&self) -> (CpuMillis, MemoryBytes) {

@@ -124,6 +124,16 @@ fn a_divided_card_is_given_away_in_parts_only_and_what_is_unused_not_at_all() {
     assert_eq!(devices(&Ledger::new(&host, []).fit(&wanted, None).expect("fits")), ["p"]);
 }
 
+#[test]
+fn what_something_else_still_holds_is_not_given_and_does_not_make_it_impossible() {
+    let host = machine(8, 64, &[("a", GpuVendor::Amd, 64), ("b", GpuVendor::Amd, 64)]);
+    let mut ledger = Ledger::new(&host, []);
+    ledger.hold(&[GpuId::from_trusted("a")]);
+    assert_eq!(devices(&ledger.fit(&needs_gpus(1, None, None), None).expect("fits")), ["b"]);
+    let missing = ledger.fit(&needs_gpus(2, None, None), None).expect_err("one is held");
+    assert_eq!(missing.iter().map(Unfit::ever).collect::<Vec<_>>(), [Ever::Later]);
+}
+
 proptest! {
     /// However jobs come and go, what is given away adds up and no GPU is given twice.
     #[test]

@@ -16,6 +16,7 @@ mod gitlab_faults;
 mod gitlab_road;
 mod gitlab_setup;
 mod gpu_container;
+mod gpu_daemon;
 mod harness;
 mod job_image;
 mod latency;

@@ -1,0 +1,172 @@
+//! GPUs from their discovery to the container, through a whole daemon on a real engine. The machine is made of files: two cards of AMD's, whose
+//! nodes are other devices under their names.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{BUSYBOX, Daemon, Setup};
+
+/// The group of the nodes; unlikely to be anybody's here.
+const GROUP: u32 = 61_044;
+/// Bytes of memory of each card.
+const MEMORY: u64 = 64 << 30;
+
+/// A machine with two of AMD's cards.
+struct Machine {
+    directory: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self { directory: tempfile::tempdir().expect("a directory") };
+        machine.file("sys/class/kfd/kfd/topology/nodes/0/gpu_id", "0\n");
+        machine.file("sys/class/kfd/kfd/topology/nodes/0/properties", "cpu_cores_count 16\n");
+        machine.node("kfd", "5");
+        machine.card(1, 3, 128);
+        machine.card(2, 0x83, 129);
+        machine
+    }
+
+    fn root(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn file(&self, path: &str, text: &str) {
+        let path = self.root().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, text).expect("written");
+    }
+
+    fn link(&self, from: &str, to: &str) {
+        let from = self.root().join(from);
+        std::fs::create_dir_all(from.parent().expect("a parent")).expect("made");
+        symlink(self.root().join(to), from).expect("linked");
+    }
+
+    fn node(&self, name: &str, minor: &str) {
+        let path = self.root().join("dev").join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        assert!(Command::new("mknod").arg(&path).args(["c", "1", minor]).status().expect("mknod").success(), "mknod needs root");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).expect("a mode");
+        chown(&path, Some(0), Some(GROUP)).expect("a group");
+    }
+
+    fn card(&self, number: u32, bus: u32, render: u32) {
+        let address = format!("0000:{bus:02x}:00.0");
+        let kfd = format!("sys/class/kfd/kfd/topology/nodes/{number}");
+        self.file(&format!("{kfd}/gpu_id"), &format!("{}\n", 4000 + number));
+        let place = bus << 8;
+        let properties = [("vendor_id", 0x1002), ("device_id", 0x740f), ("location_id", place), ("domain", 0), ("drm_render_minor", render)];
+        let lines: Vec<String> = properties.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        self.file(&format!("{kfd}/properties"), &format!("{}\ngfx_target_version 90010\n", lines.join("\n")));
+        let device = format!("sys/devices/pci0000:00/{address}");
+        for (name, text) in
+            [("vendor", "0x1002"), ("device", "0x740f"), ("class", "0x030000"), ("numa_node", "0"), ("product_name", "AMD Instinct MI210")]
+        {
+            self.file(&format!("{device}/{name}"), &format!("{text}\n"));
+        }
+        self.file(&format!("{device}/mem_info_vram_total"), &format!("{MEMORY}\n"));
+        self.file("sys/bus/pci/drivers/amdgpu/bind", "");
+        self.link(&format!("{device}/driver"), "sys/bus/pci/drivers/amdgpu");
+        self.link(&format!("sys/bus/pci/devices/{address}"), &device);
+        self.file(&format!("{device}/drm/renderD{render}/dev"), &format!("226:{render}\n"));
+        self.link(&format!("{device}/drm/renderD{render}/device"), &device);
+        self.link(&format!("sys/class/drm/renderD{render}"), &format!("{device}/drm/renderD{render}"));
+        self.node(&format!("dri/renderD{render}"), "11");
+    }
+
+    fn settings(&self) -> String {
+        let at = |name: &str| self.root().join(name).display().to_string();
+        format!("[gpu]\nsysfs = {:?}\ndev = {:?}\nproc = {:?}\nnvml = {:?}\nprobe_interval = \"1s\"", at("sys"), at("dev"), at("proc"), at("none.so"))
+    }
+}
+
+/// A job that tells which card it sees, and holds it until it is cancelled.
+fn holder() -> Value {
+    let script = "ls /dev/dri; while true; do sleep 0.1; done";
+    json!({ "image": BUSYBOX, "command": ["sh", "-c", script], "memory": "64MiB", "cpus": 0.5, "gpus": { "count": 1, "vendor": "amd" } })
+}
+
+async fn sees(daemon: &Daemon, id: &str) -> String {
+    daemon.reaches(id, &["running"]).await;
+    daemon.until("it tells what it sees", async |daemon| daemon.logs(id).await.ends_with('\n')).await;
+    daemon.logs(id).await.trim().to_owned()
+}
+
+async fn states(daemon: &Daemon) -> Vec<String> {
+    let hosts = daemon.get("/hosts").await;
+    let devices = hosts["hosts"][0]["gpus"]["devices"].as_array().expect("devices").clone();
+    devices.iter().map(|gpu| gpu["state"].as_str().expect("a state").to_owned()).collect()
+}
+
+async fn cancel(daemon: &Daemon, id: &str) {
+    daemon.request(Method::DELETE, &format!("/jobs/{id}"), None).await;
+    assert_eq!(daemon.ended(id).await["state"], "canceled");
+}
+
+#[tokio::test]
+async fn each_job_has_a_card_of_its_own_also_after_a_crash() {
+    let machine = Machine::new();
+    let mut daemon = Setup::new("gpu-daemon").with(&machine.settings()).start().await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    assert_eq!(states(&daemon).await, ["free", "free"]);
+    let first = daemon.submit(holder()).await;
+    let second = daemon.submit(holder()).await;
+    let cards = [sees(&daemon, &first).await, sees(&daemon, &second).await];
+    assert_eq!(BTreeSet::from(cards.clone()), BTreeSet::from(["renderD128".to_owned(), "renderD129".to_owned()]));
+    assert_eq!(states(&daemon).await, ["in_use", "in_use"]);
+
+    daemon.kill();
+    daemon.start().await;
+    let third = daemon.submit(holder()).await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    let said = daemon.get(&format!("/jobs/{third}/explain")).await;
+    assert_eq!((&said["state"], &said["ever"], &said["hosts"][0]["missing"][0]["field"]), (&json!("queued"), &json!(true), &json!("gpus")), "{said}");
+    assert_eq!(states(&daemon).await, ["in_use", "in_use"]);
+    cancel(&daemon, &first).await;
+    assert_eq!(sees(&daemon, &third).await, cards[0], "it has the card that became free");
+    for id in [&second, &third] {
+        cancel(&daemon, id).await;
+    }
+    daemon.until("both cards are free", async |daemon| states(daemon).await == ["free", "free"]).await;
+    daemon.finish().await;
+}
+
+#[tokio::test]
+async fn what_no_card_here_can_do_is_refused_and_a_card_that_goes_is_given_to_nobody() {
+    let machine = Machine::new();
+    let daemon = Setup::new("gpu-refused").with(&machine.settings()).start().await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    for (gpus, words) in [
+        (json!({ "count": 1, "vendor": "amd", "min_memory": "80GiB" }), "the largest amd GPU here has 64GiB, asked for 80GiB"),
+        (json!({ "count": 3, "vendor": "amd" }), "needs 3 amd GPUs"),
+        (json!({ "count": 1, "vendor": "nvidia" }), "this machine has no nvidia GPU, only amd"),
+        (json!({ "count": 0 }), "must be 1 to 64"),
+        (json!({ "count": 1, "vendor": "matrox" }), "nvidia"),
+    ] {
+        let mut job = holder();
+        job["gpus"] = gpus;
+        let (status, problem) = daemon.request(Method::POST, "/jobs", Some(job)).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+        assert!(problem.to_string().contains(words), "{words:?} is missing in {problem}");
+    }
+    std::fs::remove_dir_all(machine.root().join("sys/class/kfd/kfd/topology/nodes/1")).expect("removed");
+    std::fs::remove_file(machine.root().join("sys/bus/pci/devices/0000:03:00.0")).expect("removed");
+    std::fs::remove_file(machine.root().join("sys/class/drm/renderD128")).expect("removed");
+    daemon.until("a card is lost", async |daemon| states(daemon).await.contains(&"lost".to_owned())).await;
+    let job = daemon.submit(holder()).await;
+    assert_eq!(sees(&daemon, &job).await, "renderD129");
+    let other = daemon.submit(holder()).await;
+    let said = daemon.get(&format!("/jobs/{other}/explain")).await;
+    assert_eq!(said["state"], "queued", "{said}");
+    for id in [&job, &other] {
+        cancel(&daemon, id).await;
+    }
+    daemon.finish().await;
+}
