@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::section::Section;
 use super::values::{self, SECOND, duration};
 use super::{Class, JobImage, Network, Pull, Shell};
-use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, GpuVendor, HostFile, ImagePattern, ImageRef, MemoryBytes};
+use crate::domain::{
+    Arch, ClassName, ComputeCapability, CpuMillis, GpuRequest, GpuVendor, HostFile, ImagePattern, ImageRef, MemoryBytes, ModelPattern,
+};
 
 /// Most runners of one class on one machine; a bound against nonsense.
 const MAX_RUNNERS: i64 = 10_000;
@@ -133,13 +135,16 @@ fn gpus(section: &mut Section<'_>) -> Option<GpuRequest> {
         let count = gpus.whole_number("count", 1..=i64::from(GpuRequest::MAX_COUNT));
         let vendor = gpus.parsed("vendor", GpuVendor::parse);
         let min_memory = gpus.parsed("min_memory", MemoryBytes::parse);
-        let mig_profile = gpus.parsed("mig_profile", values::mig_profile);
+        let model = gpus.parsed("model", ModelPattern::parse);
+        let compute_capability = gpus.parsed("compute_capability", ComputeCapability::parse);
+        let mig_profile = gpus.parsed("mig_profile", GpuRequest::checked_mig_profile);
         if given && !gpus.has("count") {
             gpus.fault("count", "must be given");
         }
-        if mig_profile.is_some() && vendor != Some(GpuVendor::Nvidia) {
-            gpus.fault("mig_profile", "needs vendor = \"nvidia\"");
+        let request = GpuRequest { vendor, min_memory, model, compute_capability, mig_profile, ..GpuRequest::any(1) };
+        for field in request.only_nvidia() {
+            gpus.fault(field, "needs vendor = \"nvidia\"");
         }
-        count.map(|count| GpuRequest { count, vendor, min_memory, mig_profile })
+        count.map(|count| GpuRequest { count, ..request })
     })
 }

@@ -86,15 +86,6 @@ pub(super) fn runtime(field: &str, text: &str) -> Result<String, FieldFault> {
     Ok(text.to_owned())
 }
 
-/// A MIG profile such as `1g.10gb` or `1g.10gb+me`.
-pub(super) fn mig_profile(field: &str, text: &str) -> Result<String, FieldFault> {
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '+' | '-');
-    if text.is_empty() || text.len() > 32 || !text.chars().all(legal) {
-        return Err(FieldFault::new(field, "must be a MIG profile such as 1g.10gb"));
-    }
-    Ok(text.to_owned())
-}
-
 /// A base URL without user, query and fragment. Slashes at its end are cut off.
 pub(super) fn base_url(field: &str, text: &str) -> Result<String, FieldFault> {
     let fault = || FieldFault::new(field, "must be an http:// or https:// URL without user name, query or fragment");

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::GpuRequest;
 
 fn split<T>(read: impl Fn(&str, &str) -> Result<T, FieldFault>, good: &[&str], bad: &[&str]) {
     for text in good {
@@ -44,7 +45,7 @@ fn each_kind_of_value_has_its_form() {
     );
     split(duration(SECOND..=HOUR), &["1s", "1h", "1m 5s"], &["", "0s", "61m", "5", "-1s", "1 fortnight"]);
     split(registry, &["docker.io", "r:5000", "localhost:1"], &["", "https://r", "r/x", "u@r"]);
-    split(mig_profile, &["1g.10gb", "1g.10gb+me"], &["", "1G", "a b"]);
+    split(GpuRequest::checked_mig_profile, &["1g.10gb", "1g.10gb+me"], &["", "1G", "a b"]);
     split(runtime, &["runc", "io.containerd.runsc.v1"], &["", "a/b", "a b"]);
 }
 

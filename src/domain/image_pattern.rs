@@ -61,7 +61,7 @@ fn completed(text: &str) -> String {
 }
 
 /// Whether the pattern covers the whole text. Goes back to the last star only, so the cost is at most pattern times text.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut seen) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while seen < text.len() {

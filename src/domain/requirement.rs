@@ -5,38 +5,9 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::amount::{CpuMillis, MemoryBytes};
-use super::arch::{Arch, GpuVendor};
-use super::fault::FieldFault;
+use super::arch::Arch;
+use super::gpu_request::GpuRequest;
 use super::ids::{ClassName, GpuId};
-
-/// GPUs that a job asks for, all of them for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct GpuRequest {
-    /// How many, 1 to 64.
-    pub count: u32,
-    /// Whose; `None` takes any vendor's, but all of one vendor.
-    pub vendor: Option<GpuVendor>,
-    /// Least memory of each.
-    pub min_memory: Option<MemoryBytes>,
-    /// NVIDIA MIG profile of each, for example `1g.10gb`.
-    pub mig_profile: Option<String>,
-}
-
-impl GpuRequest {
-    /// Most GPUs that one job may ask for.
-    pub const MAX_COUNT: u32 = 64;
-
-    /// Checks a count from outside.
-    ///
-    /// # Errors
-    /// Names `field` when the count is not 1 to 64.
-    pub fn checked_count(field: &str, count: i64) -> Result<u32, FieldFault> {
-        u32::try_from(count)
-            .ok()
-            .filter(|count| (1..=Self::MAX_COUNT).contains(count))
-            .ok_or_else(|| FieldFault::new(field, format!("must be 1 to {}", Self::MAX_COUNT)))
-    }
-}
 
 /// In which runner a job may start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,10 +58,7 @@ impl Requirement {
             let _ = write!(key, ";runtime={runtime}");
         }
         if let Some(gpus) = &self.gpus {
-            let vendor = gpus.vendor.map_or("any", GpuVendor::as_str);
-            let memory = gpus.min_memory.map_or(0, |m| m.0);
-            let profile = gpus.mig_profile.as_deref().unwrap_or("");
-            let _ = write!(key, ";gpus={}x{vendor}>={memory}:{profile}", gpus.count);
+            let _ = write!(key, ";gpus={}", gpus.key());
         }
         match self.start {
             Start::Any => {}

@@ -74,6 +74,8 @@ struct GpusDto {
     count: u32,
     vendor: Option<&'static str>,
     min_memory: Option<String>,
+    model: Option<String>,
+    compute_capability: Option<String>,
     mig_profile: Option<String>,
 }
 
@@ -162,6 +164,8 @@ impl From<&GpuRequest> for GpusDto {
             count: gpus.count,
             vendor: gpus.vendor.map(GpuVendor::as_str),
             min_memory: gpus.min_memory.map(|memory| memory.to_string()),
+            model: gpus.model.as_ref().map(|model| model.as_str().to_owned()),
+            compute_capability: gpus.compute_capability.map(|capability| capability.to_string()),
             mig_profile: gpus.mig_profile.clone(),
         }
     }

@@ -13,7 +13,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn job(state: JobState) -> Job {
-    let gpus = GpuRequest { count: 1, vendor: Some(GpuVendor::Nvidia), min_memory: Some(MemoryBytes(16 << 30)), mig_profile: None };
+    let gpus = GpuRequest { vendor: Some(GpuVendor::Nvidia), min_memory: Some(MemoryBytes(16 << 30)), ..GpuRequest::any(1) };
     let requirement = Requirement {
         arch: Some(Arch::Amd64),
         gpus: Some(gpus),

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::problem::Problem;
 use crate::config::{Class, Config};
 use crate::domain::{
-    Arch, ClassName, CommandWork, CpuMillis, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec, MemoryBytes, ProjectName, Requirement,
-    Source, Start, Work,
+    Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec, MemoryBytes,
+    ModelPattern, ProjectName, Requirement, Source, Start, Work,
 };
 use crate::security::SecurityManager;
 
@@ -51,6 +51,8 @@ pub struct GpusBody {
     count: Option<i64>,
     vendor: Option<String>,
     min_memory: Option<String>,
+    model: Option<String>,
+    compute_capability: Option<String>,
     mig_profile: Option<String>,
 }
 
@@ -204,18 +206,14 @@ fn gpus_of(body: GpusBody, faults: &mut Faults) -> Option<GpuRequest> {
     let count = faults.keep(count.and_then(|count| GpuRequest::checked_count("gpus.count", count)));
     let vendor = body.vendor.and_then(|name| faults.keep(GpuVendor::parse("gpus.vendor", &name)));
     let min_memory = body.min_memory.and_then(|text| faults.keep(MemoryBytes::parse("gpus.min_memory", &text)));
-    let mig_profile = body.mig_profile.and_then(|text| faults.keep(mig_profile_of(text)));
-    if mig_profile.is_some() && vendor != Some(GpuVendor::Nvidia) {
-        faults.add("gpus.mig_profile", "is for vendor nvidia only");
+    let model = body.model.and_then(|text| faults.keep(ModelPattern::parse("gpus.model", &text)));
+    let compute_capability = body.compute_capability.and_then(|text| faults.keep(ComputeCapability::parse("gpus.compute_capability", &text)));
+    let mig_profile = body.mig_profile.and_then(|text| faults.keep(GpuRequest::checked_mig_profile("gpus.mig_profile", &text)));
+    let request = GpuRequest { vendor, min_memory, model, compute_capability, mig_profile, ..GpuRequest::any(1) };
+    for field in request.only_nvidia() {
+        faults.add(&format!("gpus.{field}"), "is for vendor nvidia only");
     }
-    Some(GpuRequest { count: count?, vendor, min_memory, mig_profile })
-}
-
-/// NVIDIA's names, for example `1g.10gb` or `1g.10gb+me`.
-fn mig_profile_of(text: String) -> Result<String, FieldFault> {
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '+' | '-');
-    let good = (1..=32).contains(&text.len()) && text.chars().all(legal) && text.starts_with(|c: char| c.is_ascii_digit());
-    if good { Ok(text) } else { Err(FieldFault::new("gpus.mig_profile", "must be a MIG profile such as 1g.10gb")) }
+    Some(GpuRequest { count: count?, ..request })
 }
 
 fn timeout_of(text: &str, longest: Duration) -> Result<Duration, FieldFault> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::fit::{Ever, Ledger, Unfit, fits_ever, is_wanted, unusable};
+use super::fit::{Ever, Ledger, Unfit, fits_ever, unusable};
 use crate::domain::{ClassName, GpuId, HostFacts, HostId, JobId, Outcome, Placement, ProjectName, Requirement, RunnerId};
 
 /// Most holders that are named for one thing that is missing.
@@ -150,7 +150,7 @@ fn room_by(facts: &HostFacts, by_end: &[&Tenant], wish: Wish<'_>) -> Option<Time
 
 fn missing(facts: &HostFacts, by_end: &[&Tenant], unfit: Unfit) -> Missing {
     let gpus = match &unfit {
-        Unfit::Gpus { wanted, .. } => facts.gpus.iter().filter(|gpu| is_wanted(gpu, wanted)).collect(),
+        Unfit::Gpus { wanted, .. } => facts.gpus.iter().filter(|gpu| wanted.is_met_by(gpu)).collect(),
         Unfit::Arch { .. } | Unfit::Cpus { .. } | Unfit::Memory { .. } | Unfit::Runtime { .. } | Unfit::ClassFull { .. } => Vec::new(),
     };
     let holds = |tenant: &Tenant| match &unfit {
@@ -182,7 +182,7 @@ pub fn competes(facts: &HostFacts, mine: Wish<'_>, report: &HostReport, other: W
         Unfit::Cpus { .. } | Unfit::Memory { .. } => true,
         Unfit::Gpus { wanted, .. } => {
             let other = other.requirement.gpus.as_ref();
-            other.is_some_and(|other| facts.gpus.iter().any(|gpu| is_wanted(gpu, wanted) && is_wanted(gpu, other)))
+            other.is_some_and(|other| facts.gpus.iter().any(|gpu| wanted.is_met_by(gpu) && other.is_met_by(gpu)))
         }
         Unfit::ClassFull { .. } => other.requirement.class == mine.requirement.class,
         Unfit::Arch { .. } | Unfit::Runtime { .. } => false,

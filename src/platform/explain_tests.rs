@@ -70,7 +70,7 @@ fn wanted(text: &str) -> Requirement {
         let (count, letter) = kind.split_at(kind.len() - 1);
         let least = Some(number(least)).filter(|gib| *gib > 0).map(|gib| MemoryBytes(gib * GIB));
         let count = u32::try_from(number(count)).expect("a count");
-        Some(GpuRequest { count, vendor: Some(letter).filter(|letter| *letter != "x").map(vendor), min_memory: least, mig_profile: None })
+        Some(GpuRequest { vendor: Some(letter).filter(|letter| *letter != "x").map(vendor), min_memory: least, ..GpuRequest::any(count) })
     });
     Requirement {
         class: ClassName::from_trusted("default"),

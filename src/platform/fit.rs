@@ -5,7 +5,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
-use crate::domain::{Arch, ClassName, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement, Requirement};
+use crate::domain::{
+    Arch, ClassName, ComputeCapability, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement, Requirement,
+};
 
 /// Whether waiting can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,7 +233,7 @@ impl<'a> Ledger<'a> {
         let mut best = (0, 0);
         for vendor in vendors {
             let of_kind: Vec<&Gpu> =
-                self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && is_of_kind(gpu, request)).collect();
+                self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && request.is_met_by(gpu)).collect();
             let mut free: Vec<&Gpu> =
                 of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
             if free.len() >= count {
@@ -251,12 +253,31 @@ impl<'a> Ledger<'a> {
     fn nearest(&self, request: &GpuRequest) -> String {
         let same_vendor = || self.gpus_for_jobs().filter(|gpu| request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
         let vendor = request.vendor.map_or(String::new(), |vendor| format!("{vendor} "));
-        match (request.min_memory, same_vendor().filter_map(|gpu| gpu.memory.known().copied()).max(), &request.mig_profile) {
-            _ if self.gpus_for_jobs().next().is_none() => "this machine has no GPU for jobs".to_owned(),
-            _ if same_vendor().next().is_none() => format!("this machine has no {vendor}GPU, only {}", self.vendors()),
-            (Some(wanted), Some(largest), _) if largest < wanted => format!("the largest {vendor}GPU here has {largest}, asked for {wanted}"),
-            (_, _, Some(profile)) if same_vendor().all(|gpu| gpu.mig_profile().is_none()) => format!("none here is divided into {profile}"),
-            _ => String::new(),
+        if self.gpus_for_jobs().next().is_none() {
+            return "this machine has no GPU for jobs".to_owned();
+        }
+        if same_vendor().next().is_none() {
+            return format!("this machine has no {vendor}GPU, only {}", self.vendors());
+        }
+        if let Some(model) = &request.model
+            && !same_vendor().any(|gpu| gpu.model.known().is_some_and(|name| model.matches(name)))
+        {
+            let names: BTreeSet<&str> = same_vendor().filter_map(|gpu| gpu.model.known().map(String::as_str)).collect();
+            return format!("none here is called {:?}, only {}", model.as_str(), names.into_iter().collect::<Vec<_>>().join(", "));
+        }
+        if let (Some(wanted), Some(largest)) = (request.min_memory, same_vendor().filter_map(|gpu| gpu.memory.known().copied()).max())
+            && largest < wanted
+        {
+            return format!("the largest {vendor}GPU here has {largest}, asked for {wanted}");
+        }
+        if let (Some(wanted), Some(best)) = (request.compute_capability, same_vendor().filter_map(ComputeCapability::of).max())
+            && best < wanted
+        {
+            return format!("the best compute capability here is {best}, asked for {wanted}");
+        }
+        match &request.mig_profile {
+            Some(profile) if same_vendor().all(|gpu| gpu.mig_profile().is_none()) => format!("none here is divided into {profile}"),
+            Some(_) | None => String::new(),
         }
     }
 
@@ -266,19 +287,9 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// Whether a request could be given this GPU, whoever has it now.
-pub(super) fn is_wanted(gpu: &Gpu, request: &GpuRequest) -> bool {
-    request.vendor.is_none_or(|vendor| gpu.vendor == vendor) && is_of_kind(gpu, request)
-}
-
 /// Why a GPU is given to nobody.
 pub(super) fn unusable(gpu: &Gpu) -> Option<&str> {
     gpu.health.reason()
-}
-
-fn is_of_kind(gpu: &Gpu, request: &GpuRequest) -> bool {
-    let enough = request.min_memory.is_none_or(|least| gpu.memory.known().is_some_and(|memory| *memory >= least));
-    enough && gpu.mig_profile() == request.mig_profile.as_deref()
 }
 
 /// Whether the machine could run the requirement if nothing else ran.

@@ -29,7 +29,7 @@ fn needs(cpus: u64, memory: u64) -> Requirement {
 }
 
 fn needs_gpus(count: u32, vendor: Option<GpuVendor>, least: Option<u64>) -> Requirement {
-    let gpus = GpuRequest { count, vendor, min_memory: least.map(|gib| MemoryBytes(gib * GIB)), mig_profile: None };
+    let gpus = GpuRequest { vendor, min_memory: least.map(|gib| MemoryBytes(gib * GIB)), ..GpuRequest::any(count) };
     Requirement { gpus: Some(gpus), ..needs(1, 1) }
 }
 
@@ -143,7 +143,7 @@ proptest! {
         let mut held: Vec<Placement> = Vec::new();
         for (cpus, memory, gpus) in wishes {
             let mut wanted = needs(cpus, memory);
-            wanted.gpus = (gpus > 0).then_some(GpuRequest { count: gpus, vendor: None, min_memory: None, mig_profile: None });
+            wanted.gpus = (gpus > 0).then_some(GpuRequest::any(gpus));
             let ledger = Ledger::new(&host, held.iter().map(|placement| (&class, placement)));
             match ledger.fit(&wanted, None) {
                 Ok(placement) => held.push(placement),

@@ -90,7 +90,7 @@ impl Machine {
 /// A job that tells which card it sees, and holds it until it is cancelled.
 fn holder() -> Value {
     let script = "ls /dev/dri; while true; do sleep 0.1; done";
-    json!({ "image": BUSYBOX, "command": ["sh", "-c", script], "memory": "64MiB", "cpus": 0.5, "gpus": { "count": 1, "vendor": "amd" } })
+    json!({ "image": BUSYBOX, "command": ["sh", "-c", script], "memory": "64MiB", "cpus": 0.5, "gpus": { "count": 1, "vendor": "amd", "model": "*mi210" } })
 }
 
 async fn sees(daemon: &Daemon, id: &str) -> String {
@@ -147,6 +147,10 @@ async fn what_no_card_here_can_do_is_refused_and_a_card_that_goes_is_given_to_no
         (json!({ "count": 1, "vendor": "amd", "min_memory": "80GiB" }), "the largest amd GPU here has 64GiB, asked for 80GiB"),
         (json!({ "count": 3, "vendor": "amd" }), "needs 3 amd GPUs"),
         (json!({ "count": 1, "vendor": "nvidia" }), "this machine has no nvidia GPU, only amd"),
+        (json!({ "count": 1, "model": "*H100*" }), "none here is called \\\"*H100*\\\", only AMD Instinct MI210"),
+        (json!({ "count": 1, "model": "" }), "gpus.model"),
+        (json!({ "count": 1, "vendor": "amd", "compute_capability": "8.0" }), "gpus.compute_capability"),
+        (json!({ "count": 1, "vendor": "nvidia", "compute_capability": "gfx90a" }), "must be a compute capability"),
         (json!({ "count": 0 }), "must be 1 to 64"),
         (json!({ "count": 1, "vendor": "matrox" }), "nvidia"),
     ] {
