@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
+use super::choose::choose;
 use crate::domain::{
     Arch, ClassName, ComputeCapability, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement, Requirement,
 };
@@ -226,7 +227,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// All of one vendor, the least memory first, so that big cards stay free for those who need them.
+    /// All of one vendor; [`choose`] says which.
     fn pick_gpus(&self, request: &GpuRequest) -> Result<Vec<GpuId>, Unfit> {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
         let vendors = request.vendor.map_or_else(|| GpuVendor::ALL.to_vec(), |vendor| vec![vendor]);
@@ -234,11 +235,9 @@ impl<'a> Ledger<'a> {
         for vendor in vendors {
             let of_kind: Vec<&Gpu> =
                 self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && request.is_met_by(gpu)).collect();
-            let mut free: Vec<&Gpu> =
-                of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
+            let free: Vec<&Gpu> = of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
             if free.len() >= count {
-                free.sort_by(|a, b| (a.memory.known(), &a.id).cmp(&(b.memory.known(), &b.id)));
-                return Ok(free.into_iter().take(count).map(|gpu| gpu.id.clone()).collect());
+                return Ok(choose(free, count).into_iter().map(|gpu| gpu.id.clone()).collect());
             }
             best = best.max((of_kind.len(), free.len()));
         }

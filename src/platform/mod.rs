@@ -2,6 +2,7 @@
 //!
 //! [`PlatformManager`] keeps the facts, [`devices`] finds the GPUs among them, and [`fit`] decides over them with pure functions.
 
+mod choose;
 pub mod devices;
 pub mod explain;
 pub mod fit;
