@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::section::Section;
-use super::values::{self, HOUR, SECOND, duration};
+use super::values::{self, DAY, HOUR, SECOND, duration};
 
 /// How GPUs are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
     /// `gpu.probe_interval`, default `15s`: how often the machine's devices are looked at.
     pub probe_interval: Duration,
+    /// `gpu.hold_after`, default `10m`: a job that waited so long for GPUs has those that become free held back for it.
+    pub hold_after: Duration,
     /// `gpu.integrated`, default `ignore`.
     pub integrated: IntegratedGpus,
     /// `gpu.nvml`, default `libnvidia-ml.so.1`: NVIDIA's management library, a path or a name for the loader to find.
@@ -27,6 +29,7 @@ impl Default for Gpu {
     fn default() -> Self {
         Self {
             probe_interval: Duration::from_secs(15),
+            hold_after: Duration::from_secs(10 * 60),
             integrated: IntegratedGpus::Ignore,
             nvml: "libnvidia-ml.so.1".into(),
             sysfs: "/sys".into(),
@@ -64,6 +67,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Gpu {
     let base = Gpu::default();
     Gpu {
         probe_interval: section.parsed("probe_interval", duration(SECOND..=HOUR)).unwrap_or(base.probe_interval),
+        hold_after: section.parsed("hold_after", duration(SECOND..=DAY)).unwrap_or(base.hold_after),
         integrated: section.parsed("integrated", values::choice(&IntegratedGpus::ALL, IntegratedGpus::as_str)).unwrap_or(base.integrated),
         nvml: section.parsed("nvml", values::library).unwrap_or(base.nvml),
         sysfs: section.parsed("sysfs", values::root).unwrap_or(base.sysfs),

@@ -60,6 +60,12 @@ impl GpuRequest {
         if good { Ok(text.to_owned()) } else { Err(FieldFault::new(field, "must be a MIG profile such as 1g.10gb")) }
     }
 
+    /// The vendors that will do.
+    #[must_use]
+    pub fn vendors(&self) -> Vec<GpuVendor> {
+        self.vendor.map_or_else(|| GpuVendor::ALL.to_vec(), |vendor| vec![vendor])
+    }
+
     /// The fields that only NVIDIA's cards can meet, where the request is not for NVIDIA's.
     pub fn only_nvidia(&self) -> impl Iterator<Item = &'static str> {
         let elsewhere = self.vendor != Some(GpuVendor::Nvidia);

@@ -4,15 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::deps::{Shared, class_named, class_requirement};
 use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
+use crate::domain::clock::has_passed;
 use crate::domain::retry::doubled;
 use crate::domain::{Aggregate, ClassName, EndReason, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step};
-use crate::platform::Ledger;
+use crate::platform::{Ever, Ledger, Unfit};
 use crate::store::{Candidate, StoreError, Waiting};
 
 /// Most jobs that one pass claims, so that a pass stays short; the next one follows at once.
@@ -143,11 +144,30 @@ async fn assign_warm(shared: &Shared, waiting: &[Waiting], open: &mut [Aggregate
     Ok(())
 }
 
+/// Holds free GPUs back for the job that waited longest, and too long, for GPUs and for nothing else: smaller ones would take each that becomes
+/// free for ever. One at a time, so that two do not each hold half of what both need.
+fn hold_back(shared: &Shared, room: &mut Room<'_>, waiting: &[Waiting], now: Timestamp) {
+    let deps = &shared.deps;
+    let lacks_gpus_only = |waiting: &&Waiting| {
+        let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
+        let missing = room.ledger.fit(&waiting.requirement, limit).err().unwrap_or_default();
+        !missing.is_empty() && missing.iter().all(|unfit| matches!(unfit, Unfit::Gpus { .. }) && unfit.ever() == Ever::Later)
+    };
+    let too_long = |waiting: &&Waiting| has_passed(waiting.since, deps.config.gpu.hold_after, now);
+    let Some(first) = waiting.iter().filter(too_long).filter(lacks_gpus_only).min_by_key(|waiting| waiting.since) else { return };
+    let Some(request) = &first.requirement.gpus else { return };
+    let kept = room.ledger.hold_back(request);
+    debug!(class = %first.requirement.class, since = %first.since, wanted = request.count, kept, "GPUs are held back for a job that waited long");
+}
+
 /// Gives waiting jobs to runners that wait, and room to the others. Tells what still waits.
 async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<Vec<Waiting>, StoreError> {
     let deps = &shared.deps;
-    for _ in 0..CLAIMS_PER_PASS {
+    for round in 0..CLAIMS_PER_PASS {
         let all_waiting = deps.store.waiting().await?;
+        if round == 0 {
+            hold_back(shared, room, &all_waiting, now);
+        }
         // After the look at what waits: a job that comes in between would get a container of its own beside a runner that waits for it.
         assign_warm(shared, &all_waiting, open, view, now).await?;
         let mut candidates = Vec::new();

@@ -173,6 +173,18 @@ impl<'a> Ledger<'a> {
         self.taken.extend(gpus.iter().cloned());
     }
 
+    /// Keeps what is free of the wanted GPUs, so that a request for several finds them together one day: nobody else is given them while
+    /// this ledger lives. Tells how many; none where the machine has too few of the kind.
+    pub fn hold_back(&mut self, request: &GpuRequest) -> usize {
+        let count = usize::try_from(request.count).unwrap_or(usize::MAX);
+        let enough = request.vendors().into_iter().filter(|vendor| self.of_kind(*vendor, request).len() >= count);
+        let Some(free) = enough.map(|vendor| self.free_of_kind(vendor, request)).max_by_key(Vec::len) else { return 0 };
+        let kept = count.min(free.len());
+        let kept: Vec<GpuId> = choose(free, kept).into_iter().map(|gpu| gpu.id.clone()).collect();
+        self.hold(&kept);
+        kept.len()
+    }
+
     /// Processor time and memory that are reserved.
     #[must_use]
     pub fn used(&self) -> (CpuMillis, MemoryBytes) {
@@ -230,18 +242,25 @@ impl<'a> Ledger<'a> {
     /// All of one vendor; [`choose`] says which.
     fn pick_gpus(&self, request: &GpuRequest) -> Result<Vec<GpuId>, Unfit> {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
-        let vendors = request.vendor.map_or_else(|| GpuVendor::ALL.to_vec(), |vendor| vec![vendor]);
         let mut best = (0, 0);
-        for vendor in vendors {
-            let of_kind: Vec<&Gpu> =
-                self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && request.is_met_by(gpu)).collect();
-            let free: Vec<&Gpu> = of_kind.iter().copied().filter(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id)).collect();
+        for vendor in request.vendors() {
+            let free = self.free_of_kind(vendor, request);
             if free.len() >= count {
                 return Ok(choose(free, count).into_iter().map(|gpu| gpu.id.clone()).collect());
             }
-            best = best.max((of_kind.len(), free.len()));
+            best = best.max((self.of_kind(vendor, request).len(), free.len()));
         }
         Err(Unfit::Gpus { wanted: request.clone(), free: best.1, total: best.0, nearest: self.nearest(request) })
+    }
+
+    fn of_kind(&self, vendor: GpuVendor, request: &GpuRequest) -> Vec<&'a Gpu> {
+        self.facts.gpus.iter().filter(|gpu| gpu.vendor == vendor && gpu.is_for_jobs() && request.is_met_by(gpu)).collect()
+    }
+
+    fn free_of_kind(&self, vendor: GpuVendor, request: &GpuRequest) -> Vec<&'a Gpu> {
+        let mut free = self.of_kind(vendor, request);
+        free.retain(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id));
+        free
     }
 
     fn gpus_for_jobs(&self) -> impl Iterator<Item = &Gpu> {

@@ -118,6 +118,8 @@ pub struct Waiting {
     pub requirement: Requirement,
     /// How many wait and may start now.
     pub jobs: u64,
+    /// When the first of them was submitted.
+    pub since: Timestamp,
 }
 
 /// A requirement that fits at present, with the runner that would be made for its next job.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -135,6 +136,32 @@ async fn each_job_has_a_card_of_its_own_also_after_a_crash() {
         cancel(&daemon, id).await;
     }
     daemon.until("both cards are free", async |daemon| states(daemon).await == ["free", "free"]).await;
+    daemon.finish().await;
+}
+
+#[tokio::test]
+async fn a_job_for_two_cards_is_not_passed_by_for_ever() {
+    let machine = Machine::new();
+    let daemon = Setup::new("gpu-held-back").with(&format!("{}\nhold_after = \"1s\"", machine.settings())).start().await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    let small = [daemon.submit(holder()).await, daemon.submit(holder()).await];
+    for id in &small {
+        daemon.reaches(id, &["running"]).await;
+    }
+    let mut two = holder();
+    two["gpus"]["count"] = json!(2);
+    let big = daemon.submit(two).await;
+    let submitted = Instant::now();
+    daemon.until("it waited long", async |_| submitted.elapsed() > Duration::from_secs(1)).await;
+    let late = daemon.submit(holder()).await;
+    for id in &small {
+        cancel(&daemon, id).await;
+    }
+    assert_eq!(sees(&daemon, &big).await, "renderD128\nrenderD129");
+    assert_eq!(daemon.job(&late).await["state"], "queued");
+    cancel(&daemon, &big).await;
+    sees(&daemon, &late).await;
+    cancel(&daemon, &late).await;
     daemon.finish().await;
 }
 

@@ -81,6 +81,7 @@ struct Head {
     share: i64,
     order_key: i64,
     job: String,
+    created_at: i64,
 }
 
 /// Which jobs of a requirement to look at.
@@ -90,9 +91,9 @@ enum From {
     GitLab,
 }
 
-pub(super) const HEAD: &str = "SELECT priority, share, order_key, id FROM jobs INDEXED BY jobs_ready \
+pub(super) const HEAD: &str = "SELECT priority, share, order_key, id, created_at FROM jobs INDEXED BY jobs_ready \
      WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL ORDER BY priority DESC, share, order_key LIMIT 1";
-pub(super) const GITLAB_HEAD: &str = "SELECT priority, share, order_key, id FROM jobs INDEXED BY jobs_ready_gitlab \
+pub(super) const GITLAB_HEAD: &str = "SELECT priority, share, order_key, id, created_at FROM jobs INDEXED BY jobs_ready_gitlab \
      WHERE requirement_id = ?1 AND state = 'queued' AND not_before IS NULL AND source = 'gitlab' ORDER BY priority DESC, share, order_key LIMIT 1";
 
 fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outcome<Option<Head>> {
@@ -100,8 +101,10 @@ fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outc
         From::Anywhere => HEAD,
         From::GitLab => GITLAB_HEAD,
     })?;
-    let read =
-        |row: &rusqlite::Row<'_>| Ok(Head { priority: std::cmp::Reverse(row.get(0)?), share: row.get(1)?, order_key: row.get(2)?, job: row.get(3)? });
+    let read = |row: &rusqlite::Row<'_>| {
+        let priority = std::cmp::Reverse(row.get(0)?);
+        Ok(Head { priority, share: row.get(1)?, order_key: row.get(2)?, job: row.get(3)?, created_at: row.get(4)? })
+    };
     Ok(statement.query_row([requirement.0], read).optional()?)
 }
 
@@ -114,7 +117,8 @@ pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
         let id = RequirementId(id);
         let head = head(connection, id, From::Anywhere)?.ok_or_else(|| Fault::corrupt(format!("requirement {} has no first job", id.0)))?;
         let requirement = rows::from_json("a requirement", &spec)?;
-        found.push((head, Waiting { id, requirement, jobs: rows::number("a count", ready)? }));
+        let since = rows::time(head.created_at)?;
+        found.push((head, Waiting { id, requirement, jobs: rows::number("a count", ready)?, since }));
     }
     found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(found.into_iter().map(|(_, waiting)| waiting).collect())
