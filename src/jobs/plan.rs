@@ -12,7 +12,9 @@ use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
 use crate::domain::clock::has_passed;
 use crate::domain::retry::doubled;
-use crate::domain::{Aggregate, ClassName, EndReason, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step};
+use crate::domain::{
+    Aggregate, ClassName, EndReason, GpuId, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step,
+};
 use crate::platform::{Ever, Ledger, Unfit};
 use crate::store::{Candidate, StoreError, Waiting};
 
@@ -146,7 +148,7 @@ async fn assign_warm(shared: &Shared, waiting: &[Waiting], open: &mut [Aggregate
 
 /// Holds free GPUs back for the job that waited longest, and too long, for GPUs and for nothing else: smaller ones would take each that becomes
 /// free for ever. One at a time, so that two do not each hold half of what both need.
-fn hold_back(shared: &Shared, room: &mut Room<'_>, waiting: &[Waiting], now: Timestamp) {
+fn hold_back(shared: &Shared, room: &mut Room<'_>, waiting: &[Waiting], open: &[Aggregate], now: Timestamp) {
     let deps = &shared.deps;
     let lacks_gpus_only = |waiting: &&Waiting| {
         let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
@@ -156,7 +158,10 @@ fn hold_back(shared: &Shared, room: &mut Room<'_>, waiting: &[Waiting], now: Tim
     let too_long = |waiting: &&Waiting| has_passed(waiting.since, deps.config.gpu.hold_after, now);
     let Some(first) = waiting.iter().filter(too_long).filter(lacks_gpus_only).min_by_key(|waiting| waiting.since) else { return };
     let Some(request) = &first.requirement.gpus else { return };
-    let kept = room.ledger.hold_back(request);
+    // A runner that waits for work has no end that could be waited for.
+    let idle = open.iter().map(|aggregate| &aggregate.runner).filter(|runner| runner.state == RunnerState::Idle && runner.job.is_none());
+    let kept_long: Vec<GpuId> = idle.flat_map(|runner| runner.placement.devices.iter().cloned()).collect();
+    let kept = room.ledger.hold_back(request, &kept_long);
     debug!(class = %first.requirement.class, since = %first.since, wanted = request.count, kept, "GPUs are held back for a job that waited long");
 }
 
@@ -166,7 +171,7 @@ async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], vie
     for round in 0..CLAIMS_PER_PASS {
         let all_waiting = deps.store.waiting().await?;
         if round == 0 {
-            hold_back(shared, room, &all_waiting, now);
+            hold_back(shared, room, &all_waiting, open, now);
         }
         // After the look at what waits: a job that comes in between would get a container of its own beside a runner that waits for it.
         assign_warm(shared, &all_waiting, open, view, now).await?;

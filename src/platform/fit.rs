@@ -174,10 +174,11 @@ impl<'a> Ledger<'a> {
     }
 
     /// Keeps what is free of the wanted GPUs, so that a request for several finds them together one day: nobody else is given them while
-    /// this ledger lives. Tells how many; none where the machine has too few of the kind.
-    pub fn hold_back(&mut self, request: &GpuRequest) -> usize {
+    /// this ledger lives. Tells how many; none where too few of the kind are healthy and not among `kept_long`, which nobody gives back soon.
+    pub fn hold_back(&mut self, request: &GpuRequest, kept_long: &[GpuId]) -> usize {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
-        let enough = request.vendors().into_iter().filter(|vendor| self.of_kind(*vendor, request).len() >= count);
+        let returns = |gpu: &&&Gpu| gpu.health == GpuHealth::Healthy && !kept_long.contains(&gpu.id);
+        let enough = request.vendors().into_iter().filter(|vendor| self.of_kind(*vendor, request).iter().filter(returns).count() >= count);
         let Some(free) = enough.map(|vendor| self.free_of_kind(vendor, request)).max_by_key(Vec::len) else { return 0 };
         let kept = count.min(free.len());
         let kept: Vec<GpuId> = choose(free, kept).into_iter().map(|gpu| gpu.id.clone()).collect();

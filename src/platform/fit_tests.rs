@@ -137,21 +137,27 @@ fn what_something_else_still_holds_is_not_given_and_does_not_make_it_impossible(
 #[test]
 fn what_becomes_free_is_held_back_until_there_is_enough_and_no_more_than_that() {
     let gpus = [("n0", GpuVendor::Nvidia, 24), ("n1", GpuVendor::Nvidia, 24), ("n2", GpuVendor::Nvidia, 80), ("a0", GpuVendor::Amd, 24)];
-    let host = machine(8, 64, &gpus);
-    let kept = |taken: &[&str], wanted: &Requirement| {
-        let mut ledger = Ledger::new(&host, []);
+    let mut host = machine(8, 64, &gpus);
+    let kept = |host: &HostFacts, taken: &[&str], wanted: &Requirement| {
+        let mut ledger = Ledger::new(host, []);
         ledger.hold(&taken.iter().map(|id| GpuId::from_trusted(*id)).collect::<Vec<_>>());
         let before = ledger.taken.clone();
-        let count = ledger.hold_back(wanted.gpus.as_ref().expect("GPUs"));
+        let count = ledger.hold_back(wanted.gpus.as_ref().expect("GPUs"), &[]);
         let mut held: Vec<String> = ledger.taken.difference(&before).map(ToString::to_string).collect();
         held.sort();
         assert_eq!(held.len(), count);
         held
     };
-    assert_eq!(kept(&["n0", "n1"], &needs_gpus(2, None, None)), ["n2"], "and not AMD's, of which there are too few");
-    assert_eq!(kept(&[], &needs_gpus(2, None, None)), ["n0", "n1"], "smaller jobs may use the rest");
-    assert_eq!(kept(&["n2"], &needs_gpus(1, None, Some(80))), [""; 0]);
-    assert_eq!(kept(&[], &needs_gpus(4, None, None)), [""; 0], "nothing is kept for what can never be");
+    assert_eq!(kept(&host, &["n0", "n1"], &needs_gpus(2, None, None)), ["n2"], "and not AMD's, of which there are too few");
+    assert_eq!(kept(&host, &[], &needs_gpus(2, None, None)), ["n0", "n1"], "smaller jobs may use the rest");
+    assert_eq!(kept(&host, &["n2"], &needs_gpus(1, None, Some(80))), [""; 0]);
+    assert_eq!(kept(&host, &[], &needs_gpus(4, None, None)), [""; 0], "nothing is kept for what can never be");
+    let mut ledger = Ledger::new(&host, []);
+    let request = needs_gpus(3, None, None).gpus.expect("GPUs");
+    assert_eq!(ledger.hold_back(&request, &[GpuId::from_trusted("n0")]), 0, "nor where one is held without an end");
+    assert_eq!(ledger.hold_back(&request, &[]), 3);
+    host.gpus[0].health = GpuHealth::Lost("it is no longer there".into());
+    assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), [""; 0], "nor while one of them cannot be used");
 }
 
 proptest! {
