@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long the engine may take to forget a container's end of a network.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where it is. `make test` starts it and says so in the environment.
 pub(crate) fn host() -> String {
