@@ -1,6 +1,7 @@
 //! Reads `[[projects]]`: what single projects are due beside others.
 
 use super::Config;
+use super::load::required;
 use super::section::Section;
 use crate::domain::ProjectName;
 
@@ -26,10 +27,7 @@ impl Config {
 pub(super) fn read(whole: &mut Section<'_>) -> Vec<Project> {
     let mut names: Vec<ProjectName> = Vec::new();
     whole.each("projects", |section| {
-        let name = section.parsed("name", ProjectName::parse);
-        if !section.has("name") {
-            section.fault("name", "must be given");
-        }
+        let name = required(section, "name", ProjectName::parse);
         let weight = section.whole_number("weight", 1..=1000).unwrap_or(1);
         let name = name?;
         if names.contains(&name) {

@@ -35,57 +35,45 @@ fn plan() -> ContainerPlan {
     }
 }
 
-fn isolated() -> HardenedProfile {
+/// The profile of tests, but for what `change` does to it.
+fn changed(change: impl FnOnce(&mut ProfileRequest)) -> HardenedProfile {
     let base = HardenedProfile::for_tests();
-    crate::security::SecurityManager::harden(ProfileRequest {
+    let mut request = ProfileRequest {
         user: base.user().to_owned(),
         cpus: base.cpus(),
         memory: base.memory(),
         pids: base.pids(),
-        tmpfs: vec![TmpfsMount { path: "/build".to_owned(), size: base.memory(), exec: Exec::Allowed }],
-        network: NetworkAccess::Isolated,
+        tmpfs: base.tmpfs().to_vec(),
+        network: base.network(),
         runtime: base.runtime().to_owned(),
         stop_grace: base.stop_grace(),
         devices: DeviceGrant::None,
         runner_binary: None,
-    })
-    .expect("a profile")
+    };
+    change(&mut request);
+    crate::security::SecurityManager::harden(request).expect("a profile")
+}
+
+fn isolate(request: &mut ProfileRequest) {
+    request.tmpfs = vec![TmpfsMount { path: "/build".to_owned(), size: request.memory, exec: Exec::Allowed }];
+    request.network = NetworkAccess::Isolated;
+}
+
+fn isolated() -> HardenedProfile {
+    changed(isolate)
 }
 
 /// The same for an image that does not bring the runner.
 fn lending() -> HardenedProfile {
-    let base = isolated();
-    crate::security::SecurityManager::harden(ProfileRequest {
-        user: base.user().to_owned(),
-        cpus: base.cpus(),
-        memory: base.memory(),
-        pids: base.pids(),
-        tmpfs: base.tmpfs().to_vec(),
-        network: base.network(),
-        runtime: base.runtime().to_owned(),
-        stop_grace: base.stop_grace(),
-        devices: DeviceGrant::None,
-        runner_binary: Some(HostFile::parse("f", "/opt/runner/gitlab-runner").expect("a path")),
+    changed(|request| {
+        isolate(request);
+        request.runner_binary = Some(HostFile::parse("f", "/opt/runner/gitlab-runner").expect("a path"));
     })
-    .expect("a profile")
 }
 
 /// A profile without network that gives this.
 fn giving(devices: DeviceGrant) -> HardenedProfile {
-    let base = HardenedProfile::for_tests();
-    crate::security::SecurityManager::harden(ProfileRequest {
-        user: base.user().to_owned(),
-        cpus: base.cpus(),
-        memory: base.memory(),
-        pids: base.pids(),
-        tmpfs: base.tmpfs().to_vec(),
-        network: base.network(),
-        runtime: base.runtime().to_owned(),
-        stop_grace: base.stop_grace(),
-        devices,
-        runner_binary: None,
-    })
-    .expect("a profile")
+    changed(|request| request.devices = devices)
 }
 
 fn nvidia(way: NvidiaWay) -> DeviceGrant {

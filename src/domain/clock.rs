@@ -28,6 +28,14 @@ pub fn has_passed(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
     now.duration_since(since) >= SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX)
 }
 
+/// Up to so many thousandths more or less. Random enough: the low bits of a fresh id.
+#[must_use]
+pub fn jittered(wait: Duration, thousandths: u32) -> Duration {
+    let roll = uuid::Uuid::now_v7().as_u128() % u128::from(2 * thousandths + 1);
+    let roll = u32::try_from(roll).unwrap_or(thousandths);
+    wait.mul_f64(1.0 + 0.001 * (f64::from(roll) - f64::from(thousandths)))
+}
+
 /// Cuts a time to whole milliseconds.
 #[must_use]
 pub fn truncate_to_millis(time: Timestamp) -> Timestamp {

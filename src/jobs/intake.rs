@@ -14,6 +14,7 @@ use super::deps::{Shared, class_requirement};
 use super::handle::Status;
 use super::image::decide;
 use crate::config::Class;
+use crate::domain::clock;
 use crate::domain::retry::doubled;
 use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
@@ -138,10 +139,9 @@ fn judge(error: &GitLabError, failures: u32) -> (&'static str, Pause) {
     }
 }
 
-/// Up to a fifth more or less, so that many daemons do not ask in step. Random enough: the low bits of a fresh id.
+/// Up to a fifth more or less, so that many daemons do not ask in step.
 pub(super) fn jittered(wait: Duration) -> Duration {
-    let roll = uuid::Uuid::now_v7().as_u128() % 401;
-    wait.mul_f64(0.8 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(200)))
+    clock::jittered(wait, 200)
 }
 
 /// Waits until GitLab may be asked for the class again, and says meanwhile, now and then, that its runner is there.

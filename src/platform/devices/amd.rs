@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Integrated, MAX_DEVICES, Roots, Seen, Sight, Survey, note, sysfs};
+use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, health_by_errors, note, part_of_processor, sysfs};
+use crate::config::IntegratedGpus;
 use crate::domain::{Gpu, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
 
 /// AMD's number on the PCI bus.
@@ -31,7 +32,7 @@ impl Node {
 }
 
 /// Looks at the cards.
-pub fn survey(roots: &Roots, integrated: Integrated) -> Survey {
+pub fn survey(roots: &Roots, integrated: IntegratedGpus) -> Survey {
     let mut notes = Vec::new();
     let topology = roots.sysfs.join("class/kfd/kfd/topology/nodes");
     let mut by_card: BTreeMap<PciAddress, Vec<Node>> = BTreeMap::new();
@@ -89,7 +90,7 @@ fn node(directory: &Path) -> Result<Option<Node>, String> {
 }
 
 /// A card, with its partitions if it is divided.
-fn card(roots: &Roots, integrated: Integrated, index: u32, address: PciAddress, nodes: &[Node]) -> Vec<Seen> {
+fn card(roots: &Roots, integrated: IntegratedGpus, index: u32, address: PciAddress, nodes: &[Node]) -> Vec<Seen> {
     let id = GpuId::from_trusted(format!("amd-{address}"));
     let pci = sysfs::pci_directory(roots, address);
     let [only] = nodes else {
@@ -102,8 +103,8 @@ fn card(roots: &Roots, integrated: Integrated, index: u32, address: PciAddress, 
         return std::iter::once(whole).chain(parts).collect();
     };
     let mut whole = device(roots, id, index, &pci, only);
-    if only.property("cpu_cores_count") > 0 && integrated == Integrated::Ignored {
-        whole.gpu.role = GpuRole::Unused("it is part of the processor; gpu.integrated = \"use\" gives it to jobs".to_owned());
+    if only.property("cpu_cores_count") > 0 && integrated == IntegratedGpus::Ignore {
+        whole.gpu.role = part_of_processor();
     }
     vec![whole]
 }
@@ -172,10 +173,7 @@ fn health(gpu: &Gpu, vitals: &GpuVitals) -> GpuHealth {
     if let Some(reason) = gpu.memory.fault() {
         return GpuHealth::Unhealthy(format!("its memory cannot be read: {reason}"));
     }
-    match vitals.uncorrected_errors {
-        Reading::Known(0) | Reading::NotSupported | Reading::Unreadable(_) => GpuHealth::Healthy,
-        Reading::Known(errors) => GpuHealth::Unhealthy(format!("{errors} memory error(s) that could not be corrected since the driver was loaded")),
-    }
+    health_by_errors(&vitals.uncorrected_errors)
 }
 
 /// The card's own name, else its number on the PCI bus.

@@ -26,7 +26,7 @@ fn with_mi210() -> Machine {
 }
 
 fn look(machine: &Machine) -> Survey {
-    survey(&machine.roots(), Integrated::Ignored)
+    survey(&machine.roots(), IntegratedGpus::Ignore)
 }
 
 fn only(machine: &Machine) -> Seen {
@@ -108,7 +108,7 @@ fn graphics_of_the_processor_are_given_away_only_when_the_owner_says_so() {
     let properties: Vec<(&str, u64)> = MI210.into_iter().chain([("cpu_cores_count", 16)]).collect();
     machine.kfd(0, 77, &properties).pci("0000:03:00.0", (0x1002, 0x1681), Some("amdgpu"), &FILES[..1]).file("dev/dri/renderD128", "");
     assert!(matches!(only(&machine).gpu.role, GpuRole::Unused(_)));
-    let used = seen(survey(&machine.roots(), Integrated::Used));
+    let used = seen(survey(&machine.roots(), IntegratedGpus::Use));
     assert_eq!(used[0].gpu.role, GpuRole::Card);
     assert_eq!(used[0].gpu.model.known().map(String::as_str), Some("AMD 1002:740f"), "without a name its number");
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Integrated, MAX_DEVICES, Roots, Seen, Sight, Survey, note, sysfs};
+use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, note, part_of_processor, sysfs};
+use crate::config::IntegratedGpus;
 use crate::domain::{Gpu, GpuHealth, GpuId, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
 
 /// Intel's number on the PCI bus.
@@ -11,7 +12,7 @@ const INTEL: u32 = 0x8086;
 const INTEGRATED: &str = "0000:00:02.0";
 
 /// Looks at the cards.
-pub fn survey(roots: &Roots, integrated: Integrated) -> Survey {
+pub fn survey(roots: &Roots, integrated: IntegratedGpus) -> Survey {
     let (mut seen, mut notes) = (Vec::<Seen>::new(), Vec::new());
     let drm = roots.sysfs.join("class/drm");
     for name in sysfs::names(&drm).into_iter().filter(|name| name.starts_with("renderD")).take(MAX_DEVICES) {
@@ -34,7 +35,7 @@ pub fn survey(roots: &Roots, integrated: Integrated) -> Survey {
     Survey { sight: Sight::Seen(seen), notes }
 }
 
-fn card(roots: &Roots, integrated: Integrated, index: u32, name: &str, device: &Path) -> Result<Seen, String> {
+fn card(roots: &Roots, integrated: IntegratedGpus, index: u32, name: &str, device: &Path) -> Result<Seen, String> {
     let real = std::fs::canonicalize(device).map_err(|error| format!("{}: {error}", device.display()))?;
     let address = real.file_name().and_then(|last| PciAddress::parse(last.to_str()?)).ok_or("it is no PCI device")?;
     let driver = sysfs::driver(&real);
@@ -75,15 +76,15 @@ fn card(roots: &Roots, integrated: Integrated, index: u32, name: &str, device: &
 }
 
 /// A card whose virtual functions are in use belongs to those; graphics of the processor are given away only if the owner says so.
-fn role(integrated: Integrated, address: PciAddress, device: &Path, memory: &Reading<MemoryBytes>) -> GpuRole {
+fn role(integrated: IntegratedGpus, address: PciAddress, device: &Path, memory: &Reading<MemoryBytes>) -> GpuRole {
     match sysfs::number::<u64>(&device.join("sriov_numvfs")) {
         Reading::Known(0) | Reading::NotSupported => {}
         Reading::Known(functions) => return GpuRole::Unused(format!("{functions} virtual function(s) of it are in use")),
         Reading::Unreadable(reason) => return GpuRole::Unused(format!("whether virtual functions of it are in use cannot be read: {reason}")),
     }
     let of_processor = address.to_string() == INTEGRATED || *memory == Reading::NotSupported;
-    if of_processor && integrated == Integrated::Ignored {
-        return GpuRole::Unused("it is part of the processor; gpu.integrated = \"use\" gives it to jobs".to_owned());
+    if of_processor && integrated == IntegratedGpus::Ignore {
+        return part_of_processor();
     }
     GpuRole::Card
 }

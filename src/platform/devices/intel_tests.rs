@@ -8,7 +8,7 @@ use super::*;
 const GIB: u64 = 1 << 30;
 
 fn look(machine: &Machine) -> Survey {
-    survey(&machine.roots(), Integrated::Ignored)
+    survey(&machine.roots(), IntegratedGpus::Ignore)
 }
 
 /// A machine with everything: an Arc card with `xe`, a Flex card with `i915`, the processor's own, and cards of others.
@@ -57,7 +57,7 @@ fn cards_are_read_with_their_memory_and_others_cards_are_not_taken_for_them() {
 
 #[test]
 fn graphics_of_the_processor_are_given_away_only_when_the_owner_says_so() {
-    let all = seen(survey(&mixed().roots(), Integrated::Used));
+    let all = seen(survey(&mixed().roots(), IntegratedGpus::Use));
     assert_eq!(all[0].gpu.role, GpuRole::Card);
 }
 

@@ -21,7 +21,8 @@ pub(crate) mod fixture;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::domain::{DeviceNote, Gpu, GpuVendor, GpuVitals, Weight};
+use crate::config::IntegratedGpus;
+use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuRole, GpuVendor, GpuVitals, Reading, Weight};
 
 /// Most devices of one vendor that are looked at; a bound against drivers that count nonsense.
 pub const MAX_DEVICES: usize = 512;
@@ -43,16 +44,6 @@ impl Default for Roots {
     fn default() -> Self {
         Self { sysfs: "/sys".into(), dev: "/dev".into(), proc: "/proc".into(), nvml: "libnvidia-ml.so.1".into() }
     }
-}
-
-/// Whether graphics that are part of the processor are given to jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Integrated {
-    /// They are shown, and not given away.
-    #[default]
-    Ignored,
-    /// They are given away as cards are.
-    Used,
 }
 
 /// One GPU as a look found it.
@@ -98,7 +89,7 @@ impl std::fmt::Debug for Source {
 
 /// The three vendors on this machine.
 #[must_use]
-pub fn sources(roots: &Roots, integrated: Integrated) -> Vec<Source> {
+pub fn sources(roots: &Roots, integrated: IntegratedGpus) -> Vec<Source> {
     let roots = Arc::new(roots.clone());
     let (for_nvidia, for_amd, for_intel) = (Arc::clone(&roots), Arc::clone(&roots), roots);
     vec![
@@ -106,6 +97,19 @@ pub fn sources(roots: &Roots, integrated: Integrated) -> Vec<Source> {
         Source { vendor: GpuVendor::Amd, body: guard::each(move || amd::survey(&for_amd, integrated)) },
         Source { vendor: GpuVendor::Intel, body: guard::each(move || intel::survey(&for_intel, integrated)) },
     ]
+}
+
+/// Graphics that share the processor's memory: given to jobs only where the owner says so.
+fn part_of_processor() -> GpuRole {
+    GpuRole::Unused("it is part of the processor; gpu.integrated = \"use\" gives it to jobs".to_owned())
+}
+
+/// What the memory errors of a card say of it. A driver that does not count them says nothing.
+fn health_by_errors(uncorrected: &Reading<u64>) -> GpuHealth {
+    match uncorrected {
+        Reading::Known(0) | Reading::NotSupported | Reading::Unreadable(_) => GpuHealth::Healthy,
+        Reading::Known(errors) => GpuHealth::Unhealthy(format!("{errors} memory error(s) that could not be corrected since the driver was loaded")),
+    }
 }
 
 /// A note about a vendor's devices.

@@ -5,7 +5,7 @@ use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, TemperatureSe
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 
-use super::{MAX_DEVICES, Roots, Seen, note, sysfs};
+use super::{MAX_DEVICES, Roots, Seen, health_by_errors, note, sysfs};
 use crate::domain::{
     DeviceNode, DeviceNote, Gpu, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight,
 };
@@ -77,10 +77,7 @@ fn health(vitals: &GpuVitals, memory: &Reading<nvml_wrapper::struct_wrappers::de
     if let Some(reason) = role.fault() {
         return GpuHealth::Unhealthy(format!("whether it is divided cannot be read: {reason}"));
     }
-    match vitals.uncorrected_errors {
-        Reading::Known(0) | Reading::NotSupported | Reading::Unreadable(_) => GpuHealth::Healthy,
-        Reading::Known(errors) => GpuHealth::Unhealthy(format!("{errors} memory error(s) that could not be corrected since the driver was loaded")),
-    }
+    health_by_errors(&vitals.uncorrected_errors)
 }
 
 fn id(device: &Device<'_>) -> Result<GpuId, Trouble> {

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::watch::{DEADLINE, DeviceWatch, Held};
-use super::{Integrated, Roots, sources};
-use crate::config::{Config, Gpu, IntegratedGpus};
+use super::{Roots, sources};
+use crate::config::{Config, Gpu};
 use crate::domain::{DeviceNote, Weight};
 use crate::platform::{Inventory, PlatformManager};
 
@@ -26,11 +26,7 @@ pub fn watch(config: &Config, platform: &Arc<PlatformManager>, held: Held) -> Op
         return None;
     }
     let roots = Roots::from(&config.gpu);
-    let integrated = match config.gpu.integrated {
-        IntegratedGpus::Ignore => Integrated::Ignored,
-        IntegratedGpus::Use => Integrated::Used,
-    };
-    Some(DeviceWatch::new(roots.clone(), sources(&roots, integrated), Arc::clone(platform), held, DEADLINE))
+    Some(DeviceWatch::new(roots.clone(), sources(&roots, config.gpu.integrated), Arc::clone(platform), held, DEADLINE))
 }
 
 /// Nobody holds anything: for a look that is not followed by others.

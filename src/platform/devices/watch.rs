@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::change::{Change, changes, merge};
 use super::guard::{Answer, Guard};
 use super::{Roots, Seen, Sight, Source, Survey, binfmt, note};
+use crate::domain::clock::jittered;
 use crate::domain::{Arch, DeviceNote, Gpu, GpuHealth, GpuId, GpuVendor, GpuVitals, Weight};
 use crate::platform::PlatformManager;
 
@@ -88,7 +89,7 @@ impl DeviceWatch {
         loop {
             // Both arms only wait.
             tokio::select! {
-                () = tokio::time::sleep(jittered(interval)) => {}
+                () = tokio::time::sleep(jittered(interval, 100)) => {}
                 () = stop.cancelled() => return,
             }
             let Some(found) = stop.run_until_cancelled(self.look()).await else { return };
@@ -133,12 +134,6 @@ fn tell(changes: &[Change], before: &Inventory, now: &Inventory) {
         let archs: Vec<&str> = now.emulated.iter().map(|arch| arch.as_str()).collect();
         tracing::info!(archs = archs.join(","), "architectures that are emulated in containers");
     }
-}
-
-/// Random enough: the low bits of a fresh id.
-fn jittered(interval: Duration) -> Duration {
-    let roll = uuid::Uuid::now_v7().as_u128() % 201;
-    interval.mul_f64(0.9 + 0.001 * f64::from(u32::try_from(roll).unwrap_or(100)))
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::sync::mpsc;
 
 use super::super::fixture::{Machine, card, part};
 use super::super::guard::each;
-use super::super::{Integrated, sources};
+use super::super::sources;
 use super::*;
 use crate::config::Config;
+use crate::config::IntegratedGpus;
 use crate::domain::{CpuMillis, MemoryBytes};
 use crate::platform::{HostProbe, KernelFacts};
 
@@ -121,7 +122,7 @@ async fn a_whole_machine_is_read_and_its_own_architecture_is_not_emulated() {
         machine.file(&format!("proc/sys/fs/binfmt_misc/{name}"), text);
     }
     let (platform, roots) = (platform(), machine.roots());
-    let mut watch = DeviceWatch::new(roots.clone(), sources(&roots, Integrated::Ignored), Arc::clone(&platform), Arc::new(HashSet::new), PATIENCE);
+    let mut watch = DeviceWatch::new(roots.clone(), sources(&roots, IntegratedGpus::Ignore), Arc::clone(&platform), Arc::new(HashSet::new), PATIENCE);
     watch.look().await;
     assert_eq!(known(&platform), [("GPU-aaaa".into(), None), ("intel-0000:03:00.0".into(), None)]);
     assert_eq!(platform.facts().emulated, [Arch::Riscv64]);
