@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long the engine may take to forget a container's end of a network.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where it is. `make test` starts it and says so in the environment.
 pub(crate) fn host() -> String {
@@ -53,7 +53,9 @@ pub(crate) fn remove_everything(name: &str, data: &Path) {
     remove_networks(name, data);
 }
 
-/// An engine under load may still count a container that it no longer lists.
+/// Removes a network of which no container is left. An engine may then still count one on it, for ever: its count of a network's containers is
+/// not safe against starts and ends at the same moment (moby issue 42119) and is put right when the engine starts. What must be gone is
+/// asked of the containers, in any state, and not of that count.
 fn remove_network(id: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -61,7 +63,15 @@ fn remove_network(id: &str) {
         if output.status.success() {
             return;
         }
-        assert!(Instant::now() < deadline, "docker network rm: {}{}", String::from_utf8_lossy(&output.stderr), docker(&["network", "inspect", id]));
+        let answer = String::from_utf8_lossy(&output.stderr);
+        let left = docker(&["ps", "--all", "--quiet", "--filter", &format!("network={id}")]);
+        let listed = docker(&["network", "inspect", id, "--format", "{{len .Containers}}"]);
+        let miscounted = answer.contains("has active endpoints") && left.trim().is_empty() && listed.trim() == "0";
+        if Instant::now() >= deadline {
+            assert!(miscounted, "docker network rm: {answer}{}", docker(&["network", "inspect", id]));
+            eprintln!("the engine counts a container on network {id} that does not exist");
+            return;
+        }
     }
 }
 
