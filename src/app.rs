@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -117,11 +118,12 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         Some(gitlab) => Some(Arc::new(HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?)),
         None => None,
     };
-    let platform = Arc::new(PlatformManager::new(config.host.clone(), outside.probe.as_ref()));
+    let platform = Arc::new(PlatformManager::new(config.host.clone(), outside.probe.as_ref()).rechecking_after(config.gpu.recheck_after));
     let contacts = Arc::new(Contacts::default());
     let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
     let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&outside.clock), Arc::clone(&vitals), platform.facts());
-    watch_devices(&config, &platform, &handle, lifecycle).await;
+    recall_gpus(store.as_ref(), &config.host.name, &platform, outside.clock.now()).await?;
+    watch_devices(&config, &platform, &handle, Arc::clone(&outside.clock), lifecycle).await;
     let nudged = handle.clone();
     let broker = Arc::new(Broker::new(BrokerParts {
         store: Arc::clone(&store),
@@ -172,11 +174,19 @@ fn listing(config: &Config, instance: &str) -> Result<Option<Arc<dyn Listing>>, 
     Ok(Some(Arc::new(HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?)))
 }
 
+/// Before anybody looks at the GPUs: what was remembered of them, and which of them runners hold.
+async fn recall_gpus(store: &dyn Store, host: &HostId, platform: &PlatformManager, now: Timestamp) -> Result<(), StoreError> {
+    platform.recall_gpus(store.gpu_records(host).await?, now);
+    let open = store.open_runners(host).await?;
+    platform.take_gpus(open.iter().flat_map(|aggregate| &aggregate.runner.placement.devices), now);
+    Ok(())
+}
+
 /// Looks at the devices once, so that the first jobs meet what is there, and then goes on looking. A driver that hangs costs its deadline.
-async fn watch_devices(config: &Config, platform: &Arc<PlatformManager>, handle: &ManagerHandle, lifecycle: &Lifecycle) {
+async fn watch_devices(config: &Config, platform: &Arc<PlatformManager>, handle: &ManagerHandle, clock: Arc<dyn Clock>, lifecycle: &Lifecycle) {
     let seen = handle.clone();
     let held = Arc::new(move || seen.status().devices_in_use.iter().cloned().collect());
-    let Some(mut watch) = devices::settings::watch(config, platform, held) else { return };
+    let Some(mut watch) = devices::settings::watch(config, platform, held, clock) else { return };
     watch.look().await;
     let nudged = handle.clone();
     let (interval, stop) = (config.gpu.probe_interval, lifecycle.stop.clone());

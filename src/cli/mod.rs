@@ -1,7 +1,9 @@
-//! The command line: `serve`, `check`, `gitlab setup`, `gitlab teardown` and `token new`.
+//! The command line: `serve`, `check`, `gitlab setup`, `gitlab teardown`, `gpus` and `token new`.
 
 mod check;
+mod client;
 mod gitlab;
+mod gpus;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -45,6 +47,8 @@ enum Command {
         #[command(subcommand)]
         command: gitlab::GitLabCommand,
     },
+    /// See the GPUs of the running daemon, take one from jobs or give it back.
+    Gpus(gpus::Options),
     /// Make bearer tokens of the API.
     Token {
         #[command(subcommand)]
@@ -89,6 +93,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     match &cli.command {
         Command::Serve => runtime.block_on(serve(config)),
         Command::Check(options) => runtime.block_on(check::run(&config, options)),
+        Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
         Command::Token { .. } | Command::Gitlab { .. } => ExitCode::SUCCESS,
     }
 }

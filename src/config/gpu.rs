@@ -13,6 +13,8 @@ pub struct Gpu {
     pub probe_interval: Duration,
     /// `gpu.hold_after`, default `10m`: a job that waited so long for GPUs has those that become free held back for it.
     pub hold_after: Duration,
+    /// `gpu.recheck_after`, default `30s`: how soon a GPU in quarantine is tested again; the wait doubles each time, up to half an hour.
+    pub recheck_after: Duration,
     /// `gpu.integrated`, default `ignore`.
     pub integrated: IntegratedGpus,
     /// `gpu.nvml`, default `libnvidia-ml.so.1`: NVIDIA's management library, a path or a name for the loader to find.
@@ -30,6 +32,7 @@ impl Default for Gpu {
         Self {
             probe_interval: Duration::from_secs(15),
             hold_after: Duration::from_secs(10 * 60),
+            recheck_after: Duration::from_secs(30),
             integrated: IntegratedGpus::Ignore,
             nvml: "libnvidia-ml.so.1".into(),
             sysfs: "/sys".into(),
@@ -68,6 +71,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Gpu {
     Gpu {
         probe_interval: section.parsed("probe_interval", duration(SECOND..=HOUR)).unwrap_or(base.probe_interval),
         hold_after: section.parsed("hold_after", duration(SECOND..=DAY)).unwrap_or(base.hold_after),
+        recheck_after: section.parsed("recheck_after", duration(SECOND..=HOUR)).unwrap_or(base.recheck_after),
         integrated: section.parsed("integrated", values::choice(&IntegratedGpus::ALL, IntegratedGpus::as_str)).unwrap_or(base.integrated),
         nvml: section.parsed("nvml", values::library).unwrap_or(base.nvml),
         sysfs: section.parsed("sysfs", values::root).unwrap_or(base.sysfs),

@@ -142,6 +142,10 @@ pub enum GpuHealth {
     Healthy,
     /// It may not, for the reason given.
     Unhealthy(String),
+    /// It may not yet: a job left it, and whether it is as before is being looked at.
+    Checking,
+    /// It answers, and is held back for the reason given, until a check or a person lets it out.
+    Quarantined(String),
     /// It was here and is not any more, or its driver does not answer; how that shows is given.
     Lost(String),
 }
@@ -152,7 +156,17 @@ impl GpuHealth {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Healthy => None,
-            Self::Unhealthy(reason) | Self::Lost(reason) => Some(reason),
+            Self::Checking => Some("it is being checked after its job"),
+            Self::Unhealthy(reason) | Self::Quarantined(reason) | Self::Lost(reason) => Some(reason),
+        }
+    }
+
+    /// Whether it may be given to a job now or in a moment.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Healthy | Self::Checking => true,
+            Self::Unhealthy(_) | Self::Quarantined(_) | Self::Lost(_) => false,
         }
     }
 }
@@ -239,8 +253,19 @@ pub struct GpuVitals {
     pub uncorrected_errors: Reading<u64>,
     /// NVIDIA's fault numbers seen since we watch, the latest last, at most [`Self::MAX_XIDS`].
     pub xids: Vec<u64>,
+    /// Faults of the card itself.
+    pub faults: GpuFaults,
     /// Processes that compute on it.
     pub processes: Reading<Vec<GpuProcess>>,
+}
+
+/// Faults that a driver reported of a card and that no program causes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuFaults {
+    /// How many since we watch. May begin again at 0.
+    pub count: u64,
+    /// What the last one was, for people.
+    pub last: Option<String>,
 }
 
 impl GpuVitals {
@@ -260,6 +285,7 @@ impl GpuVitals {
             energy_millijoules: all(reason),
             uncorrected_errors: all(reason),
             xids: Vec::new(),
+            faults: GpuFaults::default(),
             processes: all(reason),
         }
     }

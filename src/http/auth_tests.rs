@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use crate::http::harness::{Harness, OPERATOR, VIEWER, request};
 
 /// Every route that asks for a role, and the least role.
-const ROUTES: [(&str, &str, &str); 12] = [
+const ROUTES: [(&str, &str, &str); 14] = [
     ("GET", "/status", "viewer"),
     ("GET", "/hosts", "viewer"),
     ("GET", "/runners", "viewer"),
@@ -18,6 +18,8 @@ const ROUTES: [(&str, &str, &str); 12] = [
     ("DELETE", "/jobs/0", "operator"),
     ("POST", "/runners", "operator"),
     ("DELETE", "/runners/0", "operator"),
+    ("POST", "/gpus/0/quarantine", "operator"),
+    ("POST", "/gpus/0/release", "operator"),
 ];
 
 #[tokio::test]

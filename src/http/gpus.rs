@@ -2,9 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use axum::Json;
+use axum::extract::{Path, State};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuRole, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
+use super::extract::{JsonBody, Operator};
+use super::params::Params;
+use super::problem::Problem;
+use super::state::AppState;
+use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuId, GpuRole, GpuVitals, MemoryBytes, PciAddress, Quarantine, Reading, Weight};
+use crate::jobs::{GpuMark, GpuMarked, Status};
+
+/// Longest reason of a quarantine, in characters.
+const MAX_REASON: usize = 300;
+/// Why a GPU is in quarantine when nobody said.
+const NO_REASON: &str = "no reason was given";
 
 /// One GPU, or a part of one.
 #[derive(Debug, Serialize)]
@@ -22,10 +35,13 @@ pub(super) struct GpuDto {
     mig_profile: Option<String>,
     /// The card that it is a part of.
     part_of: Option<String>,
-    /// `free`, `in_use`, `unhealthy`, `lost`, `divided` (its parts are given to jobs) or `unused` (not given to jobs).
+    /// `free`, `in_use`, `checking` (after its job), `quarantined`, `unhealthy`, `lost`, `divided` (its parts are given to jobs) or `unused`
+    /// (not given to jobs).
     pub(super) state: &'static str,
-    /// Why it is unhealthy, lost or unused.
+    /// Why it is given to nobody.
     reason: Option<String>,
+    /// `null` when it is not in quarantine.
+    quarantine: Option<QuarantineDto>,
     memory_used_bytes: Option<u64>,
     utilization_percent: Option<u32>,
     temperature_celsius: Option<u32>,
@@ -35,6 +51,23 @@ pub(super) struct GpuDto {
     processes: Option<usize>,
     /// What could not be read, by field, and why.
     unreadable: BTreeMap<&'static str, String>,
+}
+
+/// Why a GPU is given to nobody although it answers.
+#[derive(Debug, Serialize)]
+pub(super) struct QuarantineDto {
+    reason: String,
+    since: Timestamp,
+    /// `health`: it is tested again and comes out by itself. `operator`: it stays until it is released.
+    by: &'static str,
+    next_check_at: Option<Timestamp>,
+}
+
+impl From<&Quarantine> for QuarantineDto {
+    fn from(quarantine: &Quarantine) -> Self {
+        let Quarantine { reason, since, by, next_check } = quarantine;
+        Self { reason: reason.clone(), since: *since, by: by.as_str(), next_check_at: *next_check }
+    }
 }
 
 /// A sentence about the machine's devices.
@@ -57,8 +90,8 @@ impl From<&DeviceNote> for NoteDto {
 }
 
 impl GpuDto {
-    /// Shows a GPU, what it is doing where that is known, and whether a runner holds it.
-    pub(super) fn new(gpu: &Gpu, vitals: Option<&GpuVitals>, holding: Holding) -> Self {
+    /// Shows a GPU, what it is doing where that is known, whether it is in quarantine, and whether a runner holds it.
+    pub(super) fn new(gpu: &Gpu, vitals: Option<&GpuVitals>, quarantine: Option<&Quarantine>, holding: Holding) -> Self {
         let mut unreadable = BTreeMap::new();
         let mut told = Told(&mut unreadable);
         let (state, reason) = state(gpu, holding);
@@ -76,6 +109,7 @@ impl GpuDto {
             part_of: gpu.card().map(ToString::to_string),
             state,
             reason,
+            quarantine: quarantine.map(QuarantineDto::from),
             memory_used_bytes: vitals.and_then(|vitals| told.read("memory_used_bytes", &vitals.memory_used)).map(|memory| memory.0),
             utilization_percent: vitals.and_then(|vitals| told.read("utilization_percent", &vitals.utilization_percent)),
             temperature_celsius: vitals.and_then(|vitals| told.read("temperature_celsius", &vitals.temperature_celsius)),
@@ -96,6 +130,13 @@ pub(super) enum Holding {
     Free,
 }
 
+impl Holding {
+    /// Of a GPU.
+    pub(super) fn of(status: &Status, gpu: &GpuId) -> Self {
+        if status.devices_in_use.contains(gpu) { Self::Held } else { Self::Free }
+    }
+}
+
 /// Notes what could not be read.
 struct Told<'a>(&'a mut BTreeMap<&'static str, String>);
 
@@ -113,10 +154,89 @@ fn state(gpu: &Gpu, holding: Holding) -> (&'static str, Option<String>) {
         (GpuHealth::Lost(reason), _) => ("lost", Some(reason.clone())),
         (_, GpuRole::Unused(reason)) => ("unused", Some(reason.clone())),
         (GpuHealth::Unhealthy(reason), _) => ("unhealthy", Some(reason.clone())),
+        (GpuHealth::Quarantined(reason), _) => ("quarantined", Some(reason.clone())),
+        (GpuHealth::Checking, _) => ("checking", gpu.health.reason().map(str::to_owned)),
         (GpuHealth::Healthy, GpuRole::Divided) => ("divided", None),
         (GpuHealth::Healthy, GpuRole::Card | GpuRole::Part { .. }) if holding == Holding::Held => ("in_use", None),
         (GpuHealth::Healthy, GpuRole::Card | GpuRole::Part { .. }) => ("free", None),
     }
+}
+
+/// The body of `POST /gpus/{id}/quarantine`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QuarantineBody {
+    reason: Option<String>,
+}
+
+/// A GPU after somebody put it into quarantine or released it.
+#[derive(Debug, Serialize)]
+pub(super) struct MarkedDto {
+    id: String,
+    /// As in `GET /hosts`; `null` for one that is not there at present.
+    state: Option<&'static str>,
+    reason: Option<String>,
+    quarantine: Option<QuarantineDto>,
+}
+
+/// `POST /gpus/{id}/quarantine`: it is given to nobody until it is released; a job that has it goes on. Repeating it is fine.
+pub(super) async fn quarantine(
+    _operator: Operator,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+    body: JsonBody<QuarantineBody>,
+) -> Result<Json<MarkedDto>, Problem> {
+    params.finish()?;
+    let reason = body.value.reason.map_or_else(|| Ok(NO_REASON.to_owned()), |reason| read_reason(&reason))?;
+    mark(&state, &id, GpuMark::Quarantine { reason }).await
+}
+
+/// `POST /gpus/{id}/release`: it may be given to jobs again, whoever put it into quarantine. Repeating it is fine.
+pub(super) async fn release(
+    _operator: Operator,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<MarkedDto>, Problem> {
+    params.finish()?;
+    mark(&state, &id, GpuMark::Release).await
+}
+
+fn read_reason(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > MAX_REASON || text.chars().any(char::is_control) {
+        return Err(Problem::field("reason", format!("must be 1 to {MAX_REASON} characters in one line")));
+    }
+    Ok(text.to_owned())
+}
+
+async fn mark(state: &AppState, id: &str, mark: GpuMark) -> Result<Json<MarkedDto>, Problem> {
+    let gpu = GpuId::from_trusted(id);
+    let status = state.manager.status();
+    if !is_known(&status, &gpu) {
+        return Err(unknown(&status, id));
+    }
+    match state.manager.mark_gpu(gpu.clone(), mark).await? {
+        GpuMarked::Done => {}
+        GpuMarked::Unknown => return Err(unknown(&status, id)),
+        GpuMarked::Stopping => return Err(Problem::Stopping),
+    }
+    let status = state.manager.status();
+    let found = status.facts.gpus.iter().find(|one| one.id == gpu);
+    let (shown, reason) = found.map(|gpu| self::state(gpu, Holding::of(&status, &gpu.id))).unzip();
+    let quarantine = status.quarantines.get(&gpu).map(QuarantineDto::from);
+    Ok(Json(MarkedDto { id: gpu.to_string(), state: shown, reason: reason.flatten(), quarantine }))
+}
+
+fn is_known(status: &Status, gpu: &GpuId) -> bool {
+    status.facts.gpus.iter().any(|one| one.id == *gpu) || status.quarantines.contains_key(gpu)
+}
+
+fn unknown(status: &Status, id: &str) -> Problem {
+    let known: Vec<&str> = status.facts.gpus.iter().map(|gpu| gpu.id.as_str()).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Problem::unknown_gpu(id, &known)
 }
 
 #[cfg(test)]
@@ -125,7 +245,7 @@ mod tests {
     use crate::platform::devices::fixture::{card, part};
 
     fn shown(gpu: &Gpu, holding: Holding) -> (&'static str, Option<String>) {
-        let dto = GpuDto::new(gpu, None, holding);
+        let dto = GpuDto::new(gpu, None, None, holding);
         (dto.state, dto.reason)
     }
 
@@ -138,6 +258,10 @@ mod tests {
         assert_eq!(shown(&unused, Holding::Free), ("unused", Some("part of the processor".into())));
         let sick = Gpu { health: GpuHealth::Unhealthy("Xid 79".into()), ..card("a") };
         assert_eq!(shown(&sick, Holding::Held), ("unhealthy", Some("Xid 79".into())));
+        let quarantined = Gpu { health: GpuHealth::Quarantined("in quarantine: hot".into()), ..card("a") };
+        assert_eq!(shown(&quarantined, Holding::Held), ("quarantined", Some("in quarantine: hot".into())));
+        let checked = Gpu { health: GpuHealth::Checking, ..card("a") };
+        assert_eq!(shown(&checked, Holding::Free), ("checking", Some("it is being checked after its job".into())));
         let lost = Gpu { health: GpuHealth::Lost("gone".into()), role: GpuRole::Divided, ..card("a") };
         assert_eq!(shown(&lost, Holding::Free), ("lost", Some("gone".into())));
     }
@@ -146,7 +270,7 @@ mod tests {
     fn what_could_not_be_read_is_null_and_named_and_never_a_zero() {
         let gpu = Gpu { memory: Reading::Unreadable("NVML: no".into()), ..part("p", "a") };
         let vitals = GpuVitals { uncorrected_errors: Reading::NotSupported, xids: vec![13], ..GpuVitals::unreadable("late") };
-        let json = serde_json::to_value(GpuDto::new(&gpu, Some(&vitals), Holding::Free)).expect("JSON");
+        let json = serde_json::to_value(GpuDto::new(&gpu, Some(&vitals), None, Holding::Free)).expect("JSON");
         assert_eq!(json["memory_bytes"], serde_json::Value::Null);
         assert_eq!(json["unreadable"]["memory_bytes"], "NVML: no");
         assert_eq!(json["unreadable"]["temperature_celsius"], "late");

@@ -16,7 +16,7 @@ use super::hosts::HostDto;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{JobState, RunnerState};
+use crate::domain::{Gpu, JobState, RunnerState};
 use crate::jobs::{EngineState, IntakeState, Status};
 
 /// Longest wait for the store's sign of life.
@@ -69,6 +69,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     if state.config.classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
+    checks.extend(gpu_check(&status.facts.gpus).map(|check| ("gpus", check)));
     let sound = checks.values().all(|check| check.status == Verdict::Ok);
     let (code, verdict) = if sound { (StatusCode::OK, Verdict::Ok) } else { (StatusCode::SERVICE_UNAVAILABLE, Verdict::Failing) };
     (code, Json(Health { status: verdict, checks })).into_response()
@@ -100,6 +101,14 @@ fn manager_check(last_tick_at: Timestamp, now: Timestamp) -> Check {
 
 fn broker_check(address: Option<&str>) -> Check {
     address.map_or_else(|| Check::failing("runners cannot reach it", None), |address| Check::ok(Some(address.to_owned())))
+}
+
+/// Never failing: jobs go on with the others, and without any.
+fn gpu_check(gpus: &[Gpu]) -> Option<Check> {
+    let for_jobs = || gpus.iter().filter(|gpu| gpu.is_for_jobs());
+    let unfit = for_jobs().filter(|gpu| !gpu.health.is_sound()).count();
+    let detail = if unfit == 0 { None } else { Some(format!("{unfit} of {} cannot be used; GET /hosts tells why", for_jobs().count())) };
+    for_jobs().next().map(|_| Check::ok(detail))
 }
 
 /// The answer of `/status`.

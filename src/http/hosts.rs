@@ -11,7 +11,7 @@ use super::gpus::{GpuDto, Holding, NoteDto};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{Arch, CpuMillis};
+use crate::domain::{Arch, CpuMillis, Gpu};
 use crate::jobs::{EngineState, Status};
 
 /// All machines. One for now.
@@ -55,7 +55,7 @@ struct GpusDto {
     total: usize,
     /// Healthy and held by no runner.
     free: usize,
-    /// Unfit or lost.
+    /// Unfit, in quarantine or lost.
     unhealthy: usize,
     /// All that there are, those that jobs are not given among them.
     devices: Vec<GpuDto>,
@@ -72,11 +72,14 @@ pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, params:
 impl From<&Status> for HostDto {
     fn from(status: &Status) -> Self {
         let facts = &status.facts;
-        let holding = |id| if status.devices_in_use.contains(id) { Holding::Held } else { Holding::Free };
-        let devices: Vec<GpuDto> = facts.gpus.iter().map(|gpu| GpuDto::new(gpu, status.gpu_vitals.get(&gpu.id), holding(&gpu.id))).collect();
+        let shown = |gpu: &Gpu| {
+            let (vitals, quarantine) = (status.gpu_vitals.get(&gpu.id), status.quarantines.get(&gpu.id));
+            GpuDto::new(gpu, vitals, quarantine, Holding::of(status, &gpu.id))
+        };
+        let devices: Vec<GpuDto> = facts.gpus.iter().map(shown).collect();
         let for_jobs = || devices.iter().zip(&facts.gpus).filter(|(_, gpu)| gpu.is_for_jobs()).map(|(shown, _)| shown.state);
         let (total, free) = (for_jobs().count(), for_jobs().filter(|state| *state == "free").count());
-        let unhealthy = for_jobs().filter(|state| matches!(*state, "unhealthy" | "lost")).count();
+        let unhealthy = for_jobs().filter(|state| matches!(*state, "unhealthy" | "quarantined" | "lost")).count();
         let notes = facts.notes.iter().map(NoteDto::from).collect();
         Self {
             id: facts.id.to_string(),

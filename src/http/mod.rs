@@ -40,6 +40,8 @@ pub fn router(state: AppState) -> Router {
         .route("/health", get(health::health))
         .route("/status", get(health::status))
         .route("/hosts", get(hosts::list))
+        .route("/gpus/{id}/quarantine", post(gpus::quarantine))
+        .route("/gpus/{id}/release", post(gpus::release))
         .route("/runners", get(runners::list).post(runners::spawn))
         .route("/runners/{id}", get(runners::one).delete(runners::terminate))
         .route("/jobs", get(jobs::list).post(jobs::submit))

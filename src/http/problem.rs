@@ -138,6 +138,11 @@ impl Problem {
         Self::Unknown { what: quoted(&format!("runner {id}")) }
     }
 
+    /// There is no GPU with this id, only the known ones.
+    pub fn unknown_gpu(id: &str, known: &str) -> Self {
+        Self::Unknown { what: quoted(&format!("GPU {}; known: {known}", quoted(id))) }
+    }
+
     fn face(&self) -> Face {
         let (slug, status, title) = match self {
             Self::NotJson { .. } => ("not-json", StatusCode::BAD_REQUEST, "The body is not JSON"),

@@ -11,7 +11,8 @@ use super::queue_there::GitLabQueue;
 use super::vitals::{Vital, Vitals};
 use crate::domain::job::CancelEffect;
 use crate::domain::{
-    ClassName, CpuMillis, EndReason, GpuId, GpuVitals, HostFacts, Job, JobId, JobState, MemoryBytes, Runner, RunnerId, RunnerState, Source, Step,
+    ClassName, CpuMillis, EndReason, GpuId, GpuVitals, HostFacts, Job, JobId, JobState, MemoryBytes, Quarantine, Runner, RunnerId, RunnerState,
+    Source, Step,
 };
 use crate::platform::Unfit;
 use crate::store::{Store, StoreError};
@@ -32,6 +33,8 @@ pub(super) enum Wake {
     Cancel { job: JobId, reason: EndReason, reply: oneshot::Sender<Result<Option<(Job, CancelEffect)>, StoreError>> },
     /// Plan a waiting runner of this class.
     Spawn { class: ClassName, reply: oneshot::Sender<Result<Spawned, StoreError>> },
+    /// Do this with a GPU.
+    Mark { gpu: GpuId, mark: GpuMark, reply: oneshot::Sender<Result<GpuMarked, StoreError>> },
 }
 
 /// How an operation on a runner ended.
@@ -54,6 +57,29 @@ pub enum Spawned {
     NotForGitLab,
     /// The machine has no room for it, or never can.
     DoesNotFit(Vec<Unfit>),
+    /// The coordinator is stopping.
+    Stopping,
+}
+
+/// What somebody wishes with a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuMark {
+    /// It is to be given to nobody until it is released. A job that has it goes on.
+    Quarantine {
+        /// Why, for people.
+        reason: String,
+    },
+    /// It may be given to jobs again, whoever put it into quarantine.
+    Release,
+}
+
+/// What became of such a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuMarked {
+    /// It is so, and written down.
+    Done,
+    /// There is no such GPU.
+    Unknown,
     /// The coordinator is stopping.
     Stopping,
 }
@@ -118,6 +144,8 @@ pub struct Status {
     pub gpu_vitals: BTreeMap<GpuId, GpuVitals>,
     /// GPUs that runners hold.
     pub devices_in_use: Vec<GpuId>,
+    /// GPUs in quarantine, those that are not there at present among them.
+    pub quarantines: BTreeMap<GpuId, Quarantine>,
     /// GitLab, by class; empty without GitLab.
     pub intake: Vec<IntakeState>,
     /// What waits in GitLab, as far as it was looked at; `None` without an access token to look with, and before the first look.
@@ -186,6 +214,18 @@ impl ManagerHandle {
             return Ok(Spawned::Stopping);
         }
         answer.await.unwrap_or(Ok(Spawned::Stopping))
+    }
+
+    /// Puts a GPU into quarantine or releases it; [`Self::status`] shows it from then on. Doing it again does no harm.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn mark_gpu(&self, gpu: GpuId, mark: GpuMark) -> Result<GpuMarked, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        if self.wake.send(Wake::Mark { gpu, mark, reply }).await.is_err() {
+            return Ok(GpuMarked::Stopping);
+        }
+        answer.await.unwrap_or(Ok(GpuMarked::Stopping))
     }
 
     /// Ends a job, or has it ended ([`Job::cancel`]). `None` when there is no such job.

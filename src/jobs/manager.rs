@@ -27,7 +27,7 @@ use super::plan::Restarts;
 use super::queue_there::QueueBoard;
 use super::reconcile::{Action, InFlight, Seen, Sight, decide};
 use super::vitals::Vitals;
-use super::{plan, publish};
+use super::{gpus, plan, publish};
 use crate::docker::ContainerState;
 use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerState, Step, chain};
 use crate::store::{Store, StoreError};
@@ -167,6 +167,15 @@ impl JobManager {
             Wake::Spawn { class, reply } => {
                 let _ = reply.send(plan::spawn(&self.shared, class).await);
             }
+            Wake::Mark { gpu, mark, reply } => {
+                let marked = gpus::mark(&self.shared, &gpu, mark).await;
+                let platform = &self.shared.deps.platform;
+                self.seat.status.send_modify(|status| {
+                    let status = Arc::make_mut(status);
+                    (status.facts, status.quarantines) = (platform.facts(), platform.quarantines());
+                });
+                let _ = reply.send(marked);
+            }
         }
     }
 
@@ -187,6 +196,8 @@ impl JobManager {
         }
         self.remove_strays(&open, &view, now);
         let plan = plan::plan(&self.shared, &mut self.restarts, open, &view, now).await?;
+        // Before anything is started on a GPU it is written down how that was.
+        gpus::save(&self.shared).await?;
         for aggregate in plan.launch {
             self.operations.begin(&self.shared, aggregate, Action::Launch, now);
         }

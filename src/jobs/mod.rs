@@ -23,6 +23,7 @@ mod conclude;
 mod container;
 mod finish;
 mod follow;
+mod gpus;
 mod grant;
 mod hearing;
 mod image;
@@ -36,7 +37,7 @@ mod sample;
 mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
-pub use handle::{EngineState, IntakeState, ManagerHandle, Spawned, Status, Termination};
+pub use handle::{EngineState, GpuMark, GpuMarked, IntakeState, ManagerHandle, Spawned, Status, Termination};
 pub use manager::{JobManager, Seat, channel};
 pub use queue_there::{GitLabQueue, ProjectQueue, Stranded};
 pub use vitals::{Vital, Vitals};

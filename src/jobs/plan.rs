@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tracing::{debug, info};
 
 use super::deps::{Shared, class_named, class_requirement};
+use super::gpus;
 use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
@@ -91,6 +92,7 @@ pub(super) async fn plan(
     view: &EngineView,
     now: Timestamp,
 ) -> Result<Plan, StoreError> {
+    gpus::hold(shared, &open, view, now);
     let facts = shared.deps.platform.facts();
     let mut room = Room { ledger: ledger(&facts, &open), launch: Vec::new() };
     let up = if let EngineSight::Up { containers, .. } = &view.sight {
@@ -102,12 +104,14 @@ pub(super) async fn plan(
     };
     restarts.observe(&open, now);
     if up {
+        gpus::evict(shared, &facts, &open, now).await?;
         let left = claim(shared, &mut room, &mut open, view, now).await?;
         make_way(shared, &left, &room, &open, now).await?;
         keep_warm(shared, restarts, &open, &mut room, now).await?;
     }
     let askable = if up { askable(shared, &room.ledger, &open).await? } else { HashSet::new() };
     let (used, launch) = (room.ledger.used(), room.launch);
+    shared.deps.platform.take_gpus(launch.iter().flat_map(|aggregate| &aggregate.runner.placement.devices), now);
     open.extend(launch.iter().cloned());
     let numbers = Planned::new(used, &open, askable);
     Ok(Plan { launch, open: open.into_iter().map(|aggregate| aggregate.runner.id).collect(), numbers })
@@ -269,6 +273,7 @@ pub(super) async fn spawn(shared: &Shared, name: ClassName) -> Result<Spawned, S
     }
     let now = deps.clock.now();
     let open = deps.store.open_runners(&deps.config.host.name).await?;
+    gpus::hold(shared, &open, &shared.observer.view(), now);
     let facts = deps.platform.facts();
     let placement = match ledger(&facts, &open).fit(&class_requirement(class), class.max_runners) {
         Ok(placement) => placement,

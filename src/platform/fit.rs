@@ -177,7 +177,7 @@ impl<'a> Ledger<'a> {
     /// this ledger lives. Tells how many; none where too few of the kind are healthy and not among `kept_long`, which nobody gives back soon.
     pub fn hold_back(&mut self, request: &GpuRequest, kept_long: &[GpuId]) -> usize {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
-        let returns = |gpu: &&&Gpu| gpu.health == GpuHealth::Healthy && !kept_long.contains(&gpu.id);
+        let returns = |gpu: &&&Gpu| gpu.health.is_sound() && !kept_long.contains(&gpu.id);
         let enough = request.vendors().into_iter().filter(|vendor| self.of_kind(*vendor, request).iter().filter(returns).count() >= count);
         let Some(free) = enough.map(|vendor| self.free_of_kind(vendor, request)).max_by_key(Vec::len) else { return 0 };
         let kept = count.min(free.len());

@@ -156,6 +156,10 @@ fn what_becomes_free_is_held_back_until_there_is_enough_and_no_more_than_that() 
     let request = needs_gpus(3, None, None).gpus.expect("GPUs");
     assert_eq!(ledger.hold_back(&request, &[GpuId::from_trusted("n0")]), 0, "nor where one is held without an end");
     assert_eq!(ledger.hold_back(&request, &[]), 3);
+    host.gpus[0].health = GpuHealth::Checking;
+    assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), ["n2"], "one that is being checked comes back in a moment");
+    host.gpus[0].health = GpuHealth::Quarantined("in quarantine: hot".into());
+    assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), [""; 0], "and one in quarantine perhaps not for long");
     host.gpus[0].health = GpuHealth::Lost("it is no longer there".into());
     assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), [""; 0], "nor while one of them cannot be used");
 }

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Refused, Step};
 use crate::domain::{
-    Attempt, ClassName, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, ProjectName, Requirement, RequirementId, Runner, RunnerId,
+    Attempt, ClassName, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, ProjectName, Requirement, RequirementId,
+    Runner, RunnerId,
 };
 
 #[cfg(test)]
@@ -265,6 +266,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// How much of what there is.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// What is remembered of this machine's GPUs, by id.
+    async fn gpu_records(&self, host: &HostId) -> Result<Vec<GpuRecord>, StoreError>;
+
+    /// Remembers some GPUs of a machine, each in place of what was remembered of it, and forgets others, in one commit.
+    async fn write_gpu_records(&self, host: &HostId, records: &[GpuRecord], forgotten: &[GpuId]) -> Result<(), StoreError>;
 
     /// Forgets what only guards against doubles and is older than `before`: deliveries and idempotency keys.
     async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError>;

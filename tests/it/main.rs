@@ -17,6 +17,7 @@ mod gitlab_road;
 mod gitlab_setup;
 mod gpu_container;
 mod gpu_daemon;
+mod gpu_health;
 mod harness;
 mod job_image;
 mod latency;

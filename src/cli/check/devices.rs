@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::domain::{Arch, DeviceNode, DeviceNote, Gpu, GpuHealth, GpuRole, GpuVitals, MemoryBytes, Reading, Weight};
+use crate::domain::{Arch, DeviceNode, DeviceNote, Gpu, GpuHealth, GpuRole, GpuVitals, MemoryBytes, Reading, SystemClock, Weight};
 use crate::gitlab::diagnosis::Finding;
 use crate::platform::devices::settings::{nobody, watch};
 use crate::platform::{Inventory, PlatformManager};
 
 /// Looks at the devices, and says what is there.
 pub(in crate::cli) async fn lines(config: &Config, platform: &Arc<PlatformManager>) -> Vec<Finding> {
-    if let Some(mut watch) = watch(config, platform, nobody()) {
+    if let Some(mut watch) = watch(config, platform, nobody(), Arc::new(SystemClock)) {
         watch.look().await;
     }
     describe(&platform.inventory(), platform.facts().arch)
@@ -56,9 +56,11 @@ fn gpu(gpu: &Gpu, vitals: Option<&GpuVitals>) -> Finding {
     parts.retain(|part| !part.is_empty());
     let text = format!("gpu: {}", parts.join(", "));
     match (&gpu.health, &gpu.role) {
-        (GpuHealth::Unhealthy(reason) | GpuHealth::Lost(reason), _) => Finding::Odd(format!("{text}; cannot be used: {reason}")),
-        (GpuHealth::Healthy, GpuRole::Unused(reason)) => Finding::Good(format!("{text}; not given to jobs: {reason}")),
-        (GpuHealth::Healthy, GpuRole::Card | GpuRole::Divided | GpuRole::Part { .. }) => Finding::Good(text),
+        (GpuHealth::Unhealthy(reason) | GpuHealth::Quarantined(reason) | GpuHealth::Lost(reason), _) => {
+            Finding::Odd(format!("{text}; cannot be used: {reason}"))
+        }
+        (GpuHealth::Healthy | GpuHealth::Checking, GpuRole::Unused(reason)) => Finding::Good(format!("{text}; not given to jobs: {reason}")),
+        (GpuHealth::Healthy | GpuHealth::Checking, GpuRole::Card | GpuRole::Divided | GpuRole::Part { .. }) => Finding::Good(text),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, health_by_errors, note, part_of_processor, sysfs};
 use crate::config::IntegratedGpus;
-use crate::domain::{Gpu, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
+use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
 
 /// AMD's number on the PCI bus.
 const AMD: u32 = 0x1002;
@@ -145,6 +145,7 @@ fn device(roots: &Roots, id: GpuId, index: u32, pci: &Path, node: &Node) -> Seen
         energy_millijoules: Reading::NotSupported,
         uncorrected_errors: sysfs::value(&pci.join("ras/umc_err_count"), uncorrected),
         xids: Vec::new(),
+        faults: GpuFaults::default(),
         processes: processes(roots, node.gpu_id),
     };
     let mut gpu = Gpu {

@@ -39,7 +39,8 @@ impl fmt::Display for Change {
             Self::Vanished(gpu) => write!(f, "GPU {} is known no more", gpu.id),
             Self::Health { gpu, .. } => match &gpu.health {
                 GpuHealth::Healthy => write!(f, "GPU {} can be used again", gpu.id),
-                GpuHealth::Unhealthy(reason) => write!(f, "GPU {} cannot be used: {reason}", gpu.id),
+                GpuHealth::Unhealthy(reason) | GpuHealth::Quarantined(reason) => write!(f, "GPU {} cannot be used: {reason}", gpu.id),
+                GpuHealth::Checking => write!(f, "GPU {} is being checked", gpu.id),
                 GpuHealth::Lost(reason) => write!(f, "GPU {} is lost: {reason}", gpu.id),
             },
             Self::Facts(gpu) => write!(f, "GPU {} is not as it was", gpu.id),
@@ -69,7 +70,9 @@ pub fn merge(before: &[Gpu], vendor: GpuVendor, sight: &Sight, held: &HashSet<Gp
 fn lost(gpu: &Gpu, reason: &str) -> Gpu {
     match gpu.health {
         GpuHealth::Lost(_) => gpu.clone(),
-        GpuHealth::Healthy | GpuHealth::Unhealthy(_) => Gpu { health: GpuHealth::Lost(reason.to_owned()), ..gpu.clone() },
+        GpuHealth::Healthy | GpuHealth::Checking | GpuHealth::Unhealthy(_) | GpuHealth::Quarantined(_) => {
+            Gpu { health: GpuHealth::Lost(reason.to_owned()), ..gpu.clone() }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, note, part_of_processor, sysfs};
 use crate::config::IntegratedGpus;
-use crate::domain::{Gpu, GpuHealth, GpuId, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
+use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
 
 /// Intel's number on the PCI bus.
 const INTEL: u32 = 0x8086;
@@ -53,6 +53,7 @@ fn card(roots: &Roots, integrated: IntegratedGpus, index: u32, name: &str, devic
         energy_millijoules: sysfs::sensor(&real, "energy1_input").map(|microjoules| microjoules / 1000),
         uncorrected_errors: Reading::NotSupported,
         xids: Vec::new(),
+        faults: GpuFaults::default(),
         processes: Reading::NotSupported,
     };
     let nodes = vec![sysfs::node(roots, &format!("dri/{name}"))];

@@ -1,7 +1,8 @@
 //! Finds the machine's GPUs and emulators, and goes on looking.
 //!
 //! One file per vendor reads what is there ([`nvidia`] through NVML, [`amd`] and [`intel`] from sysfs), [`guard`] keeps a driver that
-//! hangs from holding up anybody, [`change`] decides what a new look means for what was known, and [`watch`] looks again and again.
+//! hangs from holding up anybody, [`change`] decides what a new look means for what was known, [`watch`] looks again and again, and
+//! [`ward`] keeps those from jobs that are not as they were.
 //! Where the kernel's files and the vendor's library are is a parameter, so that tests build machines out of directories.
 
 pub mod amd;
@@ -13,6 +14,7 @@ pub mod nvidia;
 mod nvidia_card;
 pub mod settings;
 pub mod sysfs;
+pub mod ward;
 pub mod watch;
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use nvml_wrapper::event::EventSet;
 use super::guard::Reply;
 use super::nvidia_card::{self, Trouble, reading};
 use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, note, sysfs};
-use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuId, GpuVendor, GpuVitals, Reading, Weight};
+use crate::domain::{DeviceNote, Gpu, GpuFaults, GpuHealth, GpuId, GpuVendor, GpuVitals, Reading, Weight};
 
 /// NVIDIA's number on the PCI bus.
 const NVIDIA: u32 = 0x10de;
@@ -26,7 +26,28 @@ const FAULTS_OF_PROGRAMS: [u64; 6] = [13, 31, 43, 45, 68, 109];
 const LOOKS_WITH_A_LOST_CARD: u32 = 20;
 
 /// Faults by card. They outlive sessions, but not the driver.
-type Xids = HashMap<GpuId, VecDeque<u64>>;
+type Xids = HashMap<GpuId, Heard>;
+
+/// The faults that were heard of one card.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The latest of all, the last one last.
+    xids: VecDeque<u64>,
+    /// Those of the card itself.
+    faults: GpuFaults,
+}
+
+impl Heard {
+    fn note(&mut self, xid: u64) {
+        if self.xids.len() == GpuVitals::MAX_XIDS {
+            self.xids.pop_front();
+        }
+        self.xids.push_back(xid);
+        if !FAULTS_OF_PROGRAMS.contains(&xid) {
+            self.faults = GpuFaults { count: self.faults.count.saturating_add(1), last: Some(describe(xid)) };
+        }
+    }
+}
 
 /// Answers every question with a look at the cards, until nobody can ask any more.
 pub fn serve(roots: &Roots, asked: &Receiver<Reply<Survey>>) {
@@ -156,12 +177,8 @@ impl<'a, 'nvml> Session<'a, 'nvml> {
         if let Some(events) = &slot.events {
             drain(events, known);
         }
-        card.vitals.xids = known.iter().copied().collect();
-        if card.gpu.health == GpuHealth::Healthy
-            && let Some(fault) = known.iter().rev().find(|xid| !FAULTS_OF_PROGRAMS.contains(xid))
-        {
-            card.gpu.health = GpuHealth::Unhealthy(describe(*fault));
-        }
+        card.vitals.xids = known.xids.iter().copied().collect();
+        card.vitals.faults = known.faults.clone();
         slot.last = Some(card.gpu.clone());
         let parts = nvidia_card::parts(self.roots, &device, &card.gpu, notes);
         seen.push(card);
@@ -176,7 +193,7 @@ fn listen<'nvml>(nvml: &'nvml Nvml, device: &nvml_wrapper::Device<'nvml>) -> Opt
 }
 
 /// Takes the faults that were kept, without waiting for more.
-fn drain(events: &EventSet<'_>, known: &mut VecDeque<u64>) {
+fn drain(events: &EventSet<'_>, known: &mut Heard) {
     // Bounded, should a library never run out of them.
     for _ in 0..GpuVitals::MAX_XIDS {
         let Ok(event) = events.wait(0) else { return };
@@ -185,10 +202,7 @@ fn drain(events: &EventSet<'_>, known: &mut VecDeque<u64>) {
             Some(XidError::Unknown) => 999,
             None => continue,
         };
-        if known.len() == GpuVitals::MAX_XIDS {
-            known.pop_front();
-        }
-        known.push_back(fault);
+        known.note(fault);
     }
 }
 

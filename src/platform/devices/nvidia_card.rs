@@ -7,7 +7,7 @@ use nvml_wrapper::error::NvmlError;
 
 use super::{MAX_DEVICES, Roots, Seen, health_by_errors, note, sysfs};
 use crate::domain::{
-    DeviceNode, DeviceNote, Gpu, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight,
+    DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight,
 };
 
 /// Most processes of one GPU that are remembered.
@@ -114,6 +114,7 @@ fn vitals(device: &Device<'_>, memory: &Reading<nvml_wrapper::struct_wrappers::d
         energy_millijoules: reading(device.total_energy_consumption()),
         uncorrected_errors: reading(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)),
         xids: Vec::new(),
+        faults: GpuFaults::default(),
         processes: reading(device.running_compute_processes()).map(|processes| {
             let shown = |process: &nvml_wrapper::struct_wrappers::device::ProcessInfo| GpuProcess {
                 pid: process.pid,

@@ -146,21 +146,22 @@ async fn a_card_that_never_answered_is_a_note() {
 }
 
 #[tokio::test]
-async fn memory_errors_and_faults_of_the_card_make_it_unfit_and_faults_of_programs_do_not() {
+async fn memory_errors_make_a_card_unfit_and_its_own_faults_are_told_from_those_of_programs() {
     let machine = Machine::new();
     machine.nvml(TWO);
     let mut watcher = watcher(&machine);
     ask(&mut watcher).await;
     machine.nvml_is_now(&format!("event.0 0 31\n{TWO}"));
     let all = seen(ask(&mut watcher).await);
-    assert_eq!((&all[0].gpu.health, &all[0].vitals.xids), (&GpuHealth::Healthy, &vec![31]), "a program's fault");
+    assert_eq!((&all[0].vitals.faults, &all[0].vitals.xids), (&GpuFaults::default(), &vec![31]), "a program's fault");
     machine.nvml_is_now(&format!("event.0 0 31\nevent.1 0 79\n{TWO}"));
     let all = seen(ask(&mut watcher).await);
-    assert_eq!(all[0].gpu.health.reason(), Some("Xid 79: it fell off the bus"));
+    let told = GpuFaults { count: 1, last: Some("Xid 79: it fell off the bus".into()) };
+    assert_eq!((&all[0].vitals.faults, &all[0].gpu.health), (&told, &GpuHealth::Healthy), "what follows from it is decided elsewhere");
     assert_eq!(all[0].vitals.xids, [31, 79]);
-    assert_eq!((&all[1].gpu.health, &all[1].vitals.xids), (&GpuHealth::Healthy, &vec![]), "the other card has nothing to do with it");
+    assert_eq!((&all[1].vitals.faults, &all[1].vitals.xids), (&GpuFaults::default(), &vec![]), "the other card has nothing to do with it");
     let all = seen(ask(&mut watcher).await);
-    assert!(all[0].gpu.health.reason().is_some(), "a fault is not forgotten");
+    assert_eq!(all[0].vitals.faults, told, "a fault is not forgotten, and counted once");
     let machine = Machine::new();
     machine.nvml(&TWO.replace("gpu.0.ecc 0", "gpu.0.ecc 3"));
     let all = seen(ask(&mut self::watcher(&machine)).await);

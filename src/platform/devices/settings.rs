@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::watch::{DEADLINE, DeviceWatch, Held};
 use super::{Roots, sources};
 use crate::config::{Config, Gpu};
-use crate::domain::{DeviceNote, Weight};
+use crate::domain::{Clock, DeviceNote, Weight};
 use crate::platform::{Inventory, PlatformManager};
 
 impl From<&Gpu> for Roots {
@@ -18,7 +18,7 @@ impl From<&Gpu> for Roots {
 /// The watch over this machine's devices. An engine on another machine has devices of its own, which cannot be seen from here: then
 /// there is none, and that is noted.
 #[must_use]
-pub fn watch(config: &Config, platform: &Arc<PlatformManager>, held: Held) -> Option<DeviceWatch> {
+pub fn watch(config: &Config, platform: &Arc<PlatformManager>, held: Held, clock: Arc<dyn Clock>) -> Option<DeviceWatch> {
     if !config.docker.host.starts_with("unix://") {
         let text = format!("the engine at {} is on another machine, whose devices cannot be seen from here", config.docker.host);
         let note = DeviceNote { about: "devices".to_owned(), weight: Weight::Info, text };
@@ -26,7 +26,7 @@ pub fn watch(config: &Config, platform: &Arc<PlatformManager>, held: Held) -> Op
         return None;
     }
     let roots = Roots::from(&config.gpu);
-    Some(DeviceWatch::new(roots.clone(), sources(&roots, config.gpu.integrated), Arc::clone(platform), held, DEADLINE))
+    Some(DeviceWatch::new(roots.clone(), sources(&roots, config.gpu.integrated), Arc::clone(platform), held, DEADLINE, clock))
 }
 
 /// Nobody holds anything: for a look that is not followed by others.

@@ -5,13 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::change::{Change, changes, merge};
 use super::guard::{Answer, Guard};
+use super::ward::Finding;
 use super::{Roots, Seen, Sight, Source, Survey, binfmt, note};
 use crate::domain::clock::jittered;
-use crate::domain::{Arch, DeviceNote, Gpu, GpuHealth, GpuId, GpuVendor, GpuVitals, Weight};
+use crate::domain::{Arch, Clock, DeviceNote, Gpu, GpuHealth, GpuId, GpuVendor, GpuVitals, Weight};
 use crate::platform::PlatformManager;
 
 /// How long a vendor's driver may take. The first time it may have to wake every card, which takes seconds.
@@ -38,10 +40,20 @@ pub type Held = Arc<dyn Fn() -> HashSet<GpuId> + Send + Sync>;
 /// Looks at the devices.
 pub struct DeviceWatch {
     roots: Roots,
-    guards: Vec<(GpuVendor, Guard<Survey>)>,
+    guards: Vec<Asked>,
     platform: Arc<PlatformManager>,
     held: Held,
     deadline: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+/// One vendor's source.
+#[derive(Debug)]
+struct Asked {
+    vendor: GpuVendor,
+    guard: Guard<Survey>,
+    /// When the question was put that is still open.
+    open_since: Option<Timestamp>,
 }
 
 impl fmt::Debug for DeviceWatch {
@@ -53,20 +65,27 @@ impl fmt::Debug for DeviceWatch {
 impl DeviceWatch {
     /// Watches what `sources` find, each no longer than `deadline` a round, and tells `platform`.
     #[must_use]
-    pub fn new(roots: Roots, sources: Vec<Source>, platform: Arc<PlatformManager>, held: Held, deadline: Duration) -> Self {
-        let guards = sources.into_iter().map(|source| (source.vendor, Guard::new(source.vendor.as_str(), source.body))).collect();
-        Self { roots, guards, platform, held, deadline }
+    pub fn new(roots: Roots, sources: Vec<Source>, platform: Arc<PlatformManager>, held: Held, deadline: Duration, clock: Arc<dyn Clock>) -> Self {
+        let asked = |source: Source| Asked { vendor: source.vendor, guard: Guard::new(source.vendor.as_str(), source.body), open_since: None };
+        Self { roots, guards: sources.into_iter().map(asked).collect(), platform, held, deadline, clock }
     }
 
     /// One round: asks all vendors at once and publishes what is known then. Gives what became different.
     pub async fn look(&mut self) -> Vec<Change> {
+        self.round().await.0
+    }
+
+    /// The same, with what was found out of GPUs after their jobs and in quarantine.
+    async fn round(&mut self) -> (Vec<Change>, Vec<Finding>) {
         let before = self.platform.inventory();
-        let deadline = self.deadline;
-        let asked = self.guards.iter_mut().map(|(vendor, guard)| async move { (*vendor, guard.ask(deadline).await) });
+        let (deadline, began) = (self.deadline, self.clock.now());
+        let asked = self.guards.iter_mut().map(|asked| async move { (asked.vendor, asked.ask(deadline, began).await) });
         let surveys = futures_util::future::join_all(asked).await;
         let held = (self.held)();
         let mut now = Inventory::default();
-        for (vendor, answer) in surveys {
+        let mut asked_at = BTreeMap::new();
+        for (vendor, (answer, at)) in surveys {
+            asked_at.insert(vendor, at);
             let survey = survey(vendor, answer, deadline);
             now.gpus.extend(merge(&before.gpus, vendor, &survey.sight, &held));
             now.notes.extend(survey.notes);
@@ -80,23 +99,41 @@ impl DeviceWatch {
         now.notes.truncate(MAX_NOTES);
         let changes = changes(&before.gpus, &now.gpus);
         tell(&changes, &before, &now);
+        let findings = self.platform.examine_gpus(&now, &asked_at, self.clock.now());
+        tell_findings(&findings);
         self.platform.on_devices(now);
-        changes
+        (changes, findings)
     }
 
-    /// Looks every `interval`, up to a tenth more or less, until told to stop; calls `changed` when something became different.
+    /// Looks every `interval`, up to a tenth more or less, and whenever the state of a GPU asks for it, until told to stop; calls `changed`
+    /// when something became different.
     pub async fn run(mut self, interval: Duration, changed: impl Fn() + Send, stop: CancellationToken) {
         loop {
-            // Both arms only wait.
+            let wait = self.platform.next_look(self.clock.now()).map_or(interval, |soon| soon.min(interval));
+            // All arms only wait.
             tokio::select! {
-                () = tokio::time::sleep(jittered(interval, 100)) => {}
+                () = tokio::time::sleep(jittered(wait, 100)) => {}
+                () = self.platform.look_wanted() => {}
                 () = stop.cancelled() => return,
             }
-            let Some(found) = stop.run_until_cancelled(self.look()).await else { return };
-            if !found.is_empty() {
+            let Some((differences, findings)) = stop.run_until_cancelled(self.round()).await else { return };
+            if !differences.is_empty() || !findings.is_empty() {
                 changed();
             }
         }
+    }
+}
+
+impl Asked {
+    /// Asks, and tells when the question was put that was answered.
+    async fn ask(&mut self, deadline: Duration, now: Timestamp) -> (Answer<Survey>, Timestamp) {
+        let asked_at = self.open_since.unwrap_or(now);
+        let answer = self.guard.ask(deadline).await;
+        self.open_since = match answer {
+            Answer::Late => Some(asked_at),
+            Answer::Given(_) | Answer::Broke => None,
+        };
+        (answer, asked_at)
     }
 }
 
@@ -108,6 +145,18 @@ fn survey(vendor: GpuVendor, answer: Answer<Survey>, deadline: Duration) -> Surv
         Answer::Broke => format!("looking at the {vendor} driver failed"),
     };
     Survey { notes: vec![note(vendor, Weight::Warning, reason.clone())], sight: Sight::Blind(reason) }
+}
+
+fn tell_findings(findings: &[Finding]) {
+    for finding in findings {
+        match finding {
+            Finding::Clean(gpu) => tracing::debug!(gpu.id = %gpu, "{finding}"),
+            Finding::Good(gpu) => tracing::info!(gpu.id = %gpu, "{finding}"),
+            Finding::Bad(gpu, why) | Finding::StillBad(gpu, why) => {
+                tracing::warn!(gpu.id = %gpu, reason = why.reason, next_check = why.next_check.map(tracing::field::display), "{finding}");
+            }
+        }
+    }
 }
 
 fn tell(changes: &[Change], before: &Inventory, now: &Inventory) {

@@ -9,7 +9,7 @@ use super::super::sources;
 use super::*;
 use crate::config::Config;
 use crate::config::IntegratedGpus;
-use crate::domain::{CpuMillis, MemoryBytes};
+use crate::domain::{CpuMillis, MemoryBytes, SystemClock};
 use crate::platform::{HostProbe, KernelFacts};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ fn sees(gpus: &[Gpu]) -> Sight {
 fn watch(sources: Vec<Source>, platform: &Arc<PlatformManager>, held: &[&str], deadline: Duration) -> DeviceWatch {
     let held: HashSet<GpuId> = held.iter().map(|id| GpuId::from_trusted(*id)).collect();
     let roots = Roots { proc: "/nowhere".into(), ..Roots::default() };
-    DeviceWatch::new(roots, sources, Arc::clone(platform), Arc::new(move || held.clone()), deadline)
+    DeviceWatch::new(roots, sources, Arc::clone(platform), Arc::new(move || held.clone()), deadline, Arc::new(SystemClock))
 }
 
 fn known(platform: &PlatformManager) -> Vec<(String, Option<String>)> {
@@ -122,7 +122,14 @@ async fn a_whole_machine_is_read_and_its_own_architecture_is_not_emulated() {
         machine.file(&format!("proc/sys/fs/binfmt_misc/{name}"), text);
     }
     let (platform, roots) = (platform(), machine.roots());
-    let mut watch = DeviceWatch::new(roots.clone(), sources(&roots, IntegratedGpus::Ignore), Arc::clone(&platform), Arc::new(HashSet::new), PATIENCE);
+    let mut watch = DeviceWatch::new(
+        roots.clone(),
+        sources(&roots, IntegratedGpus::Ignore),
+        Arc::clone(&platform),
+        Arc::new(HashSet::new),
+        PATIENCE,
+        Arc::new(SystemClock),
+    );
     watch.look().await;
     assert_eq!(known(&platform), [("GPU-aaaa".into(), None), ("intel-0000:03:00.0".into(), None)]);
     assert_eq!(platform.facts().emulated, [Arch::Riscv64]);

@@ -9,6 +9,7 @@
 //! queue's length.
 
 mod fault;
+mod gpus;
 mod history;
 mod jobs;
 mod migrations;
@@ -35,7 +36,7 @@ use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
-use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, RequirementId, Runner, RunnerId};
+use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, RequirementId, Runner, RunnerId};
 
 /// The durable queue in one `SQLite` file.
 ///
@@ -197,6 +198,17 @@ impl Store for SqliteStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.readers.ask("count", history::counts).await
+    }
+
+    async fn gpu_records(&self, host: &HostId) -> Result<Vec<GpuRecord>, StoreError> {
+        let host = host.clone();
+        self.readers.ask("read what is remembered of GPUs", move |connection| gpus::read(connection, &host)).await
+    }
+
+    async fn write_gpu_records(&self, host: &HostId, records: &[GpuRecord], forgotten: &[GpuId]) -> Result<(), StoreError> {
+        let (host, records, forgotten) = (host.clone(), records.to_vec(), forgotten.to_vec());
+        let work = move |connection: &_| gpus::write(connection, &host, &records, &forgotten);
+        self.writer.call("remember GPUs", Notice::Quiet, work).await
     }
 
     async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError> {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
-use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, HostId, Job, JobId, RequirementId, Runner, RunnerId};
+use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, RequirementId, Runner, RunnerId};
 use crate::gitlab::{GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
 use crate::store::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
 
@@ -323,6 +323,14 @@ impl Store for MemoryStore {
         self.check()?;
         let all = self.runners.lock().expect("lock");
         Ok(all.values().filter(|aggregate| aggregate.runner.is_open() && aggregate.runner.host == *host).cloned().collect())
+    }
+
+    async fn gpu_records(&self, _: &HostId) -> Result<Vec<GpuRecord>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn write_gpu_records(&self, _: &HostId, _: &[GpuRecord], _: &[GpuId]) -> Result<(), StoreError> {
+        unimplemented!()
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
