@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::gpu_daemon::{Machine, cancel, holder, sees, states};
-use crate::harness::{Daemon, Setup};
+use crate::harness::{Daemon, Setup, engine};
 
 /// The first card's id.
 const FIRST: &str = "amd-0000:03:00.0";
@@ -31,7 +31,7 @@ async fn restart(daemon: &mut Daemon) {
     daemon.until("it is healthy", Daemon::is_healthy).await;
 }
 
-async fn become(daemon: &Daemon, wanted: [&str; 2]) {
+async fn come_to_be(daemon: &Daemon, wanted: [&str; 2]) {
     daemon.until(&format!("the cards are {wanted:?}"), async |daemon| states(daemon).await == wanted).await;
 }
 
@@ -55,14 +55,14 @@ async fn what_a_job_leaves_on_a_gpu_keeps_it_from_others_until_it_is_gone() {
     let clean = daemon.submit(both()).await;
     sees(&daemon, &clean).await;
     cancel(&daemon, &clean).await;
-    become(&daemon, ["free", "free"]).await;
+    come_to_be(&daemon, ["free", "free"]).await;
 
     let leaver = daemon.submit(both()).await;
     sees(&daemon, &leaver).await;
     memory_in_use(&machine, 3 << 30);
     cancel(&daemon, &leaver).await;
     let next = daemon.submit(both()).await;
-    become(&daemon, ["quarantined", "free"]).await;
+    come_to_be(&daemon, ["quarantined", "free"]).await;
     let why = "in quarantine: 3072 MiB of its memory are in use, 16 MiB before its job";
     let card = first_card(&daemon).await;
     assert_eq!((&card["reason"], &card["quarantine"]["by"]), (&json!(why), &json!("health")), "{card}");
@@ -86,7 +86,7 @@ async fn what_a_job_leaves_on_a_gpu_keeps_it_from_others_until_it_is_gone() {
     assert_eq!(sees(&daemon, &next).await, "renderD128\nrenderD129", "it came back by itself");
     assert_eq!(first_card(&daemon).await["quarantine"], Value::Null);
     cancel(&daemon, &next).await;
-    become(&daemon, ["free", "free"]).await;
+    come_to_be(&daemon, ["free", "free"]).await;
     daemon.finish().await;
 }
 
@@ -100,14 +100,13 @@ async fn a_job_that_ends_while_the_daemon_is_away_is_checked_too() {
     job["command"] = json!(["sh", "-c", "ls /dev/dri; while [ ! -e /tmp/end ]; do sleep 0.1; done"]);
     let id = daemon.submit(job).await;
     sees(&daemon, &id).await;
-    let container = crate::harness::engine::containers(&daemon.name).remove(0);
+    let container = engine::containers(&daemon.name).remove(0);
     daemon.kill();
     memory_in_use(&machine, 3 << 30);
-    let ended = crate::harness::engine::docker(&["exec", &container, "touch", "/tmp/end"]);
-    assert!(ended.status.success(), "{ended:?}");
+    engine::docker(&["exec", &container, "touch", "/tmp/end"]);
     daemon.start().await;
     daemon.until("it is healthy", Daemon::is_healthy).await;
-    become(&daemon, ["quarantined", "free"]).await;
+    come_to_be(&daemon, ["quarantined", "free"]).await;
     assert_eq!(first_card(&daemon).await["quarantine"]["reason"], "3072 MiB of its memory are in use, 0 MiB before its job");
     let answer = post(&daemon, &format!("/gpus/{FIRST}/release"), json!({})).await;
     assert_eq!((&answer["state"], &answer["quarantine"]), (&json!("free"), &Value::Null), "a person may overrule a check");
@@ -130,7 +129,7 @@ async fn a_gpu_put_into_quarantine_by_hand_stays_there_until_it_is_released_by_h
     assert_eq!(daemon.job(&running).await["state"], "running", "its job goes on");
     assert_eq!(first_card(&daemon).await["reason"], "in quarantine by hand: smells of smoke");
     cancel(&daemon, &running).await;
-    become(&daemon, ["quarantined", "free"]).await;
+    come_to_be(&daemon, ["quarantined", "free"]).await;
     let one = daemon.submit(holder()).await;
     assert_eq!(sees(&daemon, &one).await, "renderD129");
     let other = daemon.submit(holder()).await;
