@@ -52,7 +52,7 @@ pub(super) enum ClientError {
 /// Sends a request and answers with the body of a good answer.
 pub(super) async fn call(config: &Config, target: &Target, method: &str, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
     let address = reachable(config.http.listen);
-    let request = request(method, path, target.token.as_ref().map(|token| token.expose_secret()), body)?;
+    let request = request(method, path, target.token.as_ref().map(SecretString::expose_secret), body)?;
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -86,7 +86,7 @@ fn request(method: &str, path: &str, token: Option<&str>, body: Option<&Value>) 
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ClientError::Token);
         }
-        head.push_str(&format!("authorization: Bearer {token}\r\n"));
+        head.extend(["authorization: Bearer ", token, "\r\n"]);
     }
     let body = body.map(ToString::to_string).unwrap_or_default();
     if !body.is_empty() {

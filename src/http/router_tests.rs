@@ -105,3 +105,18 @@ async fn bodies_are_bounded_announced_or_not() {
     }
     assert_eq!(harness.stored().await.len(), 0);
 }
+
+#[tokio::test]
+async fn a_gpu_that_is_not_there_and_a_reason_that_is_none_are_told() {
+    let harness = Harness::start();
+    let answer = harness.post("/gpus/MIG-1%2F2/quarantine", "{\"reason\":\"hot\"}").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::NOT_FOUND, "not-found"));
+    assert_eq!(answer.json()["detail"], "there is no GPU MIG-1/2; known: none");
+    assert_eq!(harness.post("/gpus/a/release", "").await.status, StatusCode::NOT_FOUND);
+    let long = "x".repeat(301);
+    for reason in ["", " ", "two\\nlines", &long] {
+        let answer = harness.post("/gpus/a/quarantine", &format!("{{\"reason\":\"{reason}\"}}")).await;
+        assert_eq!((answer.status, answer.fields()), (StatusCode::UNPROCESSABLE_ENTITY, vec!["reason".to_owned()]), "{reason:?}");
+    }
+    assert_eq!(harness.post("/gpus/a/quarantine", "{\"colour\":1}").await.fields(), ["colour"]);
+}

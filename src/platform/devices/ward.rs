@@ -238,11 +238,10 @@ impl Ward {
     #[must_use]
     pub fn next_look(&self, now: Timestamp) -> Option<Duration> {
         let due = |entry: &Entry| match (entry.usage, &entry.quarantine) {
-            (GpuUse::InUse, _) => None,
+            (GpuUse::InUse, _) | (GpuUse::Idle, None) => None,
             (_, Some(quarantine)) => quarantine.next_check.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
             // Later than that it waits for a driver that does not answer.
             (GpuUse::Checking, None) => (!has_passed(entry.since, GRACE + LOOK_AGAIN, now)).then_some(Duration::ZERO),
-            (GpuUse::Idle, None) => None,
         };
         self.entries.values().filter_map(due).min().map(|wait| wait.max(LOOK_AGAIN))
     }
@@ -269,11 +268,10 @@ fn check(entry: &mut Entry, verdict: Option<&Verdict>, asked_at: Timestamp, now:
     let had_its_time = has_passed(entry.since, GRACE, asked_at);
     match verdict {
         Verdict::Clean if entry.quarantine.is_none() => entry.failures = 0,
-        Verdict::Clean => {}
         // A person keeps it from jobs anyway, and what is wrong is not to be forgotten meanwhile.
         Verdict::Dirty(_) if !had_its_time || entry.is_by(QuarantinedBy::Operator) => return None,
         Verdict::Unreadable(_) if !had_its_time => return None,
-        Verdict::Dirty(_) | Verdict::Unreadable(_) => {}
+        Verdict::Clean | Verdict::Dirty(_) | Verdict::Unreadable(_) => {}
     }
     entry.turn(GpuUse::Idle, now.min(asked_at));
     Some(verdict.clone())

@@ -9,7 +9,7 @@ use super::super::sources;
 use super::*;
 use crate::config::Config;
 use crate::config::IntegratedGpus;
-use crate::domain::{CpuMillis, MemoryBytes, SystemClock};
+use crate::domain::{CpuMillis, GpuFaults, MemoryBytes, SystemClock};
 use crate::platform::{HostProbe, KernelFacts};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -135,4 +135,71 @@ async fn a_whole_machine_is_read_and_its_own_architecture_is_not_emulated() {
     assert_eq!(platform.facts().emulated, [Arch::Riscv64]);
     machine.remove("sys/class/drm/renderD129");
     assert_eq!(watch.look().await.iter().map(ToString::to_string).collect::<Vec<_>>(), ["GPU intel-0000:03:00.0 is lost: it is no longer there"]);
+}
+
+/// A card as a look finds it.
+fn doing(vitals: GpuVitals) -> Sight {
+    Sight::Seen(vec![Seen { gpu: card("a"), vitals }])
+}
+
+fn nothing() -> GpuVitals {
+    GpuVitals { processes: crate::domain::Reading::Known(Vec::new()), ..GpuVitals::unreadable("a test") }
+}
+
+#[tokio::test]
+async fn a_fault_of_a_card_reaches_the_facts_and_no_other_look_takes_it_away() {
+    let fault = GpuFaults { count: 1, last: Some("Xid 79: it fell off the bus".into()) };
+    let platform = platform();
+    let mut watch = watch(scripted(vec![doing(nothing()), doing(GpuVitals { faults: fault, ..nothing() })]), &platform, &[], PATIENCE);
+    watch.look().await;
+    assert_eq!(known(&platform), [("a".into(), None)]);
+    for _ in 0..2 {
+        watch.look().await;
+        assert_eq!(known(&platform), [("a".into(), Some("in quarantine: Xid 79: it fell off the bus".into()))]);
+    }
+    assert_eq!(platform.inventory().gpus, [card("a")], "what the driver told is kept apart");
+}
+
+#[tokio::test]
+async fn the_end_of_a_job_is_looked_at_at_once() {
+    let platform = platform();
+    let mut watch = watch(scripted(vec![doing(nothing())]), &platform, &[], PATIENCE);
+    watch.look().await;
+    let (held, now) = (HashSet::from([GpuId::from_trusted("a")]), || SystemClock.now());
+    platform.hold_gpus(&held, now());
+    platform.hold_gpus(&HashSet::new(), now());
+    assert_eq!(known(&platform), [("a".into(), Some("it is being checked after its job".into()))]);
+    let (changed, mut rung) = tokio::sync::mpsc::unbounded_channel();
+    let (stop, tracker) = (CancellationToken::new(), tokio_util::task::TaskTracker::new());
+    let tell = move || {
+        let _ = changed.send(());
+    };
+    tracker.spawn(watch.run(Duration::from_secs(3600), tell, stop.clone()));
+    tokio::time::timeout(PATIENCE, rung.recv()).await.expect("it does not wait for the next regular look").expect("a finding");
+    assert_eq!(known(&platform), [("a".into(), None)]);
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+}
+
+#[tokio::test]
+async fn a_late_answer_is_as_old_as_its_question() {
+    let (go, wait) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let body = each(move || {
+        wait.lock().expect("the test").recv().expect("a word");
+        Survey { sight: doing(nothing()), notes: Vec::new() }
+    });
+    let platform = platform();
+    let mut watch = watch(vec![Source { vendor: GpuVendor::Nvidia, body }], &platform, &[], PATIENCE);
+    go.send(()).expect("it waits");
+    watch.look().await;
+    platform.hold_gpus(&HashSet::from([GpuId::from_trusted("a")]), SystemClock.now());
+    watch.deadline = Duration::from_millis(20);
+    watch.look().await;
+    platform.hold_gpus(&HashSet::new(), SystemClock.now() + jiff::SignedDuration::from_millis(1));
+    watch.deadline = PATIENCE;
+    go.send(()).expect("it waits");
+    watch.look().await;
+    assert_eq!(known(&platform)[0].1.as_deref(), Some("it is being checked after its job"), "it was asked while the job ran");
 }

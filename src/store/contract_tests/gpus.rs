@@ -22,7 +22,7 @@ pub(in crate::store) async fn gpus_are_remembered_by_host_until_forgotten(store:
     store.write_gpu_records(&box2, &[record("a", 9, None)], &[]).await.expect("written");
     assert_eq!(all(&box1).await, [a.clone(), b]);
     let now = record("a", 2, None);
-    store.write_gpu_records(&box1, &[now.clone()], &[GpuId::from_trusted("b"), GpuId::from_trusted("c")]).await.expect("written");
+    store.write_gpu_records(&box1, std::slice::from_ref(&now), &[GpuId::from_trusted("b"), GpuId::from_trusted("c")]).await.expect("written");
     assert_eq!(all(&box1).await, [now]);
     assert_eq!(all(&box2).await, [record("a", 9, None)]);
 }
