@@ -9,7 +9,7 @@ use super::super::sources;
 use super::*;
 use crate::config::Config;
 use crate::config::IntegratedGpus;
-use crate::domain::{CpuMillis, GpuFaults, MemoryBytes, SystemClock};
+use crate::domain::{CpuMillis, GpuFaults, MemoryBytes, Reading, SystemClock};
 use crate::platform::{HostProbe, KernelFacts};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,7 +143,8 @@ fn doing(vitals: GpuVitals) -> Sight {
 }
 
 fn nothing() -> GpuVitals {
-    GpuVitals { processes: crate::domain::Reading::Known(Vec::new()), ..GpuVitals::unreadable("a test") }
+    let (memory_used, uncorrected_errors) = (Reading::NotSupported, Reading::NotSupported);
+    GpuVitals { memory_used, uncorrected_errors, processes: Reading::Known(Vec::new()), ..GpuVitals::unreadable("a test") }
 }
 
 #[tokio::test]
