@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::gpu_daemon::{Machine, cancel, holder, sees, states};
+use crate::harness::road::{Plan, Road};
 use crate::harness::{Daemon, Setup, engine};
 
 /// The first card's id.
@@ -163,6 +164,22 @@ async fn a_gpu_put_into_quarantine_by_hand_stays_there_until_it_is_released_by_h
         cancel(&daemon, id).await;
     }
     daemon.finish().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_waits_with_a_gpu_in_quarantine_ends_and_another_takes_its_place() {
+    let machine = Machine::new();
+    let plan = Plan { class: "warm = 1\ngpus = { count = 1, vendor = \"amd\" }", ..Plan::default() };
+    let Road { daemon, .. } = Road::build(Setup::new("gpu-warm").with(&machine.settings()), plan).await;
+    let waits_on = async |daemon: &Daemon, id: &str| {
+        let runners = daemon.get("/runners").await["runners"].as_array().expect("runners").clone();
+        runners.len() == 1 && runners[0]["state"] == "idle" && runners[0]["devices"] == json!([id])
+    };
+    daemon.until("a runner waits with the first card", async |daemon| waits_on(daemon, FIRST).await).await;
+    post(&daemon, &format!("/gpus/{FIRST}/quarantine"), json!({})).await;
+    daemon.until("another waits with the second", async |daemon| waits_on(daemon, SECOND).await).await;
+    assert_eq!(states(&daemon).await, ["quarantined", "in_use"]);
+    daemon.finish_with_pool().await;
 }
 
 /// What the command line prints when it does what it should.
