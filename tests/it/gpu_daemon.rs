@@ -19,13 +19,18 @@ const GROUP: u32 = 61_044;
 const MEMORY: u64 = 64 << 30;
 
 /// A machine with two of AMD's cards.
-struct Machine {
+pub(crate) struct Machine {
     directory: TempDir,
 }
 
 impl Machine {
-    fn new() -> Self {
-        let machine = Self { directory: tempfile::tempdir().expect("a directory") };
+    /// One without any card.
+    pub(crate) fn bare() -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory") }
+    }
+
+    pub(crate) fn new() -> Self {
+        let machine = Self::bare();
         machine.file("sys/class/kfd/kfd/topology/nodes/0/gpu_id", "0\n");
         machine.file("sys/class/kfd/kfd/topology/nodes/0/properties", "cpu_cores_count 16\n");
         machine.node("kfd", "5");
@@ -34,23 +39,23 @@ impl Machine {
         machine
     }
 
-    fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.directory.path()
     }
 
-    fn file(&self, path: &str, text: &str) {
+    pub(crate) fn file(&self, path: &str, text: &str) {
         let path = self.root().join(path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         std::fs::write(path, text).expect("written");
     }
 
-    fn link(&self, from: &str, to: &str) {
+    pub(crate) fn link(&self, from: &str, to: &str) {
         let from = self.root().join(from);
         std::fs::create_dir_all(from.parent().expect("a parent")).expect("made");
         symlink(self.root().join(to), from).expect("linked");
     }
 
-    fn node(&self, name: &str, minor: &str) {
+    pub(crate) fn node(&self, name: &str, minor: &str) {
         let path = self.root().join("dev").join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         assert!(Command::new("mknod").arg(&path).args(["c", "1", minor]).status().expect("mknod").success(), "mknod needs root");
@@ -82,7 +87,7 @@ impl Machine {
         self.node(&format!("dri/renderD{render}"), "11");
     }
 
-    fn settings(&self) -> String {
+    pub(crate) fn settings(&self) -> String {
         let at = |name: &str| self.root().join(name).display().to_string();
         format!("[gpu]\nsysfs = {:?}\ndev = {:?}\nproc = {:?}\nnvml = {:?}\nprobe_interval = \"1s\"", at("sys"), at("dev"), at("proc"), at("none.so"))
     }
@@ -94,19 +99,19 @@ fn holder() -> Value {
     json!({ "image": BUSYBOX, "command": ["sh", "-c", script], "memory": "64MiB", "cpus": 0.5, "gpus": { "count": 1, "vendor": "amd", "model": "*mi210" } })
 }
 
-async fn sees(daemon: &Daemon, id: &str) -> String {
+pub(crate) async fn sees(daemon: &Daemon, id: &str) -> String {
     daemon.reaches(id, &["running"]).await;
     daemon.until("it tells what it sees", async |daemon| daemon.logs(id).await.ends_with('\n')).await;
     daemon.logs(id).await.trim().to_owned()
 }
 
-async fn states(daemon: &Daemon) -> Vec<String> {
+pub(crate) async fn states(daemon: &Daemon) -> Vec<String> {
     let hosts = daemon.get("/hosts").await;
     let devices = hosts["hosts"][0]["gpus"]["devices"].as_array().expect("devices").clone();
     devices.iter().map(|gpu| gpu["state"].as_str().expect("a state").to_owned()).collect()
 }
 
-async fn cancel(daemon: &Daemon, id: &str) {
+pub(crate) async fn cancel(daemon: &Daemon, id: &str) {
     daemon.request(Method::DELETE, &format!("/jobs/{id}"), None).await;
     assert_eq!(daemon.ended(id).await["state"], "canceled");
 }

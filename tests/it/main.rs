@@ -9,13 +9,16 @@ mod big_artifact;
 mod broker;
 mod docker;
 mod doorbell;
+mod engine_proxy;
 mod explain;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
 mod gitlab_faults;
 mod gitlab_road;
 mod gitlab_setup;
+mod gpu_check;
 mod gpu_container;
+mod gpu_crash;
 mod gpu_daemon;
 mod harness;
 mod job_image;
