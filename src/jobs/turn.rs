@@ -62,3 +62,7 @@ pub(super) fn fitting<'w>(ledger: &Ledger<'_>, waiting: &'w [Waiting], rules: &R
 #[cfg(test)]
 #[path = "turn_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "turn_store_tests.rs"]
+mod store_tests;

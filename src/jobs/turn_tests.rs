@@ -15,10 +15,10 @@ const HOLD_AFTER: Duration = Duration::from_secs(600);
 const QUEUE: usize = 40;
 
 /// Steele, Lea and Flood's `SplitMix64`: a few lines, and the same everywhere.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,17 +26,17 @@ impl Dice {
         (z ^ (z >> 31)) % sides
     }
 
-    fn pick(&mut self, count: usize) -> usize {
+    pub(super) fn pick(&mut self, count: usize) -> usize {
         usize::try_from(self.roll(count as u64)).expect("small")
     }
 }
 
-fn time(seconds: u64) -> Timestamp {
+pub(super) fn time(seconds: u64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).expect("small")).expect("a time")
 }
 
 /// Five of NVIDIA's cards, two of them big, two parts of a sixth, and three of AMD's.
-fn machine() -> HostFacts {
+pub(super) fn machine() -> HostFacts {
     let gib = |gib: u64| Reading::Known(MemoryBytes(gib << 30));
     let nvidia = |n: u32| Gpu { numa_node: Reading::Known(n % 2), memory: gib(if n < 2 { 80 } else { 24 }), ..card(&format!("n{n}")) };
     let amd = |n: u32| Gpu { vendor: GpuVendor::Amd, memory: gib(64), ..card(&format!("a{n}")) };
@@ -54,7 +54,7 @@ fn machine() -> HostFacts {
 }
 
 /// What jobs ask for: none, one, several, big ones, parts, and of a class that runs two at most.
-fn kinds() -> Vec<Requirement> {
+pub(super) fn kinds() -> Vec<Requirement> {
     let several =
         |class: &str, cpus, gpus| Requirement { gpus, ..Requirement::plain(ClassName::from_trusted(class), CpuMillis(cpus), MemoryBytes(2 << 30)) };
     let of = |count, vendor| GpuRequest { vendor: Some(vendor), ..GpuRequest::any(count) };
@@ -72,7 +72,7 @@ fn kinds() -> Vec<Requirement> {
     ]
 }
 
-fn limit(class: &ClassName) -> Option<u32> {
+pub(super) fn limit(class: &ClassName) -> Option<u32> {
     (class.as_str() == "narrow").then_some(2)
 }
 
@@ -410,6 +410,5 @@ fn a_million_operations_give_no_gpu_twice_leak_nothing_and_starve_nobody() {
     for tally in halves {
         // It must have met what it is about.
         assert!(tally.claims > 10_000 && tally.promises > 100 && tally.kept > 100, "{tally:?}");
-        eprintln!("{tally:?}");
     }
 }

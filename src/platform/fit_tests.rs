@@ -160,6 +160,21 @@ fn what_becomes_free_is_held_back_until_there_is_enough_and_no_more_than_that() 
     assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), [""; 0], "nor while one of them cannot be used");
 }
 
+#[test]
+fn gpus_are_held_back_of_one_vendor_until_there_are_enough() {
+    let host =
+        machine(8, 16, &[("n0", GpuVendor::Nvidia, 24), ("n1", GpuVendor::Nvidia, 24), ("a0", GpuVendor::Amd, 24), ("a1", GpuVendor::Amd, 24)]);
+    let held = |taken: &[&str]| {
+        let mut ledger = Ledger::new(&host, []);
+        ledger.hold(&taken.iter().map(|id| GpuId::from_trusted(*id)).collect::<Vec<_>>());
+        let before = ledger.taken.clone();
+        ledger.hold_back(&GpuRequest::any(2), &[]);
+        ledger.taken.difference(&before).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&["n1", "a0", "a1"]), ["n0"]);
+    assert_eq!(held(&["n1", "a1"]), ["n0"], "what is held is not given away for one of another vendor");
+}
+
 proptest! {
     /// However jobs come and go, what is given away adds up and no GPU is given twice.
     #[test]
