@@ -60,6 +60,9 @@ pub(super) fn fitting<'w>(ledger: &Ledger<'_>, waiting: &'w [Waiting], rules: &R
 }
 
 #[cfg(test)]
+#[path = "turn_fixture.rs"]
+mod fixture;
+#[cfg(test)]
 #[path = "turn_tests.rs"]
 mod tests;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::tests::{Dice, kinds, limit, machine, time};
+use super::fixture::{Dice, kinds, limit, machine, time};
 use super::*;
 use crate::domain::{
     Aggregate, CommandWork, CpuMillis, HostFacts, HostId, ImageRef, Job, JobId, JobSpec, MemoryBytes, Outcome, ProjectName, RetryPolicy, Runner,

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::fixture::{Dice, kinds, limit, machine, time};
 use super::*;
-use crate::domain::{Arch, CpuMillis, Gpu, GpuHealth, GpuRequest, GpuVendor, HostFacts, HostId, MemoryBytes, Reading, Requirement, RequirementId};
-use crate::platform::devices::fixture::{card, part};
+use crate::domain::{CpuMillis, Gpu, GpuHealth, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Reading, Requirement, RequirementId};
 
 /// Machines, each with a seed of its own, and operations on each: a million together.
 const MACHINES: u64 = 40;
@@ -13,68 +13,6 @@ const OPERATIONS: u64 = 25_000;
 const HOLD_AFTER: Duration = Duration::from_secs(600);
 /// Most jobs that wait at once, so that they come to the front.
 const QUEUE: usize = 40;
-
-/// Steele, Lea and Flood's `SplitMix64`: a few lines, and the same everywhere.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-
-    pub(super) fn pick(&mut self, count: usize) -> usize {
-        usize::try_from(self.roll(count as u64)).expect("small")
-    }
-}
-
-pub(super) fn time(seconds: u64) -> Timestamp {
-    Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).expect("small")).expect("a time")
-}
-
-/// Five of NVIDIA's cards, two of them big, two parts of a sixth, and three of AMD's.
-pub(super) fn machine() -> HostFacts {
-    let gib = |gib: u64| Reading::Known(MemoryBytes(gib << 30));
-    let nvidia = |n: u32| Gpu { numa_node: Reading::Known(n % 2), memory: gib(if n < 2 { 80 } else { 24 }), ..card(&format!("n{n}")) };
-    let amd = |n: u32| Gpu { vendor: GpuVendor::Amd, memory: gib(64), ..card(&format!("a{n}")) };
-    let gpus = (0..5).map(nvidia).chain([part("m0", "d"), part("m1", "d")]).chain((0..3).map(amd)).collect();
-    HostFacts {
-        id: HostId::from_trusted("box1"),
-        arch: Some(Arch::Amd64),
-        cpus: CpuMillis(14_000),
-        memory: MemoryBytes(64 << 30),
-        emulated: Vec::new(),
-        gpus,
-        notes: Vec::new(),
-        runtimes: Vec::new(),
-    }
-}
-
-/// What jobs ask for: none, one, several, big ones, parts, and of a class that runs two at most.
-pub(super) fn kinds() -> Vec<Requirement> {
-    let several =
-        |class: &str, cpus, gpus| Requirement { gpus, ..Requirement::plain(ClassName::from_trusted(class), CpuMillis(cpus), MemoryBytes(2 << 30)) };
-    let of = |count, vendor| GpuRequest { vendor: Some(vendor), ..GpuRequest::any(count) };
-    let big = GpuRequest { min_memory: Some(MemoryBytes(80 << 30)), ..GpuRequest::any(1) };
-    let part = GpuRequest { mig_profile: Some("1g.10gb".to_owned()), ..of(1, GpuVendor::Nvidia) };
-    vec![
-        several("default", 2000, None),
-        several("default", 500, Some(GpuRequest::any(1))),
-        several("default", 500, Some(GpuRequest::any(2))),
-        several("default", 1000, Some(of(4, GpuVendor::Nvidia))),
-        several("default", 500, Some(big)),
-        several("default", 500, Some(of(2, GpuVendor::Amd))),
-        several("default", 500, Some(part)),
-        several("narrow", 500, Some(GpuRequest::any(1))),
-    ]
-}
-
-pub(super) fn limit(class: &ClassName) -> Option<u32> {
-    (class.as_str() == "narrow").then_some(2)
-}
 
 /// A job that waits: the higher priority first, then the older.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

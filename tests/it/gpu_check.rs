@@ -85,7 +85,7 @@ fn with_intel() -> Machine {
 fn check(machine: &Machine) -> String {
     let data = tempfile::tempdir().expect("a directory");
     let file = data.path().join("config.toml");
-    let config = format!("data_dir = {:?}\n[docker]\nhost = {:?}\n{}", data.path(), engine::host(), machine.settings());
+    let config = format!("data_dir = \"{}\"\n[docker]\nhost = {:?}\n{}", data.path().display(), engine::host(), machine.settings());
     std::fs::write(&file, config).expect("a configuration");
     let output = Command::new(env!("CARGO_BIN_EXE_runner-coordinator")).arg("--config").arg(&file).arg("check").output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).replace(&machine.root().display().to_string(), "");
