@@ -62,7 +62,6 @@ pub(crate) fn remove_everything(name: &str, data: &Path) {
 /// Removes a network of which no container is left. An engine may then still count one on it, for ever: its count of a network's containers is
 /// not safe against starts and ends at the same moment (moby issue 42119) and is put right when the engine starts. What must be gone is
 /// asked of the containers, in any state, and not of that count.
-#[expect(clippy::print_stderr, reason = "what is let pass is said")]
 fn remove_network(id: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
