@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test test-engines drain latency lint
+.PHONY: help run stop test test-engines drain latency decision lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -21,6 +21,9 @@ drain: ## Drain 1,000 queued jobs through a real engine (JOBS=1000)
 
 latency: ## Measure the time from GitLab's bell to a runner's first line, beside `docker run` (RUNS=30)
 	@RUNS="$(RUNS)" tests/make/latency.sh
+
+decision: ## Measure one decision with 1,000 and with 1,000,000 queued jobs (JOBS=1000000)
+	@JOBS="$(JOBS)" tests/make/decision.sh
 
 lint: ## Formatting, lints and the documentation, warnings denied
 	@.ci/lint

@@ -34,6 +34,7 @@ mod publish;
 mod queue_there;
 mod repair;
 mod sample;
+mod turn;
 mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};

@@ -11,12 +11,12 @@ use super::gpus;
 use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
-use crate::domain::clock::has_passed;
+use super::turn::{Rules, Turn, fitting, turn};
 use crate::domain::retry::doubled;
 use crate::domain::{
     Aggregate, ClassName, EndReason, GpuId, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step,
 };
-use crate::platform::{Ever, Ledger, Unfit};
+use crate::platform::Ledger;
 use crate::store::{Candidate, StoreError, Waiting};
 
 /// Most jobs that one pass claims, so that a pass stays short; the next one follows at once.
@@ -150,49 +150,48 @@ async fn assign_warm(shared: &Shared, waiting: &[Waiting], open: &mut [Aggregate
     Ok(())
 }
 
-/// Holds free GPUs back for the job that waited longest, and too long, for GPUs and for nothing else: smaller ones would take each that becomes
-/// free for ever. One at a time, so that two do not each hold half of what both need.
-fn hold_back(shared: &Shared, room: &mut Room<'_>, waiting: &[Waiting], open: &[Aggregate], now: Timestamp) {
-    let deps = &shared.deps;
-    let lacks_gpus_only = |waiting: &&Waiting| {
-        let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
-        let missing = room.ledger.fit(&waiting.requirement, limit).err().unwrap_or_default();
-        !missing.is_empty() && missing.iter().all(|unfit| matches!(unfit, Unfit::Gpus { .. }) && unfit.ever() == Ever::Later)
-    };
-    let too_long = |waiting: &&Waiting| has_passed(waiting.since, deps.config.gpu.hold_after, now);
-    let Some(first) = waiting.iter().filter(too_long).filter(lacks_gpus_only).min_by_key(|waiting| waiting.since) else { return };
-    let Some(request) = &first.requirement.gpus else { return };
-    // A runner that waits for work has no end that could be waited for.
+/// GPUs of runners that wait for work.
+fn kept_long(open: &[Aggregate]) -> Vec<GpuId> {
     let idle = open.iter().map(|aggregate| &aggregate.runner).filter(|runner| runner.state == RunnerState::Idle && runner.job.is_none());
-    let kept_long: Vec<GpuId> = idle.flat_map(|runner| runner.placement.devices.iter().cloned()).collect();
-    let kept = room.ledger.hold_back(request, &kept_long);
-    debug!(class = %first.requirement.class, since = %first.since, wanted = request.count, kept, "GPUs are held back for a job that waited long");
+    idle.flat_map(|runner| runner.placement.devices.iter().cloned()).collect()
 }
 
 /// Gives waiting jobs to runners that wait, and room to the others. Tells what still waits.
 async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<Vec<Waiting>, StoreError> {
     let deps = &shared.deps;
-    for round in 0..CLAIMS_PER_PASS {
+    let limit = |class: &ClassName| class_named(&deps.config, class).and_then(|class| class.max_runners);
+    let kept_long = kept_long(open);
+    let rules = Rules { limit: &limit, hold_after: deps.config.gpu.hold_after, kept_long: &kept_long };
+    let mut settled = false;
+    for _ in 0..CLAIMS_PER_PASS {
         let all_waiting = deps.store.waiting().await?;
-        if round == 0 {
-            hold_back(shared, room, &all_waiting, open, now);
-        }
+        let turn = if settled { Turn::Nobody } else { turn(&mut room.ledger, &all_waiting, &rules, now) };
+        let among = match turn {
+            Turn::First(first) => std::slice::from_ref(first),
+            Turn::HeldBack(waiting) => {
+                debug!(class = %waiting.requirement.class, since = %waiting.since, "GPUs are held back for a job that waited long");
+                &all_waiting
+            }
+            Turn::Nobody => &all_waiting,
+        };
+        // One that goes first leaves the turn to the next.
+        settled = !matches!(turn, Turn::First(_));
         // After the look at what waits: a job that comes in between would get a container of its own beside a runner that waits for it.
         assign_warm(shared, &all_waiting, open, view, now).await?;
-        let mut candidates = Vec::new();
-        for waiting in &all_waiting {
-            // A class that was taken out of the configuration still has its jobs claimed, so that they end with that reason.
-            let limit = class_named(&deps.config, &waiting.requirement.class).and_then(|class| class.max_runners);
-            if let Ok(placement) = room.ledger.fit(&waiting.requirement, limit) {
-                let runner = new_runner(shared, waiting.requirement.class.clone(), RunnerOrigin::Job, placement, now);
-                candidates.push(Candidate { requirement: waiting.id, runner });
-            }
-        }
+        let candidate = |(waiting, placement): (&Waiting, Placement)| {
+            let runner = new_runner(shared, waiting.requirement.class.clone(), RunnerOrigin::Job, placement, now);
+            Candidate { requirement: waiting.id, runner }
+        };
+        let candidates: Vec<Candidate> = fitting(&room.ledger, among, &rules).into_iter().map(candidate).collect();
         if candidates.is_empty() {
             return Ok(all_waiting);
         }
-        let Some(claimed) = deps.store.claim(&candidates, now).await? else { return Ok(all_waiting) };
-        room.take(claimed);
+        match deps.store.claim(&candidates, now).await? {
+            Some(claimed) => room.take(claimed),
+            None if settled => return Ok(all_waiting),
+            // It was cancelled meanwhile.
+            None => settled = true,
+        }
     }
     deps.handle.nudge();
     deps.store.waiting().await

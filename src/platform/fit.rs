@@ -174,16 +174,20 @@ impl<'a> Ledger<'a> {
     }
 
     /// Keeps what is free of the wanted GPUs, so that a request for several finds them together one day: nobody else is given them while
-    /// this ledger lives. Tells how many; none where too few of the kind are healthy and not among `kept_long`, which nobody gives back soon.
-    pub fn hold_back(&mut self, request: &GpuRequest, kept_long: &[GpuId]) -> usize {
+    /// this ledger lives. Tells how many; `None` where too few of the kind are healthy and not among `kept_long`, which nobody gives back soon.
+    ///
+    /// Where several vendors' would do, it keeps those of which there are most, free or not: were it those of which most are free, it would go
+    /// to and fro between vendors, and give away what it kept.
+    pub fn hold_back(&mut self, request: &GpuRequest, kept_long: &[GpuId]) -> Option<usize> {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
         let returns = |gpu: &&&Gpu| gpu.health.is_sound() && !kept_long.contains(&gpu.id);
-        let enough = request.vendors().into_iter().filter(|vendor| self.of_kind(*vendor, request).iter().filter(returns).count() >= count);
-        let Some(free) = enough.map(|vendor| self.free_of_kind(vendor, request)).max_by_key(Vec::len) else { return 0 };
+        let vendors = request.vendors().into_iter().rev().map(|vendor| (self.of_kind(vendor, request).iter().filter(returns).count(), vendor));
+        let (_, vendor) = vendors.filter(|(there, _)| *there >= count).max_by_key(|(there, _)| *there)?;
+        let free = self.free_of_kind(vendor, request);
         let kept = count.min(free.len());
         let kept: Vec<GpuId> = choose(free, kept).into_iter().map(|gpu| gpu.id.clone()).collect();
         self.hold(&kept);
-        kept.len()
+        Some(kept.len())
     }
 
     /// Processor time and memory that are reserved.

@@ -142,7 +142,7 @@ fn what_becomes_free_is_held_back_until_there_is_enough_and_no_more_than_that() 
         let mut ledger = Ledger::new(host, []);
         ledger.hold(&taken.iter().map(|id| GpuId::from_trusted(*id)).collect::<Vec<_>>());
         let before = ledger.taken.clone();
-        let count = ledger.hold_back(wanted.gpus.as_ref().expect("GPUs"), &[]);
+        let count = ledger.hold_back(wanted.gpus.as_ref().expect("GPUs"), &[]).unwrap_or(0);
         let mut held: Vec<String> = ledger.taken.difference(&before).map(ToString::to_string).collect();
         held.sort();
         assert_eq!(held.len(), count);
@@ -154,14 +154,29 @@ fn what_becomes_free_is_held_back_until_there_is_enough_and_no_more_than_that() 
     assert_eq!(kept(&host, &[], &needs_gpus(4, None, None)), [""; 0], "nothing is kept for what can never be");
     let mut ledger = Ledger::new(&host, []);
     let request = needs_gpus(3, None, None).gpus.expect("GPUs");
-    assert_eq!(ledger.hold_back(&request, &[GpuId::from_trusted("n0")]), 0, "nor where one is held without an end");
-    assert_eq!(ledger.hold_back(&request, &[]), 3);
+    assert_eq!(ledger.hold_back(&request, &[GpuId::from_trusted("n0")]), None, "nor where one is held without an end");
+    assert_eq!(ledger.hold_back(&request, &[]), Some(3));
     host.gpus[0].health = GpuHealth::Checking;
     assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), ["n2"], "one that is being checked comes back in a moment");
     host.gpus[0].health = GpuHealth::Quarantined("in quarantine: hot".into());
     assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), [""; 0], "and one in quarantine perhaps not for long");
     host.gpus[0].health = GpuHealth::Lost("it is no longer there".into());
     assert_eq!(kept(&host, &["n1"], &needs_gpus(3, None, None)), [""; 0], "nor while one of them cannot be used");
+}
+
+#[test]
+fn gpus_are_held_back_of_one_vendor_until_there_are_enough() {
+    let host =
+        machine(8, 16, &[("n0", GpuVendor::Nvidia, 24), ("n1", GpuVendor::Nvidia, 24), ("a0", GpuVendor::Amd, 24), ("a1", GpuVendor::Amd, 24)]);
+    let held = |taken: &[&str]| {
+        let mut ledger = Ledger::new(&host, []);
+        ledger.hold(&taken.iter().map(|id| GpuId::from_trusted(*id)).collect::<Vec<_>>());
+        let before = ledger.taken.clone();
+        ledger.hold_back(&GpuRequest::any(2), &[]);
+        ledger.taken.difference(&before).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&["n1", "a0", "a1"]), ["n0"]);
+    assert_eq!(held(&["n1", "a1"]), ["n0"], "what is held is not given away for one of another vendor");
 }
 
 proptest! {

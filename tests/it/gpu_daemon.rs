@@ -24,8 +24,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// One without any card.
+    pub(crate) fn bare() -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory") }
+    }
+
     pub(crate) fn new() -> Self {
-        let machine = Self { directory: tempfile::tempdir().expect("a directory") };
+        let machine = Self::bare();
         machine.file("sys/class/kfd/kfd/topology/nodes/0/gpu_id", "0\n");
         machine.file("sys/class/kfd/kfd/topology/nodes/0/properties", "cpu_cores_count 16\n");
         machine.node("kfd", "5");
@@ -44,13 +49,13 @@ impl Machine {
         std::fs::write(path, text).expect("written");
     }
 
-    fn link(&self, from: &str, to: &str) {
+    pub(crate) fn link(&self, from: &str, to: &str) {
         let from = self.root().join(from);
         std::fs::create_dir_all(from.parent().expect("a parent")).expect("made");
         symlink(self.root().join(to), from).expect("linked");
     }
 
-    fn node(&self, name: &str, minor: &str) {
+    pub(crate) fn node(&self, name: &str, minor: &str) {
         let path = self.root().join("dev").join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         assert!(Command::new("mknod").arg(&path).args(["c", "1", minor]).status().expect("mknod").success(), "mknod needs root");

@@ -23,6 +23,12 @@ pub(crate) fn runner_binary() -> String {
     known.unwrap_or_else(|| panic!("these tests need the stand-in runner: run them with `make test`"))
 }
 
+/// The `docker` command's output; `None` when it fails.
+pub(crate) fn try_docker(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("docker").args(arguments).env("DOCKER_HOST", host()).output().expect("the docker command");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// The `docker` command's output; fails with its words when it fails.
 pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).env("DOCKER_HOST", host()).output().expect("the docker command");

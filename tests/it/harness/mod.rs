@@ -226,6 +226,12 @@ impl Daemon {
         job["id"].as_str().expect("an id").to_owned()
     }
 
+    /// Submits a job to a daemon that may die meanwhile; its id, where it answers.
+    pub(crate) async fn try_submit(&self, body: Value) -> Option<String> {
+        let (_, job) = self.try_request(Method::POST, "/jobs", Some(body)).await?;
+        job["id"].as_str().map(str::to_owned)
+    }
+
     /// Submits a shell command and answers the job's id.
     pub(crate) async fn sh(&self, script: &str) -> String {
         self.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", script] })).await
