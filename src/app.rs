@@ -108,6 +108,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let StoreUrl::Sqlite(path) = &config.store;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path)?);
     refuse_other_host(store.as_ref(), &config.host.name).await?;
+    store.set_caps(&config.caps()).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, &config)?);
     let logs = Arc::new(LogStore::new(config.data_dir.join("logs"), config.limits.log_size.0).map_err(StartError::Logs)?);
     let driver = match outside.driver {

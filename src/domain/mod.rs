@@ -5,6 +5,7 @@
 
 pub mod amount;
 pub mod arch;
+pub mod cap;
 pub mod clock;
 pub mod event;
 pub mod fault;
@@ -26,6 +27,7 @@ pub mod step;
 
 pub use amount::{CpuMillis, MemoryBytes};
 pub use arch::{Arch, GpuVendor};
+pub use cap::{CapReached, InUse, Limit, ProjectCap};
 pub use clock::{Clock, SystemClock};
 pub use event::{Event, EventKind};
 pub use fault::{FieldFault, chain};

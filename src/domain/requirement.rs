@@ -41,6 +41,12 @@ pub struct Requirement {
 }
 
 impl Requirement {
+    /// How many GPUs it needs.
+    #[must_use]
+    pub fn gpu_count(&self) -> u32 {
+        self.gpus.as_ref().map_or(0, |gpus| gpus.count)
+    }
+
     /// So much of any machine, in any runner of the class.
     #[must_use]
     pub fn plain(class: ClassName, cpus: CpuMillis, memory: MemoryBytes) -> Self {

@@ -22,11 +22,13 @@ pub struct ExplanationDto {
     state: &'static str,
     /// All of it in a sentence for people.
     summary: String,
-    /// Why it does not run: `never_fits`, `back_off`, `no_host_ready`, `no_room`, `next` (it is taken in a moment), `order` (there is room, and
+    /// Why it does not run: `never_fits`, `back_off`, `no_host_ready`, `no_room`, `next` (it is taken in a moment), `project_limit`, `order` (there is room, and
     /// others go first), `starting`, `ending`; `null` for one that runs or has ended.
     waits_for: Option<&'static str>,
     /// While it waits: how many go before it.
     position: Option<PositionDto>,
+    /// While it waits: its project's limit that keeps it from starting; `null` where none does.
+    project_limit: Option<ProjectLimitDto>,
     /// While it waits: whether any host could ever run it; `null` while that is not known.
     ever: Option<bool>,
     /// While it waits to be tried again: not before this time.
@@ -43,6 +45,15 @@ struct PositionDto {
     ahead: u32,
     /// Whether there are more than that: they are not counted to the end.
     more: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ProjectLimitDto {
+    project: String,
+    /// `max_running` or `max_gpus`.
+    limit: &'static str,
+    most: u32,
+    used: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +135,12 @@ fn shown(job: &Job, explanation: Explanation) -> ExplanationDto {
         summary: explanation.to_string(),
         waits_for: waits_for(&explanation),
         position,
+        project_limit: explanation.capped.as_ref().map(|reached| ProjectLimitDto {
+            project: reached.project.to_string(),
+            limit: reached.limit.as_str(),
+            most: reached.most,
+            used: reached.used,
+        }),
         ever: explanation.ever.map(could),
         not_before: if let Standing::BackOff(until) = explanation.standing { Some(until) } else { None },
         estimated_start: explanation.estimated_start,
@@ -143,6 +160,7 @@ fn waits_for(explanation: &Explanation) -> Option<&'static str> {
         Standing::Handover(_) => Some("next"),
         Standing::Waiting | Standing::BackOff(_) if explanation.ever == Some(Ever::Never) => Some("never_fits"),
         Standing::BackOff(_) => Some("back_off"),
+        Standing::Waiting if explanation.capped.is_some() => Some("project_limit"),
         Standing::Waiting => Some(room(explanation)),
     }
 }

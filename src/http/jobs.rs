@@ -41,6 +41,9 @@ pub(super) async fn submit(
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let checked = submit::check(body.value, &state.config, &state.security)?;
+    if let Some(fault) = state.config.over_cap(checked.spec.project.as_ref(), &checked.spec.requirement) {
+        return Err(Problem::InvalidFields(vec![fault]));
+    }
     if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
         let status = state.manager.status();
         let never = explain::circumstances(&state, &status).never(&checked.spec.requirement);

@@ -6,10 +6,12 @@ use super::deps::{class_named, deadlines};
 use super::handle::{EngineState, Status};
 use super::reconcile::{Deadlines, time_limit};
 use crate::config::Config;
-use crate::domain::{Aggregate, EventKind, HostFacts, Job, JobId, JobState, Requirement, RequirementId, Runner, RunnerState, Source, Start};
+use crate::domain::{
+    Aggregate, CapReached, EventKind, HostFacts, Job, JobId, JobState, Requirement, RequirementId, Runner, RunnerState, Source, Start,
+};
 use crate::platform::Unfit;
 use crate::platform::explain::{Ahead, Explanation, HostReport, Machine, Preparing, Readiness, Standing, Tenant, Wish, competes, examine};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Waiting};
 
 /// Most jobs that are counted before another: the answer costs the same however many wait.
 pub const MOST_AHEAD: u32 = 1000;
@@ -99,19 +101,22 @@ async fn explain_waiting(
     let facts = circumstances.facts();
     let mine = circumstances.wish(&job.spec.requirement);
     let report = examine(&Machine { facts, tenants: &tenants, readiness: circumstances.readiness() }, mine);
-    let rivals = rivals(store, circumstances, mine, &report).await?;
+    let all = store.waiting().await?;
+    let rivals = rivals(circumstances, mine, &report, &all);
+    let of_project = |reached: &CapReached| job.spec.project.as_ref() == Some(&reached.project);
+    let equal = all.iter().filter(|waiting| waiting.requirement == job.spec.requirement);
+    let capped = equal.filter_map(|waiting| waiting.capped.clone()).find(of_project);
     let ahead = match store.ahead(&job.id, &rivals, MOST_AHEAD + 1).await? {
         jobs if jobs > MOST_AHEAD => Ahead::MoreThan(MOST_AHEAD),
         jobs => Ahead::Exactly(jobs),
     };
-    Ok(Explanation::waiting(standing, vec![report], ahead, circumstances.now))
+    Ok(Explanation::waiting(standing, vec![report], ahead, circumstances.now).capped_by(capped))
 }
 
-/// The requirements whose waiting jobs want what this one waits for.
-async fn rivals(store: &dyn Store, circumstances: Circumstances<'_>, mine: Wish<'_>, report: &HostReport) -> Result<Vec<RequirementId>, StoreError> {
-    let waiting = store.waiting().await?;
-    let rival = waiting.iter().filter(|other| competes(circumstances.facts(), mine, report, circumstances.wish(&other.requirement)));
-    Ok(rival.map(|other| other.id).collect())
+/// The requirements whose waiting jobs want what this one waits for, and may have it.
+fn rivals(circumstances: Circumstances<'_>, mine: Wish<'_>, report: &HostReport, waiting: &[Waiting]) -> Vec<RequirementId> {
+    let rival = |other: &&Waiting| other.capped.is_none() && competes(circumstances.facts(), mine, report, circumstances.wish(&other.requirement));
+    waiting.iter().filter(rival).map(|other| other.id).collect()
 }
 
 fn tenant(aggregate: &Aggregate, ends_by: Option<Timestamp>) -> Tenant {

@@ -16,7 +16,7 @@ use super::image::decide;
 use crate::config::Class;
 use crate::domain::clock;
 use crate::domain::retry::doubled;
-use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Requirement, Source, Work, chain};
+use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Source, Start, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
@@ -162,10 +162,17 @@ async fn until_askable(status: &mut watch::Receiver<Arc<Status>>, class: &ClassN
 async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
     let deps = &shared.deps;
     let reference = claimed.job.reference.clone();
+    let project = claimed.project.and_then(|project| ProjectName::parse("project", &project).ok());
+    let mut requirement = class_requirement(class);
+    requirement.start = match deps.config.over_cap(project.as_ref(), &requirement) {
+        // It will be refused, as an image that may not be had is.
+        Some(_) => Start::Fresh,
+        None => decide(class, &reference.keywords).start(),
+    };
     let spec = JobSpec {
         source: Source::GitLab,
-        project: claimed.project.and_then(|project| ProjectName::parse("project", &project).ok()),
-        requirement: Requirement { start: decide(class, &reference.keywords).start(), ..class_requirement(class) },
+        project,
+        requirement,
         timeout: claimed.timeout.unwrap_or(class.timeout).min(deps.config.limits.max_timeout),
         priority: class.priority,
         retries: 0,

@@ -15,7 +15,7 @@ use super::grant::{CannotGrant, grant};
 use super::image::{Decision, decide};
 use crate::config::{Class, Network, Pull};
 use crate::docker::{DriverError, ResolvedImage};
-use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, ImageRef, Outcome, Step, Work, chain};
+use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, FieldFault, ImageRef, Outcome, Step, Work, chain};
 use crate::security::{DeviceGrant, ProfileRequest, SecurityManager};
 use crate::store::StoreError;
 
@@ -28,6 +28,9 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         let outcome = Outcome::final_failure(EndReason::ClassRemoved, format!("class {} is no longer configured", aggregate.runner.class));
         return conclude(shared, &aggregate, outcome).await;
     };
+    if let Some(fault) = over_cap(shared, &aggregate) {
+        return conclude(shared, &aggregate, Outcome::final_failure(EndReason::Unsatisfiable, fault.to_string())).await;
+    }
     let origin = match origin(&aggregate, class) {
         Ok(origin) => origin,
         Err(outcome) => return conclude(shared, &aggregate, outcome).await,
@@ -69,6 +72,12 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Err(error) => return start_failed(shared, &aggregate, error).await,
     };
     start(shared, aggregate, container).await
+}
+
+/// What is wrong with a job that asks for more than its project may ever have: it was taken from GitLab, or before the limit was set.
+fn over_cap(shared: &Shared, aggregate: &Aggregate) -> Option<FieldFault> {
+    let spec = &aggregate.job.as_ref()?.spec;
+    shared.deps.config.over_cap(spec.project.as_ref(), &spec.requirement)
 }
 
 /// What the container is given of the GPUs that its runner was placed on. The engine is asked anew, because what it can give changes while it

@@ -21,6 +21,8 @@ use crate::store::{Candidate, StoreError, Waiting};
 
 /// Most jobs that one pass claims, so that a pass stays short; the next one follows at once.
 const CLAIMS_PER_PASS: usize = 64;
+/// So many jobs of a class that wait only for their projects' limits, and GitLab is not asked for more of the class: they are kept alive there.
+const MOST_CAPPED: u64 = 64;
 /// First wait before a runner that died without work is replaced; doubled each time.
 const REPLACE_AFTER: Duration = Duration::from_secs(1);
 /// Longest such wait.
@@ -164,7 +166,7 @@ async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], vie
     let rules = Rules { limit: &limit, hold_after: deps.config.gpu.hold_after, kept_long: &kept_long };
     let mut settled = false;
     for _ in 0..CLAIMS_PER_PASS {
-        let all_waiting = deps.store.waiting().await?;
+        let all_waiting = startable(shared).await?;
         let turn = if settled { Turn::Nobody } else { turn(&mut room.ledger, &all_waiting, &rules, now) };
         let among = match turn {
             Turn::First(first) => std::slice::from_ref(first),
@@ -194,7 +196,14 @@ async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], vie
         }
     }
     deps.handle.nudge();
-    deps.store.waiting().await
+    startable(shared).await
+}
+
+/// What waits and is not kept by its project's limits.
+async fn startable(shared: &Shared) -> Result<Vec<Waiting>, StoreError> {
+    let mut waiting = shared.deps.store.waiting().await?;
+    waiting.retain(|waiting| waiting.capped.is_none());
+    Ok(waiting)
 }
 
 /// Ends a runner that waits for work where a job of its class waits that it cannot take and that finds no room: else the two would
@@ -248,19 +257,24 @@ async fn keep_warm(shared: &Shared, restarts: &mut Restarts, open: &[Aggregate],
     Ok(())
 }
 
-/// Classes for which there is room or a waiting runner, and of whose jobs none waits here already.
+/// Classes for which there is room or a waiting runner, and of whose jobs none waits here already. Those that wait for their project's limits
+/// do not count, up to [`MOST_CAPPED`], or one project would keep all others of the class out.
 async fn askable(shared: &Shared, ledger: &Ledger<'_>, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
     let deps = &shared.deps;
     if deps.gitlab.is_none() {
         return Ok(HashSet::new());
     }
-    let waiting: HashSet<ClassName> = deps.store.waiting().await?.into_iter().map(|waiting| waiting.requirement.class).collect();
+    let mut waiting: HashMap<ClassName, u64> = HashMap::new();
+    for Waiting { requirement, jobs, capped, .. } in deps.store.waiting().await? {
+        *waiting.entry(requirement.class).or_default() += if capped.is_some() { jobs } else { MOST_CAPPED };
+    }
+    let crowded = |class: &ClassName| waiting.get(class).is_some_and(|jobs| *jobs >= MOST_CAPPED);
     let room = |class: &crate::config::Class| {
         let idle = open.iter().any(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.class == class.name);
         idle || ledger.fit(&class_requirement(class), class.max_runners).is_ok()
     };
     let classes = deps.config.classes.iter().filter(|class| class.gitlab_token.is_some());
-    Ok(classes.filter(|class| !waiting.contains(&class.name) && room(class)).map(|class| class.name.clone()).collect())
+    Ok(classes.filter(|class| !crowded(&class.name) && room(class)).map(|class| class.name.clone()).collect())
 }
 
 /// Plans a waiting runner because somebody asked for it.

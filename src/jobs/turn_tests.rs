@@ -171,6 +171,7 @@ impl Model {
             requirement: self.kinds[job.kind].clone(),
             jobs,
             since: time(job.since),
+            capped: None,
         };
         heads.into_iter().map(|(jobs, job)| (waiting(jobs, &job), job)).collect()
     }

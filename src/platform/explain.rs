@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fit::{Ever, Ledger, Unfit, fits_ever, unusable};
-use crate::domain::{ClassName, GpuId, HostFacts, HostId, JobId, Outcome, Placement, ProjectName, Requirement, RunnerId};
+use crate::domain::{CapReached, ClassName, GpuId, HostFacts, HostId, JobId, Outcome, Placement, ProjectName, Requirement, RunnerId};
 
 /// Most holders that are named for one thing that is missing.
 pub const MOST_HOLDERS: usize = 16;
@@ -261,6 +261,8 @@ pub struct Explanation {
     pub standing: Standing,
     /// While it waits: how many are taken first.
     pub ahead: Option<Ahead>,
+    /// While it waits: the limit of its project that keeps it from starting, room or not.
+    pub capped: Option<CapReached>,
     /// While it waits: what each machine lacks.
     pub hosts: Vec<HostReport>,
     /// Whether any machine could ever run it; `None` while not known.
@@ -287,13 +289,19 @@ impl Explanation {
             (_, Ahead::Exactly(_) | Ahead::MoreThan(_)) => None,
         };
         let estimated_start = room.map(|at| at.max(not_before));
-        Self { ever: ever(&hosts), standing, ahead: Some(ahead), hosts, estimated_start }
+        Self { ever: ever(&hosts), standing, ahead: Some(ahead), capped: None, hosts, estimated_start }
+    }
+
+    /// The same of a job that its project's limits may keep from starting; until when is not known.
+    #[must_use]
+    pub fn capped_by(self, capped: Option<CapReached>) -> Self {
+        Self { estimated_start: self.estimated_start.filter(|_| capped.is_none()), capped, ..self }
     }
 
     /// Of a job that does not wait.
     #[must_use]
     pub fn settled(standing: Standing) -> Self {
-        Self { standing, ahead: None, hosts: Vec::new(), ever: None, estimated_start: None }
+        Self { standing, ahead: None, capped: None, hosts: Vec::new(), ever: None, estimated_start: None }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! An implementation calls [`contract_suite`] with a function that opens an empty store and what keeps it alive.
 
+pub(super) mod caps;
 pub(super) mod claims;
 pub(super) mod gpus;
 pub(super) mod lists;
@@ -44,6 +45,8 @@ macro_rules! every_rule {
                      the_jobs_ahead_are_those_that_would_be_claimed_before }
             shares { a_single_job_does_not_wait_for_a_crowd, projects_take_turns_by_weight, turns_that_were_cancelled_are_not_counted,
                      a_project_that_was_away_saved_no_turns, runners_that_wait_take_jobs_in_turns_too }
+            caps { a_project_starts_no_more_jobs_than_it_may, gpus_are_limited_too, limits_that_change_move_what_waits,
+                   a_runner_that_waits_takes_no_job_of_a_project_at_its_limit }
             steps { a_whole_life_is_written, a_refused_step_changes_nothing, an_unknown_runner_is_told, a_retry_keeps_its_place,
                     cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }

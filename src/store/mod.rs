@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Refused, Step};
 use crate::domain::{
-    Attempt, ClassName, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, ProjectName, Requirement, RequirementId,
-    Runner, RunnerId,
+    Attempt, CapReached, ClassName, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, ProjectCap, ProjectName,
+    Requirement, RequirementId, Runner, RunnerId,
 };
 
 #[cfg(test)]
@@ -121,6 +121,9 @@ pub struct Waiting {
     pub jobs: u64,
     /// When the first of them was submitted.
     pub since: Timestamp,
+    /// The limit of their project that keeps all of them from starting now. Jobs of a project without limits are never in one of these with
+    /// jobs of a project that has some.
+    pub capped: Option<CapReached>,
 }
 
 /// A requirement that fits at present, with the runner that would be made for its next job.
@@ -203,6 +206,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Notes that a job should end ([`Job::cancel`]). `None` when there is no such job.
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError>;
 
+    /// Puts the limits of projects in place of those before; jobs that wait obey them from now on, and for those that run nothing changes.
+    async fn set_caps(&self, caps: &[ProjectCap]) -> Result<(), StoreError>;
+
     /// The requirements for which jobs wait that may start now, best head first: in the order in which [`Store::claim`] would
     /// take the first job of each.
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
@@ -215,12 +221,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn promote_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// Claims the best waiting job of all candidates: the highest priority, then the project's turn (start-time fair queueing by
-    /// [`NewJob::weight`]; all jobs without a project are one), then age. A job that is tried again keeps its turn. Binds it to its candidate's runner, stores the runner,
+    /// [`NewJob::weight`]; all jobs without a project are one), then age. A job that is tried again keeps its turn. Candidates of a
+    /// project at its [limit](ProjectCap) are passed over. Binds it to its candidate's runner, stores the runner,
     /// the attempt and the event in one commit. `None` when no candidate has a job.
     async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
 
     /// Binds the best waiting job of GitLab of the runner's class to a runner that waits without a job, jobs that need a fresh one
-    /// ([`crate::domain::Start`]) left out. `None` when there is none.
+    /// ([`crate::domain::Start`]) and those of projects at their limits left out. `None` when there is none.
     async fn assign(&self, runner: &RunnerId, at: Timestamp) -> Result<Option<Aggregate>, StoreError>;
 
     /// Stores a planned runner without a job.

@@ -7,6 +7,7 @@ mod architecture;
 mod bench;
 mod big_artifact;
 mod broker;
+mod caps;
 mod decision;
 mod docker;
 mod doorbell;

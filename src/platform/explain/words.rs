@@ -97,6 +97,9 @@ impl Explanation {
         if self.ever == Some(Ever::Never) {
             return write!(f, "it can never run; {}", on_each(&mut self.hosts.iter()));
         }
+        if let Some(reached) = &self.capped {
+            return write!(f, "{reached}, and it waits for one of those to end");
+        }
         if let Some(host) = of(Fits::Now).next() {
             write!(f, "there is room for it on {}", host.host)?;
         } else if of(Fits::Later).next().is_some() {

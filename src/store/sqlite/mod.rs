@@ -8,6 +8,7 @@
 //! How many jobs wait, and how many there are, is kept in counters by triggers (`migrations/0001.sql`), so no answer depends on the
 //! queue's length.
 
+mod caps;
 mod fault;
 mod gpus;
 mod history;
@@ -36,7 +37,9 @@ use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
-use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, RequirementId, Runner, RunnerId};
+use crate::domain::{
+    Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, ProjectCap, RequirementId, Runner, RunnerId,
+};
 
 /// The durable queue in one `SQLite` file.
 ///
@@ -108,6 +111,11 @@ impl Store for SqliteStore {
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError> {
         let (job, at) = (job.clone(), truncate_to_millis(at));
         self.writer.call("cancel a job", Notice::Changes, move |connection| steps::cancel(connection, &job, reason, at)).await
+    }
+
+    async fn set_caps(&self, caps: &[ProjectCap]) -> Result<(), StoreError> {
+        let caps = caps.to_vec();
+        self.writer.call("store the limits of projects", Notice::Changes, move |connection| caps::set(connection, &caps)).await
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {

@@ -1,10 +1,13 @@
 //! The queue: what comes in, what waits, and who gets it. Nothing here reads more of the queue than its heads.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::caps::Caps;
 use super::fault::{Fault, Outcome};
-use super::{history, jobs, rows, runners, share};
+use super::{caps, history, jobs, rows, runners, share};
 use crate::domain::{Aggregate, EventKind, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
@@ -19,7 +22,8 @@ pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submissio
     if waiting >= i64::from(new.queue_limit) {
         return Ok(Submission::QueueFull { limit: new.queue_limit });
     }
-    let requirement = requirement_id(connection, &new.job.spec.requirement)?;
+    let lane = if caps::is_capped(connection, project)? { project } else { "" };
+    let requirement = requirement_id(connection, &new.job.spec.requirement, lane)?;
     let share = share::promise(connection, &new.job, new.weight, waiting)?;
     jobs::insert(connection, &new.job, requirement, share)?;
     if let Some(gitlab) = &new.gitlab {
@@ -60,16 +64,21 @@ fn earlier(connection: &Connection, new: &NewJob) -> Outcome<Option<Submission>>
     Ok(Some(Submission::Existing(Box::new(job))))
 }
 
-fn requirement_id(connection: &Connection, requirement: &Requirement) -> Outcome<RequirementId> {
-    let key = requirement.key();
+/// The id of a requirement: one for the jobs of each project that has limits, and one for those of all others (`capped_project` is empty).
+pub(super) fn requirement_id(connection: &Connection, requirement: &Requirement, capped_project: &str) -> Outcome<RequirementId> {
+    let mut key = requirement.key();
+    if !capped_project.is_empty() {
+        let _ = write!(key, ";project={capped_project:?}");
+    }
     let mut known = connection.prepare_cached("SELECT id FROM requirements WHERE key = ?1")?;
     if let Some(id) = known.query_row([&key], |row| row.get(0)).optional()? {
         return Ok(RequirementId(id));
     }
-    connection.prepare_cached("INSERT INTO requirements (key, class, spec) VALUES (?1, ?2, ?3)")?.execute(params![
+    connection.prepare_cached("INSERT INTO requirements (key, class, spec, project) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
         key,
         requirement.class.as_str(),
-        rows::json(requirement)?
+        rows::json(requirement)?,
+        capped_project
     ])?;
     Ok(RequirementId(connection.last_insert_rowid()))
 }
@@ -110,15 +119,17 @@ fn head(connection: &Connection, requirement: RequirementId, from: From) -> Outc
 
 /// The requirements for which jobs wait, best head first. How many is a counter that the database keeps, so the queue is not read.
 pub(super) fn waiting(connection: &Connection) -> Outcome<Vec<Waiting>> {
-    let mut statement = connection.prepare_cached("SELECT id, spec, ready FROM requirements WHERE ready > 0")?;
-    let mut found = Vec::new();
-    for row in statement.query_and_then([], |row| Ok::<_, Fault>((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))? {
-        let (id, spec, ready) = row?;
+    let mut statement = connection.prepare_cached("SELECT id, spec, ready, project FROM requirements WHERE ready > 0")?;
+    let (mut caps, mut found) = (Caps::default(), Vec::new());
+    let read = |row: &rusqlite::Row<'_>| Ok::<_, Fault>((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?));
+    for row in statement.query_and_then([], read)? {
+        let (id, spec, ready, project) = row?;
         let id = RequirementId(id);
         let head = head(connection, id, From::Anywhere)?.ok_or_else(|| Fault::corrupt(format!("requirement {} has no first job", id.0)))?;
-        let requirement = rows::from_json("a requirement", &spec)?;
+        let requirement: Requirement = rows::from_json("a requirement", &spec)?;
+        let capped = caps.reached(connection, &project, &requirement)?;
         let since = rows::time(head.created_at)?;
-        found.push((head, Waiting { id, requirement, jobs: rows::number("a count", ready)?, since }));
+        found.push((head, Waiting { id, requirement, jobs: rows::number("a count", ready)?, since, capped }));
     }
     found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(found.into_iter().map(|(_, waiting)| waiting).collect())
@@ -167,7 +178,11 @@ pub(super) fn promote_due(connection: &Connection, at: Timestamp) -> Outcome<Opt
 /// Claims the best waiting job of all candidates for its candidate's runner.
 pub(super) fn claim(connection: &Connection, candidates: &[Candidate], at: Timestamp) -> Outcome<Option<Aggregate>> {
     let mut best: Option<(Head, &Candidate)> = None;
+    let mut caps = Caps::default();
     for candidate in candidates {
+        if is_capped(connection, candidate.requirement, &mut caps)? {
+            continue;
+        }
         if let Some(head) = head(connection, candidate.requirement, From::Anywhere)?
             && best.as_ref().is_none_or(|(other, _)| head < *other)
         {
@@ -181,14 +196,27 @@ pub(super) fn claim(connection: &Connection, candidates: &[Candidate], at: Times
     Ok(Some(bound))
 }
 
+/// Whether its project's limits keep the jobs of a requirement from starting.
+fn is_capped(connection: &Connection, requirement: RequirementId, caps: &mut Caps) -> Outcome<bool> {
+    let mut statement = connection.prepare_cached("SELECT project, spec FROM requirements WHERE id = ?1 AND project <> ''")?;
+    let capped: Option<(String, String)> = statement.query_row([requirement.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((project, spec)) = capped else { return Ok(false) };
+    Ok(caps.reached(connection, &project, &rows::from_json("a requirement", &spec)?)?.is_some())
+}
+
 /// Gives the best waiting job of GitLab of the runner's class that a waiting runner may take to the runner.
 pub(super) fn assign(connection: &Connection, runner: &RunnerId, at: Timestamp) -> Outcome<Option<Aggregate>> {
     let runner = runners::expect(connection, runner)?;
-    let mut statement = connection.prepare_cached("SELECT id, spec FROM requirements WHERE class = ?1 AND ready > 0")?;
-    let mut best: Option<Head> = None;
-    for row in statement.query_and_then([runner.class.as_str()], |row| Ok::<_, Fault>((row.get(0)?, row.get::<_, String>(1)?)))? {
-        let (id, spec) = row?;
-        match rows::from_json::<Requirement>("a requirement", &spec)?.start {
+    let mut statement = connection.prepare_cached("SELECT id, spec, project FROM requirements WHERE class = ?1 AND ready > 0")?;
+    let (mut caps, mut best) = (Caps::default(), None::<Head>);
+    let read = |row: &rusqlite::Row<'_>| Ok::<_, Fault>((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
+    for row in statement.query_and_then([runner.class.as_str()], read)? {
+        let (id, spec, project) = row?;
+        let requirement: Requirement = rows::from_json("a requirement", &spec)?;
+        if caps.reached(connection, &project, &requirement)?.is_some() {
+            continue;
+        }
+        match requirement.start {
             Start::Any => best = [best, head(connection, RequirementId(id), From::GitLab)?].into_iter().flatten().min(),
             Start::Fresh => {}
         }

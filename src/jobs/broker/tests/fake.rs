@@ -239,6 +239,10 @@ impl Store for MemoryStore {
         Ok(aggregate.clone())
     }
 
+    async fn set_caps(&self, _: &[crate::domain::ProjectCap]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
     async fn note(&self, _: &RunnerId, kind: EventKind, _: Timestamp) -> Result<(), StoreError> {
         self.check()?;
         self.notes.lock().expect("lock").push(kind);
