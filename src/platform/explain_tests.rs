@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Arch, CpuMillis, EndReason, Gpu, GpuHealth, GpuRequest, GpuVendor, MemoryBytes, Reading, Start};
+use crate::domain::{Arch, CpuMillis, EndReason, Gpu, GpuHealth, GpuRequest, GpuVendor, Limit, MemoryBytes, Reading, Start};
 use crate::platform::devices::fixture::card;
 
 const GIB: u64 = 1 << 30;
@@ -209,6 +209,12 @@ fn every_standing_has_its_sentence() {
         explained(Standing::Waiting, busy(), Ahead::MoreThan(1000)),
         explained(Standing::Waiting, report("box1 4cpu 8gib", "", "2cpu", None), Ahead::Exactly(3)),
         explained(Standing::Waiting, report("box1 4cpu 8gib n0/24", "a 1cpu", "8cpu 1n>=40", None), Ahead::Exactly(0)),
+        explained(Standing::Waiting, report("box1 4cpu 8gib", "", "2cpu", None), Ahead::Exactly(3)).capped_by(Some(CapReached {
+            project: ProjectName::from_trusted("team/app"),
+            limit: Limit::Gpus,
+            most: 4,
+            used: 3,
+        })),
         explained(Standing::Waiting, of(down()), Ahead::Exactly(2)),
         explained(Standing::Waiting, of(Readiness::Draining), Ahead::Exactly(0)),
         explained(Standing::Waiting, HostReport { fits: Fits::Now, missing: Vec::new(), ..of(Readiness::Unasked) }, Ahead::Exactly(0)),
