@@ -42,7 +42,7 @@ pub use image_pattern::ImagePattern;
 pub use job::{Attempt, CommandWork, Job, JobSpec, JobState, Source, Work};
 pub use quarantine::{Baseline, GpuRecord, GpuUse, Quarantine, QuarantinedBy, Verdict};
 pub use reason::{Disposition, EndReason, Failure, Outcome};
-pub use requirement::{Placement, Requirement, Start};
+pub use requirement::{Emulation, Placement, Requirement, Start};
 pub use retry::RetryPolicy;
 pub use runner::{Runner, RunnerOrigin, RunnerState};
 pub use step::{Aggregate, Refused, Step};

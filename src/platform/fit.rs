@@ -7,7 +7,8 @@ use std::fmt;
 
 use super::choose::choose;
 use crate::domain::{
-    Arch, ClassName, ComputeCapability, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement, Requirement,
+    Arch, ClassName, ComputeCapability, CpuMillis, Emulation, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement,
+    Requirement,
 };
 
 /// Whether waiting can help.
@@ -28,6 +29,8 @@ pub enum Unfit {
         wanted: Arch,
         /// The machine's; `None` for one that we do not schedule for.
         host: Option<Arch>,
+        /// Whether the machine could emulate it, which the job does not allow.
+        emulates: bool,
     },
     /// Too little processor time.
     Cpus {
@@ -105,8 +108,11 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let never = self.ever() == Ever::Never;
         match self {
-            Self::Arch { wanted, host: Some(host) } => write!(f, "needs {wanted}, this machine is {host}"),
-            Self::Arch { wanted, host: None } => write!(f, "needs {wanted}, this machine is none of amd64, arm64, riscv64"),
+            Self::Arch { wanted, host: Some(host), emulates: false } => write!(f, "needs {wanted}, this machine is {host}"),
+            Self::Arch { wanted, host: Some(host), emulates: true } => {
+                write!(f, "needs {wanted}, this machine is {host} and would emulate it, which neither the job nor its class allows")
+            }
+            Self::Arch { wanted, host: None, .. } => write!(f, "needs {wanted}, this machine is none of amd64, arm64, riscv64"),
             Self::Cpus { wanted, total, .. } if never => write!(f, "needs {}, this machine has {total} for jobs", cpus(*wanted)),
             Self::Memory { wanted, total, .. } if never => write!(f, "needs {wanted} of memory, this machine has {total} for jobs"),
             Self::Cpus { wanted, free, total } => write!(f, "needs {}, {free} of {total} are free", cpus(*wanted)),
@@ -220,10 +226,12 @@ impl<'a> Ledger<'a> {
     }
 
     fn check_arch_and_runtime(&self, requirement: &Requirement, missing: &mut Vec<Unfit>) {
-        if let Some(wanted) = requirement.arch
-            && self.facts.arch != Some(wanted)
-        {
-            missing.push(Unfit::Arch { wanted, host: self.facts.arch });
+        if let Some(wanted) = requirement.arch.filter(|wanted| self.facts.arch != Some(*wanted)) {
+            let emulates = self.facts.emulated.contains(&wanted);
+            match requirement.emulation {
+                Emulation::Allow if emulates => {}
+                Emulation::Allow | Emulation::Deny => missing.push(Unfit::Arch { wanted, host: self.facts.arch, emulates }),
+            }
         }
         if let Some(wanted) = &requirement.runtime
             && !self.facts.runtimes.is_empty()
