@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::OnceLock;
 
-use super::choose::choose;
+use super::choose::Chart;
 use crate::domain::{
     Arch, ClassName, ComputeCapability, CpuMillis, Emulation, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement,
     Requirement,
@@ -154,12 +155,15 @@ pub struct Ledger<'a> {
     memory: MemoryBytes,
     taken: HashSet<GpuId>,
     runners: HashMap<ClassName, u32>,
+    /// Made when it is first needed: most machines have no GPU, and most choices are of one ledger.
+    chart: OnceLock<Chart<'a>>,
 }
 
 impl<'a> Ledger<'a> {
     /// The ledger of a machine on which the given runners hold what they were given.
     pub fn new<'r>(facts: &'a HostFacts, open: impl IntoIterator<Item = (&'r ClassName, &'r Placement)>) -> Self {
-        let mut ledger = Self { facts, cpus: CpuMillis(0), memory: MemoryBytes(0), taken: HashSet::new(), runners: HashMap::new() };
+        let mut ledger =
+            Self { facts, cpus: CpuMillis(0), memory: MemoryBytes(0), taken: HashSet::new(), runners: HashMap::new(), chart: OnceLock::new() };
         for (class, placement) in open {
             ledger.reserve(class, placement);
         }
@@ -191,7 +195,7 @@ impl<'a> Ledger<'a> {
         let (_, vendor) = vendors.filter(|(there, _)| *there >= count).max_by_key(|(there, _)| *there)?;
         let free = self.free_of_kind(vendor, request);
         let kept = count.min(free.len());
-        let kept: Vec<GpuId> = choose(free, kept).into_iter().map(|gpu| gpu.id.clone()).collect();
+        let kept: Vec<GpuId> = self.chart().choose(&free, kept);
         self.hold(&kept);
         Some(kept.len())
     }
@@ -252,14 +256,18 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// All of one vendor; [`choose`] says which.
+    fn chart(&self) -> &Chart<'a> {
+        self.chart.get_or_init(|| Chart::new(&self.facts.gpus))
+    }
+
+    /// All of one vendor; [`Chart::choose`] says which.
     fn pick_gpus(&self, request: &GpuRequest) -> Result<Vec<GpuId>, Unfit> {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
         let mut best = (0, 0);
         for vendor in request.vendors() {
             let free = self.free_of_kind(vendor, request);
             if free.len() >= count {
-                return Ok(choose(free, count).into_iter().map(|gpu| gpu.id.clone()).collect());
+                return Ok(self.chart().choose(&free, count));
             }
             best = best.max((self.of_kind(vendor, request).len(), free.len()));
         }
