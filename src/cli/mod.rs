@@ -1,9 +1,10 @@
-//! The command line: `serve`, `check`, `gitlab setup`, `gitlab teardown`, `gpus` and `token new`.
+//! The command line: `serve`, `check`, `gitlab setup`, `gitlab teardown`, `gpus`, `jobs` and `token new`.
 
 mod check;
 mod client;
 mod gitlab;
 mod gpus;
+mod jobs;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ enum Command {
     },
     /// See the GPUs of the running daemon, take one from jobs or give it back.
     Gpus(gpus::Options),
+    /// Ask the running daemon about jobs.
+    Jobs(jobs::Options),
     /// Make bearer tokens of the API.
     Token {
         #[command(subcommand)]
@@ -93,6 +96,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     match &cli.command {
         Command::Serve => runtime.block_on(serve(config)),
         Command::Check(options) => runtime.block_on(check::run(&config, options)),
+        Command::Jobs(options) => runtime.block_on(jobs::run(&config, options)),
         Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
         Command::Token { .. } | Command::Gitlab { .. } => ExitCode::SUCCESS,
     }

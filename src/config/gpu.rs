@@ -17,6 +17,10 @@ pub struct Gpu {
     pub recheck_after: Duration,
     /// `gpu.integrated`, default `ignore`.
     pub integrated: IntegratedGpus,
+    /// `gpu.toolkit`, default `nvidia-ctk`: the program of NVIDIA's container toolkit that tells its version, a path or a name in `PATH`.
+    pub toolkit: PathBuf,
+    /// `gpu.old_toolkit`, default `refuse`.
+    pub old_toolkit: OldToolkit,
     /// `gpu.nvml`, default `libnvidia-ml.so.1`: NVIDIA's management library, a path or a name for the loader to find.
     pub nvml: PathBuf,
     /// `gpu.sysfs`, default `/sys`.
@@ -34,6 +38,8 @@ impl Default for Gpu {
             hold_after: Duration::from_secs(10 * 60),
             recheck_after: Duration::from_secs(30),
             integrated: IntegratedGpus::Ignore,
+            toolkit: "nvidia-ctk".into(),
+            old_toolkit: OldToolkit::Refuse,
             nvml: "libnvidia-ml.so.1".into(),
             sysfs: "/sys".into(),
             dev: "/dev".into(),
@@ -65,6 +71,29 @@ impl IntegratedGpus {
     }
 }
 
+/// What becomes of NVIDIA's GPUs when the container toolkit has a known fault by which an image can take the machine over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldToolkit {
+    /// `refuse`: no job gets one until the toolkit is updated.
+    Refuse,
+    /// `allow`: jobs get them; it is only told.
+    Allow,
+}
+
+impl OldToolkit {
+    /// Every choice, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::Refuse, Self::Allow];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 /// Reads `[gpu]`.
 pub(super) fn read(section: &mut Section<'_>) -> Gpu {
     let base = Gpu::default();
@@ -73,6 +102,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Gpu {
         hold_after: section.parsed("hold_after", duration(SECOND..=DAY)).unwrap_or(base.hold_after),
         recheck_after: section.parsed("recheck_after", duration(SECOND..=HOUR)).unwrap_or(base.recheck_after),
         integrated: section.parsed("integrated", values::choice(&IntegratedGpus::ALL, IntegratedGpus::as_str)).unwrap_or(base.integrated),
+        toolkit: section.parsed("toolkit", values::program).unwrap_or(base.toolkit),
+        old_toolkit: section.parsed("old_toolkit", values::choice(&OldToolkit::ALL, OldToolkit::as_str)).unwrap_or(base.old_toolkit),
         nvml: section.parsed("nvml", values::library).unwrap_or(base.nvml),
         sysfs: section.parsed("sysfs", values::root).unwrap_or(base.sysfs),
         dev: section.parsed("dev", values::root).unwrap_or(base.dev),

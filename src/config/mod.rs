@@ -22,7 +22,7 @@ use secrecy::SecretString;
 
 pub use fault::{ConfigFault, ConfigFaults};
 pub use gitlab::GitLab;
-pub use gpu::{Gpu, IntegratedGpus};
+pub use gpu::{Gpu, IntegratedGpus, OldToolkit};
 pub use load::SetupConfig;
 pub use projects::Project;
 pub use secret::{read_secret_file, secret_of_env};

@@ -67,6 +67,11 @@ pub(super) fn library(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
     if good { Ok(PathBuf::from(text)) } else { Err(FieldFault::new(field, "must be a path that begins with /, or a library's plain name")) }
 }
 
+/// A program: a whole path, or a plain name that is looked up in `PATH`.
+pub(super) fn program(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
+    library(field, text).map_err(|_| FieldFault::new(field, "must be a path that begins with /, or a program's plain name"))
+}
+
 /// A machine's name as labels and paths of the API can carry it.
 pub(super) fn host_name(field: &str, text: &str) -> Result<HostId, FieldFault> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

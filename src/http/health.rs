@@ -16,8 +16,9 @@ use super::hosts::HostDto;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{Gpu, JobState, RunnerState};
+use crate::domain::{HostFacts, JobState, RunnerState};
 use crate::jobs::{EngineState, IntakeState, Status};
+use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
 
 /// Longest wait for the store's sign of life.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,7 +70,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     if state.config.classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
-    checks.extend(gpu_check(&status.facts.gpus).map(|check| ("gpus", check)));
+    checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     let sound = checks.values().all(|check| check.status == Verdict::Ok);
     let (code, verdict) = if sound { (StatusCode::OK, Verdict::Ok) } else { (StatusCode::SERVICE_UNAVAILABLE, Verdict::Failing) };
     (code, Json(Health { status: verdict, checks })).into_response()
@@ -104,10 +105,13 @@ fn broker_check(address: Option<&str>) -> Check {
 }
 
 /// Never failing: jobs go on with the others, and without any.
-fn gpu_check(gpus: &[Gpu]) -> Option<Check> {
-    let for_jobs = || gpus.iter().filter(|gpu| gpu.is_for_jobs());
+fn gpu_check(facts: &HostFacts) -> Option<Check> {
+    let for_jobs = || facts.gpus.iter().filter(|gpu| gpu.is_for_jobs());
     let unfit = for_jobs().filter(|gpu| !gpu.health.is_sound()).count();
-    let detail = if unfit == 0 { None } else { Some(format!("{unfit} of {} cannot be used; GET /hosts tells why", for_jobs().count())) };
+    let unfit = (unfit > 0).then(|| format!("{unfit} of {} cannot be used; GET /hosts tells why", for_jobs().count()));
+    let toolkit = facts.notes.iter().find(|note| note.about == TOOLKIT).map(|note| format!("{}: {}", note.about, note.text));
+    let detail = [unfit, toolkit].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let detail = Some(detail).filter(|detail| !detail.is_empty());
     for_jobs().next().map(|_| Check::ok(detail))
 }
 

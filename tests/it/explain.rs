@@ -32,6 +32,8 @@ async fn a_job_that_waits_names_the_one_that_holds_what_it_needs() {
     let expected = (&json!(first), &running["runner_id"], &json!("team/app"));
     assert_eq!((&holder["job_id"], &holder["runner_id"], &holder["project"]), expected, "{said}");
     // Ten minutes after its start, and the grace of a stop.
+    let told = daemon.cli(&["jobs", "explain", &second]);
+    assert!(told.contains("needs 1 CPU, 0 of 2 are free") && told.contains(&format!("  held by job {first} of team/app (2 CPU")), "{told}");
     let ends = time(&said["estimated_start"]).duration_since(time(&running["started_at"])).as_secs();
     assert!((600..=660).contains(&ends), "{said}");
     assert_eq!(holder["ends_by"], said["estimated_start"]);

@@ -1,5 +1,6 @@
 //! What `check` says of a machine's GPUs, and NVIDIA's cards from the library to the container: the library and the engine's hook are stand-ins.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -48,10 +49,19 @@ gpu.2.mig 0
 gpu.2.ecc 3
 ";
 
+/// Puts a toolkit of a version on a machine: a program that tells it.
+fn toolkit(machine: &Machine, version: &str) {
+    let fresh = machine.root().join("fresh");
+    std::fs::write(&fresh, format!("#!/bin/sh\necho NVIDIA Container Toolkit CLI version {version}\n")).expect("written");
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    std::fs::rename(&fresh, machine.root().join("nvidia-ctk")).expect("put there");
+}
+
 /// A machine whose NVIDIA library says `state`.
 fn with_nvidia(state: &str) -> Machine {
     let machine = Machine::bare();
     machine.file("none.so.state", state);
+    toolkit(&machine, "1.18.0");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gpu/nvml.c");
     let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(machine.root().join("none.so")).arg(source).status();
     assert!(built.expect("cc is there").success(), "the stand-in for NVML does not compile");
@@ -142,5 +152,25 @@ async fn nvidia_cards_go_from_the_library_to_the_container_by_name() {
         assert_eq!(states(&daemon).await.iter().filter(|state| *state == "in_use").count(), granted.len());
         cancel(&daemon, &id).await;
     }
+    daemon.finish().await;
+}
+
+#[tokio::test]
+async fn no_card_is_given_through_a_toolkit_with_known_faults_until_it_is_updated() {
+    let machine = with_nvidia(NVIDIA);
+    toolkit(&machine, "1.17.7");
+    insta::assert_snapshot!("nvidia_with_an_old_toolkit", check(&machine));
+    let daemon = Setup::new("gpu-toolkit").with(&machine.settings()).start().await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    let gpus = daemon.get("/health").await["checks"]["gpus"].clone();
+    assert!(gpus["detail"].as_str().is_some_and(|detail| detail.contains("container toolkit: 1.17.7 is older than 1.17.8")), "{gpus}");
+    let id = daemon.submit(job(&json!({ "count": 1, "vendor": "nvidia" }))).await;
+    let said = daemon.get(&format!("/jobs/{id}/explain")).await;
+    assert_eq!((&said["state"], &said["waits_for"]), (&json!("queued"), &json!("no_room")), "{said}");
+    let unusable = said["hosts"][0]["missing"][0]["unusable"].to_string();
+    assert!(unusable.contains("CVE-2025-23266"), "{said}");
+    toolkit(&machine, "1.17.8");
+    sees(&daemon, &id).await;
+    cancel(&daemon, &id).await;
     daemon.finish().await;
 }

@@ -89,7 +89,14 @@ impl Machine {
 
     pub(crate) fn settings(&self) -> String {
         let at = |name: &str| self.root().join(name).display().to_string();
-        format!("[gpu]\nsysfs = {:?}\ndev = {:?}\nproc = {:?}\nnvml = {:?}\nprobe_interval = \"1s\"", at("sys"), at("dev"), at("proc"), at("none.so"))
+        format!(
+            "[gpu]\nsysfs = {:?}\ndev = {:?}\nproc = {:?}\nnvml = {:?}\ntoolkit = {:?}\nprobe_interval = \"1s\"",
+            at("sys"),
+            at("dev"),
+            at("proc"),
+            at("none.so"),
+            at("nvidia-ctk")
+        )
     }
 }
 

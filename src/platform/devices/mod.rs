@@ -14,6 +14,7 @@ pub mod nvidia;
 mod nvidia_card;
 pub mod settings;
 pub mod sysfs;
+pub mod toolkit;
 pub mod ward;
 pub mod watch;
 

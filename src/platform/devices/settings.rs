@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::toolkit::Toolkit;
 use super::watch::{DEADLINE, DeviceWatch, Held};
 use super::{Roots, sources};
 use crate::config::{Config, Gpu};
@@ -26,7 +27,9 @@ pub fn watch(config: &Config, platform: &Arc<PlatformManager>, held: Held, clock
         return None;
     }
     let roots = Roots::from(&config.gpu);
-    Some(DeviceWatch::new(roots.clone(), sources(&roots, config.gpu.integrated), Arc::clone(platform), held, DEADLINE, clock))
+    let toolkit = Toolkit::new(config.gpu.toolkit.clone(), config.gpu.old_toolkit);
+    let watch = DeviceWatch::new(roots.clone(), sources(&roots, config.gpu.integrated), Arc::clone(platform), held, DEADLINE, clock);
+    Some(watch.minding(toolkit))
 }
 
 /// Nobody holds anything: for a look that is not followed by others.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::change::{Change, changes, merge};
 use super::guard::{Answer, Guard};
+use super::toolkit::Toolkit;
 use super::ward::Finding;
 use super::{Roots, Seen, Sight, Source, Survey, binfmt, note};
 use crate::domain::clock::jittered;
@@ -45,6 +46,7 @@ pub struct DeviceWatch {
     held: Held,
     deadline: Duration,
     clock: Arc<dyn Clock>,
+    toolkit: Option<Toolkit>,
 }
 
 /// One vendor's source.
@@ -67,7 +69,13 @@ impl DeviceWatch {
     #[must_use]
     pub fn new(roots: Roots, sources: Vec<Source>, platform: Arc<PlatformManager>, held: Held, deadline: Duration, clock: Arc<dyn Clock>) -> Self {
         let asked = |source: Source| Asked { vendor: source.vendor, guard: Guard::new(source.vendor.as_str(), source.body), open_since: None };
-        Self { roots, guards: sources.into_iter().map(asked).collect(), platform, held, deadline, clock }
+        Self { roots, guards: sources.into_iter().map(asked).collect(), platform, held, deadline, clock, toolkit: None }
+    }
+
+    /// Minds NVIDIA's container toolkit too.
+    #[must_use]
+    pub fn minding(self, toolkit: Toolkit) -> Self {
+        Self { toolkit: Some(toolkit), ..self }
     }
 
     /// One round: asks all vendors at once and publishes what is known then. Gives what became different.
@@ -92,6 +100,9 @@ impl DeviceWatch {
             if let Sight::Seen(seen) = survey.sight {
                 now.vitals.extend(seen.into_iter().map(|Seen { gpu, vitals }| (gpu.id, vitals)));
             }
+        }
+        if let Some(toolkit) = &mut self.toolkit {
+            now.notes.extend(toolkit.look(&mut now.gpus, began).await);
         }
         let emulation = binfmt::survey(&self.roots);
         now.emulated = emulation.archs;

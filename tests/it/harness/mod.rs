@@ -138,6 +138,14 @@ impl Daemon {
         self.dir.path().join(format!("daemon-{start}.log"))
     }
 
+    /// What the command line says when it is asked with the daemon's own configuration; it must succeed.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_runner-coordinator")).arg("--config").arg(&self.file).args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()

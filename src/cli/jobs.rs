@@ -1,0 +1,115 @@
+//! `jobs`: why a job is where it is, as the running daemon tells it.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::{Target, call, segment};
+use super::{fail, say};
+use crate::config::Config;
+
+/// What to do with jobs.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// Print the daemon's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: JobCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum JobCommand {
+    /// Tell why a job is where it is: what it lacks, who holds it, and how many go before it.
+    Explain {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Does what was asked of the running daemon.
+pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
+    let JobCommand::Explain { id } = &options.command;
+    match call(config, &options.target, "GET", &format!("/jobs/{}/explain", segment(id)), None).await {
+        Ok(answer) if options.json => say(&answer.to_string()),
+        Ok(answer) => say(&lines(&answer).join("\n")),
+        Err(error) => return fail(&error),
+    }
+    ExitCode::SUCCESS
+}
+
+/// The sentence, and below it what each machine lacks and who holds that.
+fn lines(answer: &Value) -> Vec<String> {
+    let word = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+    let mut lines = vec![format!("{} is {}: {}", word(answer, "job_id"), word(answer, "state"), word(answer, "summary"))];
+    if let Some(start) = answer["estimated_start"].as_str() {
+        lines.push(format!("starts at the latest {start}, if those that run use their timeouts up"));
+    }
+    for host in list(answer, "hosts") {
+        for missing in list(&host, "missing") {
+            lines.push(format!("{}  {}: {}", word(&host, "host"), word(&missing, "field"), word(&missing, "message")));
+            for holder in list(&missing, "holders") {
+                lines.push(format!("  held by {}", self::holder(&holder)));
+            }
+            match missing["more_holders"].as_u64() {
+                Some(0) | None => {}
+                Some(more) => lines.push(format!("  and {more} more")),
+            }
+            for gpu in list(&missing, "unusable") {
+                lines.push(format!("  {} cannot be used: {}", word(&gpu, "device"), word(&gpu, "reason")));
+            }
+        }
+    }
+    lines
+}
+
+/// `job 01a2… of team/app (2 CPUs, 64GiB, GPU-1), until 2026-11-24T04:09:09Z`
+fn holder(holder: &Value) -> String {
+    let who =
+        holder["job_id"].as_str().map_or_else(|| format!("runner {}", holder["runner_id"].as_str().unwrap_or_default()), |job| format!("job {job}"));
+    let of = holder["project"].as_str().map_or(String::new(), |project| format!(" of {project}"));
+    let devices = holder["devices"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let memory = holder["memory"].as_str().unwrap_or_default();
+    let parts: Vec<String> = [format!("{} CPU", holder["cpus"]), memory.to_owned()].into_iter().chain(devices.map(str::to_owned)).collect();
+    let until = holder["ends_by"].as_str().map_or(String::new(), |until| format!(", until {until} at the latest"));
+    format!("{who}{of} ({}){until}", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_explanation_is_a_sentence_and_who_holds_what() {
+        let answer = json!({
+            "job_id": "j1", "state": "queued", "summary": "it waits for room", "estimated_start": "2026-11-24T04:09:09Z",
+            "hosts": [{ "host": "box1", "missing": [
+                { "field": "gpus", "message": "needs 1 nvidia GPU, 0 of 2 such are free", "more_holders": 3,
+                  "holders": [
+                      { "job_id": "j0", "runner_id": "r0", "project": "team/app", "cpus": 2, "memory": "1GiB", "devices": ["GPU-1"], "ends_by": "2026-11-24T04:09:09Z" },
+                      { "job_id": null, "runner_id": "r1", "project": null, "cpus": 0.5, "memory": "1GiB", "devices": [], "ends_by": null },
+                  ],
+                  "unusable": [{ "device": "GPU-2", "reason": "Xid 79" }] },
+            ]}],
+        });
+        assert_eq!(
+            lines(&answer),
+            [
+                "j1 is queued: it waits for room",
+                "starts at the latest 2026-11-24T04:09:09Z, if those that run use their timeouts up",
+                "box1  gpus: needs 1 nvidia GPU, 0 of 2 such are free",
+                "  held by job j0 of team/app (2 CPU, 1GiB, GPU-1), until 2026-11-24T04:09:09Z at the latest",
+                "  held by runner r1 (0.5 CPU, 1GiB)",
+                "  and 3 more",
+                "  GPU-2 cannot be used: Xid 79",
+            ]
+        );
+        assert_eq!(lines(&json!({ "job_id": "j", "state": "running", "summary": "it runs" })), ["j is running: it runs"]);
+    }
+}
