@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Number, Value};
 
 use crate::domain::event::{Event, EventKind};
+use crate::domain::gpu_usage::GpuTotal;
 use crate::domain::{Arch, Attempt, CpuMillis, EndReason, GitLabRef, GpuRequest, GpuVendor, Job, JobSpec, JobState, Outcome, Work};
 
 /// A job.
@@ -34,6 +35,40 @@ pub struct JobDto {
     cancel_requested_at: Option<Timestamp>,
     gitlab: Option<GitLabDto>,
     request: RequestDto,
+    /// Of a single job that had GPUs: what all of its attempts used of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageDto>,
+}
+
+/// What was used of GPUs. What no driver tells is `null`.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the API")]
+struct UsageDto {
+    /// How long GPUs were the job's, each counted.
+    gpu_seconds: f64,
+    gpu_memory_peak_bytes: Option<u64>,
+    /// Mean utilisation in percent, over the time of which it is known.
+    gpu_utilisation_mean: Option<f64>,
+    gpu_energy_joules: Option<f64>,
+}
+
+impl JobDto {
+    /// The same with what it used of GPUs.
+    pub(super) fn with_usage(self, total: Option<GpuTotal>) -> Self {
+        let usage = total.map(|total| UsageDto {
+            gpu_seconds: thousandths(total.gpu_millis),
+            gpu_memory_peak_bytes: total.memory_peak.map(|memory| memory.0),
+            gpu_utilisation_mean: total.utilisation_mean,
+            gpu_energy_joules: total.energy_millijoules.map(thousandths),
+        });
+        Self { usage, ..self }
+    }
+}
+
+/// Milliseconds as seconds, millijoules as joules.
+#[expect(clippy::cast_precision_loss, reason = "JSON has no greater numbers")]
+pub(super) fn thousandths(amount: u64) -> f64 {
+    amount as f64 / 1000.0
 }
 
 /// Which job of GitLab a job is.
@@ -117,6 +152,7 @@ impl From<Job> for JobDto {
                 Work::Command(_) => None,
             },
             request: (&job.spec).into(),
+            usage: None,
         }
     }
 }

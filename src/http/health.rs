@@ -10,13 +10,14 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::dto::thousandths;
 use super::extract::Viewer;
 use super::gitlab_queue::GitLabQueueDto;
 use super::hosts::HostDto;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{HostFacts, JobState, RunnerState};
+use crate::domain::{HostFacts, JobState, ProjectUsage, RunnerState};
 use crate::jobs::{EngineState, IntakeState, Status};
 use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
 
@@ -24,6 +25,9 @@ use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The manager looks around far more often than this; a longer silence means that it hangs.
 const TICK_SILENCE: Duration = Duration::from_secs(60);
+
+/// Most projects whose use of GPUs `/status` tells.
+const MOST_PROJECTS: u32 = 20;
 
 /// The answer of `/health`.
 #[derive(Debug, Serialize)]
@@ -133,6 +137,35 @@ pub struct StatusDto {
     /// What waits in GitLab; `null` without an access token to look with.
     gitlab_queue: Option<GitLabQueueDto>,
     hosts: Vec<HostDto>,
+    /// What the ended attempts of jobs used of GPUs, by project: those with most GPU time, at most 20.
+    projects: Vec<ProjectUsageDto>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProjectUsageDto {
+    /// `null` is all jobs without a project.
+    project: Option<String>,
+    /// Attempts that had GPUs.
+    gpu_attempts: u64,
+    /// How long GPUs were theirs, each counted.
+    gpu_seconds: f64,
+    /// The same of attempts that ended in the present hour or the 23 before it.
+    gpu_seconds_24h: f64,
+    /// As far as drivers told it; 0 where none did.
+    gpu_energy_joules: f64,
+}
+
+impl From<ProjectUsage> for ProjectUsageDto {
+    fn from(usage: ProjectUsage) -> Self {
+        let ProjectUsage { project, attempts, gpu_millis, gpu_millis_of_day, energy_millijoules } = usage;
+        Self {
+            project: project.map(|name| name.to_string()),
+            gpu_attempts: attempts,
+            gpu_seconds: thousandths(gpu_millis),
+            gpu_seconds_24h: thousandths(gpu_millis_of_day),
+            gpu_energy_joules: thousandths(energy_millijoules),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -165,6 +198,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
     let counts = state.store.counts().await?;
     let status = state.manager.status();
     let now = state.clock.now();
+    let projects = state.store.project_usage(now, MOST_PROJECTS).await?;
     let jobs = by_state(&JobState::NAMES, counts.jobs);
     let open_runners: Vec<&str> = RunnerState::NAMES.into_iter().filter(|name| *name != "gone").collect();
     Ok(Json(StatusDto {
@@ -185,6 +219,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
         gitlab: intake(&status),
         gitlab_queue: status.gitlab_queue.as_deref().map(|queue| GitLabQueueDto::new(queue, now)),
         hosts: vec![HostDto::from(&*status)],
+        projects: projects.into_iter().map(ProjectUsageDto::from).collect(),
     }))
 }
 

@@ -15,6 +15,7 @@ use super::params::{self, Params};
 use super::problem::{Problem, missing};
 use super::state::AppState;
 use super::submit::{self, IfUnsatisfiable, SubmitBody};
+use crate::domain::gpu_usage;
 use crate::domain::job::CancelEffect;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName};
 use crate::security::sha256;
@@ -99,14 +100,17 @@ pub(super) async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, m
 }
 
 /// `GET /jobs/{id}`.
-pub(super) async fn one(
-    _viewer: Viewer,
-    State(store): State<Arc<dyn Store>>,
-    Path(id): Path<String>,
-    params: Params,
-) -> Result<Json<JobDto>, Problem> {
+pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Json<JobDto>, Problem> {
     params.finish()?;
-    Ok(Json(known(&*store, &id).await?.into()))
+    let job = known(&*state.store, &id).await?;
+    let had_gpus = job.attempt.as_ref().is_some_and(|attempt| !attempt.placement.devices.is_empty());
+    let total = if had_gpus {
+        let (attempts, usage) = (state.store.attempts(&job.id).await?, state.store.gpu_usage(&job.id).await?);
+        gpu_usage::total(&attempts, &usage, state.clock.now())
+    } else {
+        None
+    };
+    Ok(Json(JobDto::from(job).with_usage(total)))
 }
 
 /// The job with this id.

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod handle;
 pub mod intake;
 pub mod manager;
+mod meter;
 pub mod observer;
 pub mod reconcile;
 pub mod vitals;

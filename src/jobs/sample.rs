@@ -1,9 +1,10 @@
-//! Reads now and then what each running container uses.
+//! Reads now and then what each running container uses, and its GPUs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::deps::Shared;
+use super::meter::Meter;
 use super::observer::EngineSight;
 use crate::docker::ContainerState;
 
@@ -12,11 +13,13 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Samples until told to stop.
 pub(super) async fn run(shared: &Arc<Shared>) {
+    let mut meter = Meter::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = shared.deps.stop.cancelled() => return,
         }
+        shared.deps.stop.run_until_cancelled(meter.read(shared)).await;
         let EngineSight::Up { containers, .. } = shared.observer.view().sight else { continue };
         for facts in containers.values().filter(|facts| matches!(facts.state, ContainerState::Running { .. })) {
             let Some(owner) = &facts.owner else { continue };

@@ -9,6 +9,7 @@ pub(super) mod lists;
 pub(super) mod shares;
 pub(super) mod steps;
 pub(super) mod submissions;
+pub(super) mod usage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,6 +51,8 @@ macro_rules! every_rule {
             steps { a_whole_life_is_written, a_refused_step_changes_nothing, an_unknown_runner_is_told, a_retry_keeps_its_place,
                     cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }
+            usage { ended_attempts_are_added_to_their_project_once, the_day_forgets_and_the_sum_does_not,
+                    what_an_attempt_used_is_kept_and_final_with_its_end }
             gpus { gpus_are_remembered_by_host_until_forgotten }
             lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count,
                     events_are_in_order, the_latest_event_of_a_job_is_found }

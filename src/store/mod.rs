@@ -8,6 +8,8 @@ pub mod sqlite;
 
 pub use self::sqlite::SqliteStore;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -15,8 +17,8 @@ use tokio::sync::watch;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Refused, Step};
 use crate::domain::{
-    Attempt, CapReached, ClassName, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, ProjectCap, ProjectName,
-    Requirement, RequirementId, Runner, RunnerId,
+    Attempt, CapReached, ClassName, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectName,
+    ProjectUsage, Requirement, RequirementId, Runner, RunnerId,
 };
 
 #[cfg(test)]
@@ -279,6 +281,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Remembers some GPUs of a machine, each in place of what was remembered of it, and forgets others, in one commit.
     async fn write_gpu_records(&self, host: &HostId, records: &[GpuRecord], forgotten: &[GpuId]) -> Result<(), StoreError>;
+
+    /// Writes what attempts used of their GPUs so far, by job and number, in one commit; of one that has ended nothing changes any more.
+    async fn write_gpu_usage(&self, used: &[(JobId, u32, GpuUsage)]) -> Result<(), StoreError>;
+
+    /// What each attempt of a job used of its GPUs, as far as it was written.
+    async fn gpu_usage(&self, job: &JobId) -> Result<BTreeMap<u32, GpuUsage>, StoreError>;
+
+    /// The projects whose ended attempts had GPUs for the longest time, at most `most`, the longest first. An attempt is added in the commit of its
+    /// end.
+    async fn project_usage(&self, now: Timestamp, most: u32) -> Result<Vec<ProjectUsage>, StoreError>;
 
     /// Forgets what only guards against doubles and is older than `before`: deliveries and idempotency keys.
     async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError>;

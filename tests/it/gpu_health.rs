@@ -143,15 +143,15 @@ async fn a_gpu_put_into_quarantine_by_hand_stays_there_until_it_is_released_by_h
     let (status, problem) = daemon.request(Method::POST, &format!("/gpus/{FIRST}/quarantine"), Some(json!({ "reason": " " }))).await;
     assert_eq!((status, &problem["errors"][0]["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("reason")));
 
-    let released = command(&daemon, &["gpus", "release", FIRST]);
+    let released = daemon.cli(&["gpus", "release", FIRST]);
     assert!(released.contains(FIRST) && released.contains("free"), "{released}");
     assert_eq!(sees(&daemon, &other).await, "renderD128");
     let (status, _) = daemon.request(Method::POST, &format!("/gpus/{FIRST}/release"), Some(json!({}))).await;
     assert_eq!(status, StatusCode::OK, "repeating it is fine");
-    command(&daemon, &["gpus", "quarantine", SECOND, "--reason", "loud"]);
-    let list = command(&daemon, &["gpus", "list"]);
+    daemon.cli(&["gpus", "quarantine", SECOND, "--reason", "loud"]);
+    let list = daemon.cli(&["gpus", "list"]);
     assert!(list.lines().any(|line| line.contains(SECOND) && line.contains("in quarantine by hand: loud")), "{list}");
-    assert!(command(&daemon, &["gpus", "--json", "list"]).contains("\"by\":\"operator\""));
+    assert!(daemon.cli(&["gpus", "--json", "list"]).contains("\"by\":\"operator\""));
     let refused = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"))
         .arg("--config")
         .arg(daemon.data().with_file_name("config.toml"))
@@ -180,12 +180,4 @@ async fn a_runner_that_waits_with_a_gpu_in_quarantine_ends_and_another_takes_its
     daemon.until("another waits with the second", async |daemon| waits_on(daemon, SECOND).await).await;
     assert_eq!(states(&daemon).await, ["quarantined", "in_use"]);
     daemon.finish_with_pool().await;
-}
-
-/// What the command line prints when it does what it should.
-fn command(daemon: &Daemon, args: &[&str]) -> String {
-    let config = daemon.data().with_file_name("config.toml");
-    let output = Command::new(env!("CARGO_BIN_EXE_runner-coordinator")).arg("--config").arg(config).args(args).output().expect("it runs");
-    assert!(output.status.success(), "{args:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

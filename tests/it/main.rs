@@ -24,6 +24,7 @@ mod gpu_container;
 mod gpu_crash;
 mod gpu_daemon;
 mod gpu_health;
+mod gpu_usage;
 mod harness;
 mod job_image;
 mod latency;

@@ -21,8 +21,10 @@ mod rows;
 mod runners;
 mod share;
 mod steps;
+mod usage;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -38,7 +40,8 @@ use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
-    Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, ProjectCap, RequirementId, Runner, RunnerId,
+    Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage, RequirementId, Runner,
+    RunnerId,
 };
 
 /// The durable queue in one `SQLite` file.
@@ -217,6 +220,20 @@ impl Store for SqliteStore {
         let (host, records, forgotten) = (host.clone(), records.to_vec(), forgotten.to_vec());
         let work = move |connection: &_| gpus::write(connection, &host, &records, &forgotten);
         self.writer.call("remember GPUs", Notice::Quiet, work).await
+    }
+
+    async fn write_gpu_usage(&self, used: &[(JobId, u32, GpuUsage)]) -> Result<(), StoreError> {
+        let used = used.to_vec();
+        self.writer.call("write down what jobs use of GPUs", Notice::Quiet, move |connection| usage::write(connection, &used)).await
+    }
+
+    async fn gpu_usage(&self, job: &JobId) -> Result<BTreeMap<u32, GpuUsage>, StoreError> {
+        let job = job.clone();
+        self.readers.ask("read what a job used of GPUs", move |connection| usage::of_job(connection, &job)).await
+    }
+
+    async fn project_usage(&self, now: Timestamp, most: u32) -> Result<Vec<ProjectUsage>, StoreError> {
+        self.readers.ask("read what projects used of GPUs", move |connection| usage::most(connection, now, most)).await
     }
 
     async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::fault::Outcome;
-use super::{history, jobs, runners};
+use super::{history, jobs, runners, usage};
 use crate::domain::job::CancelEffect;
 use crate::domain::{Aggregate, EndReason, EventKind, Job, JobId, RunnerId, Step};
 
@@ -18,6 +18,11 @@ pub(super) fn apply(connection: &Connection, runner: &RunnerId, step: &Step, at:
     }
     if let Some(job) = after.job.as_ref().filter(|job| before.job.as_ref() != Some(job)) {
         jobs::update(connection, job)?;
+        let attempt = job.attempt.as_ref().filter(|attempt| attempt.ended.is_some());
+        let was_open = before.job.as_ref().and_then(|job| job.attempt.as_ref()).is_some_and(|attempt| attempt.ended.is_none());
+        if let Some(attempt) = attempt.filter(|_| was_open) {
+            usage::ended(connection, job, attempt, at)?;
+        }
     }
     for event in &events {
         history::add(connection, &history::About::Runner(&after.runner), event, at)?;

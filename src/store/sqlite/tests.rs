@@ -240,6 +240,7 @@ async fn no_question_scans_the_queue() {
             "UPDATE jobs INDEXED BY jobs_due SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= 5".to_owned(),
             "jobs_due",
         ),
+        (bound(usage::MOST), "project_usage_most"),
         (bound(caps::USED), "jobs_by_project (project=? AND state=?)"),
         ("SELECT id, spec, ready, project FROM requirements WHERE ready > 0".to_owned(), "requirements_ready"),
         (format!("{} WHERE job_id = 'x' AND seq > 5 ORDER BY seq LIMIT 5", rows::EVENT), "events_by_job "),

@@ -239,6 +239,18 @@ impl Store for MemoryStore {
         Ok(aggregate.clone())
     }
 
+    async fn write_gpu_usage(&self, _: &[(JobId, u32, crate::domain::GpuUsage)]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    async fn gpu_usage(&self, _: &JobId) -> Result<std::collections::BTreeMap<u32, crate::domain::GpuUsage>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn project_usage(&self, _: Timestamp, _: u32) -> Result<Vec<crate::domain::ProjectUsage>, StoreError> {
+        unimplemented!()
+    }
+
     async fn set_caps(&self, _: &[crate::domain::ProjectCap]) -> Result<(), StoreError> {
         unimplemented!()
     }
