@@ -208,6 +208,14 @@ impl Store for SqliteStore {
         self.readers.ask("count", history::counts).await
     }
 
+    async fn queue_groups(&self, most: u32) -> Result<Vec<QueueGroup>, StoreError> {
+        self.readers.ask("group the queue", move |connection| history::queue_groups(connection, most)).await
+    }
+
+    async fn newest_event(&self) -> Result<i64, StoreError> {
+        self.readers.ask("find the newest event", history::newest).await
+    }
+
     async fn gpu_records(&self, host: &HostId) -> Result<Vec<GpuRecord>, StoreError> {
         let host = host.clone();
         self.readers.ask("read what is remembered of GPUs", move |connection| gpus::read(connection, &host)).await
