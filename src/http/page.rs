@@ -56,8 +56,9 @@ const FILES: [File; 17] = [
 /// One tag for all files: they belong together, and change together.
 static TAG: LazyLock<String> = LazyLock::new(|| {
     let all: String = FILES.iter().chain([&INDEX]).map(|file| file.text).collect();
-    let digest: String = sha256(all.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{digest}\"")
+    let mut digest = [0; 8];
+    digest.copy_from_slice(&sha256(all.as_bytes())[..8]);
+    format!("\"{:016x}\"", u64::from_be_bytes(digest))
 });
 
 /// The page's own routes.

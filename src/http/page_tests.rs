@@ -17,7 +17,9 @@ async fn the_page_needs_no_token_and_every_file_that_it_names_is_there() {
     let index = harness.get("/").await;
     assert_eq!((index.status, index.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
     let mut open = references(&index.text, &["src=\"", "href=\"/"]);
-    open.iter_mut().for_each(|path| *path = path.trim_start_matches('/').to_owned());
+    for path in &mut open {
+        *path = path.trim_start_matches('/').to_owned();
+    }
     let mut seen = Vec::new();
     while let Some(path) = open.pop() {
         if seen.contains(&path) {

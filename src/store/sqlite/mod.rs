@@ -33,7 +33,7 @@ use tokio::sync::watch;
 
 use self::reader::Readers;
 use self::writer::{Notice, Writer};
-use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
+use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};

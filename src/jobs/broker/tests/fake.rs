@@ -16,7 +16,9 @@ use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, RequirementId, Runner, RunnerId};
 use crate::gitlab::{GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
-use crate::store::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
+use crate::store::{
+    Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting,
+};
 
 /// What GitLab does with its next call.
 #[derive(Debug)]
