@@ -16,9 +16,9 @@ async fn the_page_needs_no_token_and_every_file_that_it_names_is_there() {
     let harness = Harness::guarded();
     let index = harness.get("/").await;
     assert_eq!((index.status, index.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
-    let mut open = references(&index.text, &["src=\"", "href=\"/"]);
+    let mut open = references(&index.text, &["src=\"", "href=\"/page"]);
     for path in &mut open {
-        *path = path.trim_start_matches('/').to_owned();
+        *path = format!("page/{}", path.trim_start_matches("/page").trim_start_matches('/'));
     }
     let mut seen = Vec::new();
     while let Some(path) = open.pop() {

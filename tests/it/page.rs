@@ -63,7 +63,7 @@ async fn a_job_is_submitted_watched_and_cancelled() {
     daemon.until("the log is downloaded", async |_| std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\x1b[31mred"))).await;
 
     browser.click("nav a[href='#/']").await;
-    browser.reads(".running", "line $i").await;
+    browser.reads(".running", "printf").await;
     browser.until(&format!("document.querySelector(\".bar a.share[href='#/jobs/{id}']\") !== null")).await;
     browser.click(&format!(".running a[href='#/jobs/{id}']")).await;
     browser.until("document.querySelector('#cancel') !== null").await;
@@ -114,7 +114,7 @@ async fn the_page_outlives_a_daemon_that_dies() {
 #[tokio::test]
 async fn a_token_is_asked_for_and_kept_in_the_tab_only() {
     let token = "rct_the-token-of-the-page";
-    let digest: String = runner_coordinator::security::sha256(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = runner_coordinator::security::sha256(token.as_bytes()).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let config = format!("[[http.tokens]]\nname = \"page\"\nrole = \"viewer\"\nsha256 = \"{digest}\"");
     let daemon = Setup::new("page-token").with(&config).start().await;
     let mut browser = Browser::start().await;

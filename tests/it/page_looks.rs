@@ -27,7 +27,7 @@ async fn picture(browser: &mut Browser, name: &str) {
 }
 
 fn shell(project: &str, script: &str) -> Value {
-    json!({ "image": BUSYBOX, "command": ["sh", "-c", script], "project": project, "cpus": 1, "memory": "256MiB" })
+    json!({ "image": BUSYBOX, "command": ["sh", "-c", script], "project": project, "cpus": 0.75, "memory": "2GiB" })
 }
 
 /// A machine at work: GPUs, running jobs that report, waiting ones, and some that have ended.
@@ -44,6 +44,7 @@ async fn busy(daemon: &Daemon) -> Vec<String> {
         )
     };
     let mut train = holder();
+    train["memory"] = json!("3GiB");
     train["project"] = json!("research/vision");
     train["command"] = json!(["sh", "-c", format!(": train resnet; {}", report("epoch 3 of 10", 30))]);
     let mut running = vec![daemon.submit(train.clone()).await];
@@ -54,7 +55,7 @@ async fn busy(daemon: &Daemon) -> Vec<String> {
     }
     for number in 0..9 {
         let project = ["team/web", "research/vision", "firmware/boards"][number % 3];
-        running.push(daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", "make test"], "project": project, "cpus": 4 })).await);
+        running.push(daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", "make test"], "project": project, "cpus": 2 })).await);
     }
     running
 }
@@ -62,7 +63,7 @@ async fn busy(daemon: &Daemon) -> Vec<String> {
 #[tokio::test]
 async fn it_fits_a_desk_and_a_phone_in_light_and_dark_and_is_named_throughout() {
     let machine = Machine::new();
-    let daemon = Setup::new("page-looks").host("cpus = 4\nmemory = \"8GiB\"").with(&machine.settings()).start().await;
+    let daemon = Setup::new("page-looks").host("memory = \"8GiB\"").with(&machine.settings()).start().await;
     daemon.until("it is healthy", Daemon::is_healthy).await;
     let jobs = busy(&daemon).await;
     let mut browser = Browser::start().await;
@@ -97,7 +98,7 @@ async fn it_fits_a_desk_and_a_phone_in_light_and_dark_and_is_named_throughout() 
             browser.open(url).await;
             browser.until(&format!("document.querySelector('main {settled}') !== null")).await;
             assert_eq!(browser.eval(NAMELESS).await, json!([]), "{url}");
-            assert_eq!(browser.eval(TOO_WIDE).await, json!(0), "{url} at {width}");
+            assert!(browser.eval(TOO_WIDE).await.as_i64().is_some_and(|pixels| pixels <= 0), "{url} at {width}");
             assert_eq!(browser.eval("document.querySelectorAll('h1').length").await, 1, "{url}");
             if (width, url) == (390, &overview) {
                 browser.reads("#queue-depth", "9 jobs wait").await;
@@ -111,7 +112,8 @@ async fn it_fits_a_desk_and_a_phone_in_light_and_dark_and_is_named_throughout() 
     }
     // By keyboard alone: the first stop skips the header, and everything that can be done can be reached.
     browser.open(&overview).await;
-    browser.eval("document.activeElement.blur()").await;
+    browser.call("Page.reload", json!({})).await;
+    browser.until("document.querySelector('.machine') !== null").await;
     browser.press("Tab").await;
     assert_eq!(browser.eval("document.activeElement.id").await, "skip");
     browser.press("Enter").await;

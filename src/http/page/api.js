@@ -17,11 +17,18 @@ export class Refusal extends Error {
 export class Unreachable extends Error {}
 
 let asked = null;
+/** Somebody was asked and did not want to: nobody is asked again until they say so. */
+let declined = false;
 let askForToken = () => Promise.reject(new Refusal(401));
 
 /** Says who asks people for a token: a function that answers once one is accepted. */
 export function onTokenNeeded(ask) {
   askForToken = ask;
+}
+
+/** Lets people be asked again. */
+export function askAgain() {
+  declined = false;
 }
 
 export function token() {
@@ -68,7 +75,8 @@ async function request(path, options) {
     if (error.status !== 401) throw error;
     // Another request may have got a better one meanwhile.
     if (token() === given) {
-      asked ??= askForToken(given !== null).finally(() => { asked = null; });
+      if (declined) throw error;
+      asked ??= askForToken(given !== null).catch((refusal) => { declined = true; throw refusal; }).finally(() => { asked = null; });
       await asked;
     }
     return once(path, options);

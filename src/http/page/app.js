@@ -1,7 +1,7 @@
 // The page's frame: which view is shown, how the connection stands, and the token.
 
 import { askForToken, notice, submitJob } from "./actions.js";
-import { Refusal, Unreachable, forgetToken, onTokenNeeded, token } from "./api.js";
+import { Refusal, Unreachable, askAgain, forgetToken, onTokenNeeded, token } from "./api.js";
 import { h } from "./dom.js";
 import { jobView } from "./job.js";
 import { jobsView, runnersView } from "./jobs.js";
@@ -58,7 +58,7 @@ function failed(error) {
   stopped = true;
   end();
   end = () => {};
-  const again = h("button", { type: "button", class: "primary", onclick: () => { restart(); show(); } }, error.status === 401 ? "Enter a token" : "Try again");
+  const again = h("button", { type: "button", class: "primary", onclick: () => { askAgain(); restart(); show(); } }, error.status === 401 ? "Enter a token" : "Try again");
   main.replaceChildren(h("section", { class: "card", role: "alert" }, h("h1", {}, error.status === 401 ? "A token is needed" : "That cannot be shown"), h("p", {}, error.message), again));
   if (!(error instanceof Refusal)) throw error;
 }

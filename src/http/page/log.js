@@ -9,6 +9,8 @@ import { listen } from "./live.js";
 
 /** Lines that are shown. */
 const KEPT = 4000;
+/** A log that broke off is read again after this time, or as soon as the connection is back. */
+const AGAIN_MS = 3000;
 /** Characters of a line that are shown. */
 const LONGEST = 4000;
 /** Lines that are added in one frame. */
@@ -100,6 +102,7 @@ export function logView(job) {
   }
 
   async function read() {
+    clearTimeout(view.retry);
     view.controller?.abort();
     const controller = new AbortController();
     Object.assign(view, { controller, pen: blank(), rest: "", waiting: [], number: 0, live: false });
@@ -118,7 +121,10 @@ export function logView(job) {
       view.ended = true;
       if (view.number === 0) said.textContent = "It wrote nothing.";
     } catch (error) {
-      if (!controller.signal.aborted) said.textContent = `The log broke off: ${error.message}. It is read again when the connection is back.`;
+      if (!controller.signal.aborted) {
+        said.textContent = `The log broke off: ${error.message}. It is read again soon.`;
+        view.retry = setTimeout(read, AGAIN_MS);
+      }
     } finally {
       clearTimeout(began);
     }
@@ -160,6 +166,7 @@ export function logView(job) {
     element,
     end() {
       stop();
+      clearTimeout(view.retry);
       view.controller?.abort();
       cancelAnimationFrame(view.frame);
     },

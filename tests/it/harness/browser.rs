@@ -18,6 +18,9 @@ const START: &str = "exec chromium --headless=new --remote-debugging-pipe --no-s
     --disable-background-networking --disable-component-update --disable-sync --disable-extensions --no-default-browser-check --mute-audio \
     --lang=en-GB --user-data-dir=\"$0\" about:blank 3<&0 4>&1 </dev/null >/dev/null 2>\"$0/chromium.log\"";
 
+/// After this time a page that does not come is loaded again.
+const RELOAD: Duration = Duration::from_secs(8);
+
 /// A browser with one tab.
 pub(crate) struct Browser {
     child: Child,
@@ -107,15 +110,29 @@ impl Browser {
         }
     }
 
-    /// Waits until a text is to be read in what the selector finds.
+    /// Waits until a text is to be read in what the selector finds; below the window's edge counts too.
     pub(crate) async fn reads(&mut self, selector: &str, text: &str) {
-        self.until(&format!("[...document.querySelectorAll({})].some((one) => one.innerText.includes({}))", json!(selector), json!(text))).await;
+        let (selector, text) = (json!(selector), json!(text));
+        self.until(&format!(
+            "[...document.querySelectorAll({selector})].some((one) => one.textContent.includes({text}) || one.innerText.includes({text}))"
+        ))
+        .await;
     }
 
-    /// Opens an address and waits until its scripts have run.
+    /// Opens an address and waits until its scripts have run. The engine's interfaces come and go beside the browser, which breaks off what
+    /// it is loading then (`ERR_NETWORK_CHANGED`); it is loaded again as a person would.
     pub(crate) async fn open(&mut self, url: &str) {
         self.call("Page.navigate", json!({ "url": url })).await;
-        self.until("document.readyState === 'complete' && document.querySelector('main')?.childElementCount > 0").await;
+        let deadline = Instant::now() + PATIENCE;
+        let mut again = Instant::now() + RELOAD;
+        while self.eval("document.readyState === 'complete' && document.querySelector('main')?.childElementCount > 0").await != json!(true) {
+            assert!(Instant::now() < deadline, "{url} does not open: {:?}", self.complaints());
+            if Instant::now() >= again {
+                self.call("Page.reload", json!({})).await;
+                again = Instant::now() + RELOAD;
+            }
+            pause().await;
+        }
     }
 
     /// Clicks with the mouse in the middle of the first element that a selector finds and that can be hit there.
