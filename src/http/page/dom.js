@@ -122,7 +122,7 @@ export function jobName(job) {
 
 function commandLine(command) {
   const shell = command.length === 3 && /sh$/.test(command[0]) && command[1].startsWith("-");
-  const line = (shell ? command[2] : command.join(" ")).trim().split("\n", 1)[0];
+  const line = (shell ? command[2] : command.join(" ")).trim().split("\n", 1)[0].replace(/^#+\s*/, "");
   return line.length > 60 ? `${line.slice(0, 59)}…` : line || "(nothing)";
 }
 

@@ -113,11 +113,11 @@ function facts(job, runner, events) {
     ["In use", runner ? usage(runner) : null],
     ["Used", job.usage ? used(job.usage) : null],
     ["Asked for", [`${request.cpus} CPU`, request.memory, request.gpus ? `${request.gpus.count} GPU` : null, request.arch, `at most ${request.timeout}`].filter(Boolean).join(", ")],
-    ["Image", request.image], ["Command", request.command ? h("code", {}, request.command.join(" ")) : null],
-    ["Id", h("code", {}, job.id)],
+    ["Image", request.image], ["Id", h("code", {}, job.id)],
+    ["Command", request.command ? h("code", {}, request.command.join(" ")) : null],
   ];
   return h("dl", { class: "facts" }, rows.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) =>
-    h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    h("div", { class: name === "Command" ? "wide" : null }, h("dt", {}, name), h("dd", {}, value))));
 }
 
 function usage(runner) {

@@ -38,16 +38,20 @@ function bar(title, total, free, holders, amount, jobs, say, ticks) {
     const piece = share.job
       ? h("a", { class: "share", "data-kind": share.kind, href: `#/jobs/${share.job}`, title: words, "aria-label": words, "data-key": share.key }, share.label)
       : h("span", { class: "share", "data-kind": share.kind, title: words }, share.label);
-    piece.style.flexGrow = String(share.size);
-    return h("li", {}, piece);
+    return part(share.size / total, {}, piece);
   });
-  pieces.forEach((piece, at) => { piece.style.flexGrow = String(shown[at].size); });
-  const empty = h("li", { class: "free" });
-  empty.style.flexGrow = String(Math.max(0, free));
+  const empty = part(Math.max(0, free) / total, { class: "free" });
   const list = h("ul", { class: "bar", "data-ticks": ticks > 1 }, pieces, empty);
   if (ticks > 1) list.style.setProperty("--ticks", String(ticks));
   return h("section", { class: "resource", "aria-label": title },
     h("h4", {}, title, " ", h("span", { class: "aside" }, `${say(Math.max(0, free))} of ${say(total)} free`)), list);
+}
+
+/** A piece of a bar, as wide as its share. Shares count in thousands, because a browser gives away only part of a row whose shares are less than one. */
+function part(share, attributes, ...children) {
+  const piece = h("li", attributes, children);
+  piece.style.flexGrow = (1000 * share).toFixed(1);
+  return piece;
 }
 
 function gpus(host, holders, jobs, changed) {

@@ -19,7 +19,7 @@ export function overview(main, { failed }) {
   const places = Object.fromEntries(["machines", "queue", "running", "ended", "history"].map((name) => [name, h("div", {})]));
   const part = (title, name) => h("section", { class: `card ${name}`, "aria-labelledby": `title-${name}` }, h("h2", { id: `title-${name}` }, title), places[name]);
   main.replaceChildren(h("h1", { class: "unseen" }, "Overview"),
-    part("Machine", "machines"), part("Queue", "queue"), part("Running", "running"), part("Ended last", "ended"), part("Last hours", "history"));
+    part("Machine", "machines"), part("Running", "running"), part("Queue", "queue"), part("Ended last", "ended"), part("Last hours", "history"));
   const progress = new Map();
   const seen = new Set();
   let historyAt = -Infinity;
