@@ -6,7 +6,7 @@ use super::section::Section;
 use super::values::{self, SECOND, duration};
 use super::{Class, JobImage, Network, Pull, Shell};
 use crate::domain::{
-    Arch, ClassName, ComputeCapability, CpuMillis, GpuRequest, GpuVendor, HostFile, ImagePattern, ImageRef, MemoryBytes, ModelPattern,
+    Arch, ClassName, ComputeCapability, CpuMillis, Emulation, GpuRequest, GpuVendor, HostFile, ImagePattern, ImageRef, MemoryBytes, ModelPattern,
 };
 
 /// Most runners of one class on one machine; a bound against nonsense.
@@ -54,6 +54,7 @@ fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
         image: section.parsed("image", ImageRef::parse),
         tags: tags(section),
         arch: section.parsed("arch", Arch::parse),
+        emulation: section.parsed("emulation", Emulation::parse).unwrap_or(base.emulation),
         gpus: gpus(section),
         cpus: section.number("cpus", CpuMillis::parse).unwrap_or(base.cpus),
         memory: section.parsed("memory", MemoryBytes::parse_of_container).unwrap_or(base.memory),

@@ -27,7 +27,7 @@ pub use load::SetupConfig;
 pub use projects::Project;
 pub use secret::{read_secret_file, secret_of_env};
 
-use crate::domain::{Arch, ClassName, CpuMillis, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
+use crate::domain::{Arch, ClassName, CpuMillis, Emulation, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
 
 /// Everything that an operator decides.
 #[derive(Debug, Clone)]
@@ -176,6 +176,8 @@ pub struct Class {
     pub tags: Vec<String>,
     /// `arch`, default any.
     pub arch: Option<Arch>,
+    /// `emulation`, default `deny`: whether jobs that do not say so themselves may run on an emulated architecture.
+    pub emulation: Emulation,
     /// `gpus = { count, vendor, min_memory, mig_profile }`, default none.
     pub gpus: Option<GpuRequest>,
     /// `cpus`, default 1.
@@ -219,6 +221,7 @@ impl Class {
             image: None,
             tags: Vec::new(),
             arch: None,
+            emulation: Emulation::Deny,
             gpus: None,
             cpus: CpuMillis(1000),
             memory: MemoryBytes(2 << 30),

@@ -43,6 +43,7 @@ fn gpu(id: &str, vendor: GpuVendor, nodes: &[&str]) -> Gpu {
         compute: Reading::NotSupported,
         driver: Reading::NotSupported,
         numa_node: Reading::NotSupported,
+        wiring: crate::domain::Wiring::default(),
         nodes: nodes.iter().map(node).collect(),
         role: GpuRole::Card,
         health: GpuHealth::Healthy,

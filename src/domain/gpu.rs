@@ -171,6 +171,30 @@ impl GpuHealth {
     }
 }
 
+/// By what a GPU is connected, as far as that is known; a part's is its card's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// What lies between the processor and it, from the PCI root on, as the kernel names it: `pci0000:3a`, `0000:3a:00.0`.
+    pub path: Vec<String>,
+    /// Where links of its own lead to, past the PCI bus (`NVLink`, xGMI): other GPUs, or a switch that they share.
+    pub links: Vec<PciAddress>,
+}
+
+/// How near two GPUs are to each other; the greater, the quicker they exchange data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nearness {
+    /// Nothing is known that they share.
+    Apart,
+    /// They are near to the same memory of the processor.
+    Node,
+    /// They are below one PCI root.
+    Root,
+    /// They are behind one PCI bridge or switch.
+    Bridge,
+    /// They have links of their own, or share a switch for these.
+    Linked,
+}
+
 /// A GPU or a part of one: what changes seldom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
@@ -192,6 +216,9 @@ pub struct Gpu {
     pub driver: Reading<String>,
     /// The NUMA node that it is near to.
     pub numa_node: Reading<u32>,
+    /// By what it is connected.
+    #[serde(default)]
+    pub wiring: Wiring,
     /// The files below `/dev` that a program on it needs; `/dev/kfd` is among those of every AMD card.
     pub nodes: Vec<DeviceNode>,
     /// What it is to the scheduler.
@@ -207,6 +234,24 @@ impl Gpu {
         match self.role {
             GpuRole::Card | GpuRole::Part { .. } => true,
             GpuRole::Divided | GpuRole::Unused(_) => false,
+        }
+    }
+
+    /// How near another GPU is.
+    #[must_use]
+    pub fn nearness(&self, other: &Self) -> Nearness {
+        let leads_to = |from: &Self, to: &Self| to.pci.known().is_some_and(|address| from.wiring.links.contains(address));
+        let switch = || self.wiring.links.iter().any(|address| other.wiring.links.contains(address));
+        if leads_to(self, other) || leads_to(other, self) || switch() {
+            return Nearness::Linked;
+        }
+        match self.wiring.path.iter().zip(&other.wiring.path).take_while(|(one, other)| one == other).count() {
+            0 => match (self.numa_node.known(), other.numa_node.known()) {
+                (Some(one), Some(other)) if one == other => Nearness::Node,
+                (Some(_) | None, Some(_) | None) => Nearness::Apart,
+            },
+            1 => Nearness::Root,
+            _ => Nearness::Bridge,
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::amount::{CpuMillis, MemoryBytes};
 use super::arch::Arch;
+use super::fault::FieldFault;
 use super::gpu_request::GpuRequest;
 use super::ids::{ClassName, GpuId};
 
@@ -20,6 +21,39 @@ pub enum Start {
     Fresh,
 }
 
+/// Whether programs for another architecture than the machine's may be run by an emulator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Emulation {
+    /// Only a machine of the architecture will do.
+    #[default]
+    Deny,
+    /// A machine that emulates it will do too; it is several times slower.
+    Allow,
+}
+
+impl Emulation {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Deny, Self::Allow];
+
+    /// The name in settings, requests and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+
+    /// Reads the name.
+    ///
+    /// # Errors
+    /// Names `field` and the allowed values.
+    pub fn parse(field: &str, text: &str) -> Result<Self, FieldFault> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text).ok_or_else(|| FieldFault::new(field, "must be deny or allow"))
+    }
+}
+
 /// Everything that decides where a job can run. Jobs with equal requirements are interchangeable to the scheduler.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Requirement {
@@ -27,6 +61,9 @@ pub struct Requirement {
     pub class: ClassName,
     /// The architecture; `None` runs on any.
     pub arch: Option<Arch>,
+    /// Whether the architecture may be emulated; of no meaning without one.
+    #[serde(default)]
+    pub emulation: Emulation,
     /// Processor time.
     pub cpus: CpuMillis,
     /// Memory.
@@ -50,7 +87,7 @@ impl Requirement {
     /// So much of any machine, in any runner of the class.
     #[must_use]
     pub fn plain(class: ClassName, cpus: CpuMillis, memory: MemoryBytes) -> Self {
-        Self { class, arch: None, cpus, memory, gpus: None, runtime: None, start: Start::Any }
+        Self { class, arch: None, emulation: Emulation::Deny, cpus, memory, gpus: None, runtime: None, start: Start::Any }
     }
 
     /// A text that is equal exactly for equal requirements: the store's key for the requirement's id.
@@ -59,6 +96,10 @@ impl Requirement {
         let mut key = format!("class={};cpus={};memory={}", self.class, self.cpus.0, self.memory.0);
         if let Some(arch) = self.arch {
             let _ = write!(key, ";arch={arch}");
+        }
+        match self.emulation {
+            Emulation::Deny => {}
+            Emulation::Allow => key.push_str(";emulation=allow"),
         }
         if let Some(runtime) = &self.runtime {
             let _ = write!(key, ";runtime={runtime}");

@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 
+use super::arch::Arch;
 use super::event::EventKind;
 use super::job::{Attempt, Job, JobState};
 use super::reason::{Disposition, EndReason, Outcome};
@@ -92,6 +93,12 @@ impl Aggregate {
     #[must_use]
     pub fn runs_command(&self) -> bool {
         self.job.as_ref().is_some_and(Job::is_command)
+    }
+
+    /// The architecture that its job needs, when it needs one.
+    #[must_use]
+    pub fn arch(&self) -> Option<Arch> {
+        self.job.as_ref().and_then(|job| job.spec.requirement.arch)
     }
 
     /// Binds a waiting job to a runner: the next attempt begins.

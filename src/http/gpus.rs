@@ -32,6 +32,10 @@ pub(super) struct GpuDto {
     compute: Option<String>,
     driver: Option<String>,
     numa_node: Option<u32>,
+    /// What lies between the processor and it, from the PCI root on.
+    pci_path: Vec<String>,
+    /// Addresses of the GPUs or switches to which its own links (`NVLink`, xGMI) lead.
+    links: Vec<String>,
     mig_profile: Option<String>,
     /// The card that it is a part of.
     part_of: Option<String>,
@@ -105,6 +109,8 @@ impl GpuDto {
             compute: told.read("compute", &gpu.compute),
             driver: told.read("driver", &gpu.driver),
             numa_node: told.read("numa_node", &gpu.numa_node),
+            pci_path: gpu.wiring.path.clone(),
+            links: gpu.wiring.links.iter().map(ToString::to_string).collect(),
             mig_profile: gpu.mig_profile().map(str::to_owned),
             part_of: gpu.card().map(ToString::to_string),
             state,

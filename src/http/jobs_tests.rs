@@ -45,6 +45,7 @@ async fn bad_input_names_the_field_and_stores_nothing() {
         (with("class", "\"../x\""), vec!["class"]),
         (with("project", "\"\""), vec!["project"]),
         (with("arch", "\"sparc\""), vec!["arch"]),
+        (with("emulation", "\"yes\""), vec!["emulation"]),
         (with("cpus", "-1"), vec!["cpus"]),
         (with("cpus", "1e300"), vec!["cpus"]),
         (with("memory", "\"-4GiB\""), vec!["memory"]),
@@ -114,7 +115,7 @@ async fn the_class_fills_in_what_a_job_leaves_open() {
     let harness = Harness::start();
     let body = r#"{"command":["true"],"class":"arm","cpus":0.5,"if_unsatisfiable":"wait"}"#;
     let answer = harness.post("/jobs", body).await.json();
-    let wanted = json!({ "image": "debian:bookworm", "command": ["true"], "env": {}, "class": "arm", "project": null, "arch": "arm64", "gpus": null,
+    let wanted = json!({ "image": "debian:bookworm", "command": ["true"], "env": {}, "class": "arm", "project": null, "arch": "arm64", "emulation": "deny", "gpus": null,
         "cpus": 0.5, "memory": "2GiB", "timeout": "1h", "priority": 0, "retries": 0 });
     assert_eq!(answer["request"], wanted);
 }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::problem::Problem;
 use crate::config::{Class, Config};
 use crate::domain::{
-    Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec, MemoryBytes,
-    ModelPattern, ProjectName, Requirement, Source, Start, Work,
+    Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, Emulation, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec,
+    MemoryBytes, ModelPattern, ProjectName, Requirement, Source, Start, Work,
 };
 use crate::security::SecurityManager;
 
@@ -35,6 +35,7 @@ pub struct SubmitBody {
     class: Option<String>,
     project: Option<String>,
     arch: Option<String>,
+    emulation: Option<String>,
     gpus: Option<GpusBody>,
     cpus: Option<f64>,
     memory: Option<String>,
@@ -113,6 +114,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
     let env = env_of(body.env.unwrap_or_default(), security, &mut faults);
     let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
+    let emulation = body.emulation.and_then(|text| faults.keep(Emulation::parse("emulation", &text)));
     let gpus = body.gpus.and_then(|gpus| gpus_of(gpus, &mut faults));
     let cpus = body.cpus.and_then(|cpus| faults.keep(CpuMillis::parse("cpus", cpus)));
     let memory = body.memory.and_then(|text| faults.keep(MemoryBytes::parse_of_container("memory", &text)));
@@ -123,6 +125,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
     let requirement = Requirement {
         class: class.name.clone(),
         arch: arch.or(class.arch),
+        emulation: emulation.unwrap_or(class.emulation),
         cpus: cpus.unwrap_or(class.cpus),
         memory: memory.unwrap_or(class.memory),
         gpus: gpus.or_else(|| class.gpus.clone()),

@@ -153,6 +153,7 @@ pub fn class_requirement(class: &Class) -> Requirement {
     Requirement {
         class: class.name.clone(),
         arch: class.arch,
+        emulation: class.emulation,
         cpus: class.cpus,
         memory: class.memory,
         gpus: class.gpus.clone(),

@@ -94,7 +94,7 @@ impl Fixture {
 fn requirement(cpus: u64) -> Requirement {
     let class = ClassName::from_trusted("default");
     let (cpus, memory) = (CpuMillis(cpus * 1000), MemoryBytes(1 << 30));
-    Requirement { class, arch: None, cpus, memory, gpus: None, runtime: None, start: Start::Any }
+    Requirement::plain(class, cpus, memory)
 }
 
 fn planned(origin: RunnerOrigin, placement: Placement) -> Runner {

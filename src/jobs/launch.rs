@@ -163,19 +163,25 @@ async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class,
         Pull::Always => None,
         Pull::IfMissing | Pull::Never => shared.deps.driver.resolve_image(wanted).await.map_err(|error| Stopped::Operation(error.into()))?,
     };
-    let host = shared.deps.platform.facts().arch;
-    let arch = class.arch.or(host);
+    // What the machine emulates was placed here only where that is allowed.
+    let arch = aggregate.arch().or(class.arch).or(shared.deps.platform.facts().arch);
+    let fits = |image: &ResolvedImage| image.arch.is_none() || arch.is_none() || image.arch == arch;
+    // The engine may have it for another architecture, and keeps only one of a name.
+    let (local, other) = match local {
+        Some(image) if !fits(&image) => (None, image.arch),
+        local => (local, None),
+    };
+    let wrong = |of_image: Option<Arch>| {
+        let name = |arch: Option<Arch>| arch.map_or("another architecture", Arch::as_str);
+        format!("{wanted} is for {}, and {} is needed", name(of_image), name(arch))
+    };
     let image = match (local, class.pull) {
         (Some(image), _) => image,
+        (None, Pull::Never) if other.is_some() => return Err(unavailable(format!("{}; its class never pulls", wrong(other)))),
         (None, Pull::Never) => return Err(unavailable(format!("{wanted} is not on this machine, and its class never pulls"))),
         (None, Pull::IfMissing | Pull::Always) => pull(shared, aggregate, wanted, arch).await?,
     };
-    if let (Some(of_image), Some(of_host)) = (image.arch, host)
-        && of_image != of_host
-    {
-        return Err(unavailable(format!("{wanted} is for {of_image}, this machine is {of_host}")));
-    }
-    Ok(image)
+    if fits(&image) { Ok(image) } else { Err(unavailable(wrong(image.arch))) }
 }
 
 async fn pull(shared: &Arc<Shared>, aggregate: &Aggregate, wanted: &ImageRef, arch: Option<Arch>) -> Result<ResolvedImage, Stopped> {

@@ -80,6 +80,7 @@ fn wanted(text: &str) -> Requirement {
         gpus,
         runtime: None,
         start: Start::Any,
+        emulation: crate::domain::Emulation::Deny,
     }
 }
 

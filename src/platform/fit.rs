@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::OnceLock;
 
-use super::choose::choose;
+use super::choose::Chart;
 use crate::domain::{
-    Arch, ClassName, ComputeCapability, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement, Requirement,
+    Arch, ClassName, ComputeCapability, CpuMillis, Emulation, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement,
+    Requirement,
 };
 
 /// Whether waiting can help.
@@ -28,6 +30,8 @@ pub enum Unfit {
         wanted: Arch,
         /// The machine's; `None` for one that we do not schedule for.
         host: Option<Arch>,
+        /// Whether the machine could emulate it, which the job does not allow.
+        emulates: bool,
     },
     /// Too little processor time.
     Cpus {
@@ -105,8 +109,11 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let never = self.ever() == Ever::Never;
         match self {
-            Self::Arch { wanted, host: Some(host) } => write!(f, "needs {wanted}, this machine is {host}"),
-            Self::Arch { wanted, host: None } => write!(f, "needs {wanted}, this machine is none of amd64, arm64, riscv64"),
+            Self::Arch { wanted, host: Some(host), emulates: false } => write!(f, "needs {wanted}, this machine is {host}"),
+            Self::Arch { wanted, host: Some(host), emulates: true } => {
+                write!(f, "needs {wanted}, this machine is {host} and would emulate it, which neither the job nor its class allows")
+            }
+            Self::Arch { wanted, host: None, .. } => write!(f, "needs {wanted}, this machine is none of amd64, arm64, riscv64"),
             Self::Cpus { wanted, total, .. } if never => write!(f, "needs {}, this machine has {total} for jobs", cpus(*wanted)),
             Self::Memory { wanted, total, .. } if never => write!(f, "needs {wanted} of memory, this machine has {total} for jobs"),
             Self::Cpus { wanted, free, total } => write!(f, "needs {}, {free} of {total} are free", cpus(*wanted)),
@@ -148,12 +155,15 @@ pub struct Ledger<'a> {
     memory: MemoryBytes,
     taken: HashSet<GpuId>,
     runners: HashMap<ClassName, u32>,
+    /// Made when it is first needed: most machines have no GPU, and most choices are of one ledger.
+    chart: OnceLock<Chart<'a>>,
 }
 
 impl<'a> Ledger<'a> {
     /// The ledger of a machine on which the given runners hold what they were given.
     pub fn new<'r>(facts: &'a HostFacts, open: impl IntoIterator<Item = (&'r ClassName, &'r Placement)>) -> Self {
-        let mut ledger = Self { facts, cpus: CpuMillis(0), memory: MemoryBytes(0), taken: HashSet::new(), runners: HashMap::new() };
+        let mut ledger =
+            Self { facts, cpus: CpuMillis(0), memory: MemoryBytes(0), taken: HashSet::new(), runners: HashMap::new(), chart: OnceLock::new() };
         for (class, placement) in open {
             ledger.reserve(class, placement);
         }
@@ -185,7 +195,7 @@ impl<'a> Ledger<'a> {
         let (_, vendor) = vendors.filter(|(there, _)| *there >= count).max_by_key(|(there, _)| *there)?;
         let free = self.free_of_kind(vendor, request);
         let kept = count.min(free.len());
-        let kept: Vec<GpuId> = choose(free, kept).into_iter().map(|gpu| gpu.id.clone()).collect();
+        let kept: Vec<GpuId> = self.chart().choose(&free, kept);
         self.hold(&kept);
         Some(kept.len())
     }
@@ -220,10 +230,12 @@ impl<'a> Ledger<'a> {
     }
 
     fn check_arch_and_runtime(&self, requirement: &Requirement, missing: &mut Vec<Unfit>) {
-        if let Some(wanted) = requirement.arch
-            && self.facts.arch != Some(wanted)
-        {
-            missing.push(Unfit::Arch { wanted, host: self.facts.arch });
+        if let Some(wanted) = requirement.arch.filter(|wanted| self.facts.arch != Some(*wanted)) {
+            let emulates = self.facts.emulated.contains(&wanted);
+            match requirement.emulation {
+                Emulation::Allow if emulates => {}
+                Emulation::Allow | Emulation::Deny => missing.push(Unfit::Arch { wanted, host: self.facts.arch, emulates }),
+            }
         }
         if let Some(wanted) = &requirement.runtime
             && !self.facts.runtimes.is_empty()
@@ -244,14 +256,18 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// All of one vendor; [`choose`] says which.
+    fn chart(&self) -> &Chart<'a> {
+        self.chart.get_or_init(|| Chart::new(&self.facts.gpus))
+    }
+
+    /// All of one vendor; [`Chart::choose`] says which.
     fn pick_gpus(&self, request: &GpuRequest) -> Result<Vec<GpuId>, Unfit> {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
         let mut best = (0, 0);
         for vendor in request.vendors() {
             let free = self.free_of_kind(vendor, request);
             if free.len() >= count {
-                return Ok(choose(free, count).into_iter().map(|gpu| gpu.id.clone()).collect());
+                return Ok(self.chart().choose(&free, count));
             }
             best = best.max((self.of_kind(vendor, request).len(), free.len()));
         }

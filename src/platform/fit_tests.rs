@@ -56,6 +56,23 @@ fn names_everything_that_is_missing_and_whether_waiting_helps() {
 }
 
 #[test]
+fn another_architecture_is_emulated_only_where_that_is_allowed() {
+    let host = HostFacts { emulated: vec![Arch::Arm64], ..machine(4, 8, &[]) };
+    let wanted = |arch, emulation| Requirement { arch: Some(arch), emulation, ..needs(1, 1) };
+    let said = |requirement: &Requirement| match fits_ever(&host, requirement, None) {
+        Ok(()) => "it fits".to_owned(),
+        Err(missing) => missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    };
+    assert_eq!(said(&wanted(Arch::Amd64, Emulation::Deny)), "it fits");
+    assert_eq!(said(&wanted(Arch::Arm64, Emulation::Allow)), "it fits");
+    assert_eq!(
+        said(&wanted(Arch::Arm64, Emulation::Deny)),
+        "needs arm64, this machine is amd64 and would emulate it, which neither the job nor its class allows"
+    );
+    assert_eq!(said(&wanted(Arch::Riscv64, Emulation::Allow)), "needs riscv64, this machine is amd64");
+}
+
+#[test]
 fn a_class_at_its_limit_waits() {
     let host = machine(4, 8, &[]);
     let class = ClassName::from_trusted("default");

@@ -146,6 +146,22 @@ int nvmlDeviceGetPciInfo_v3(struct device *device, void *info) {
     return ask_text(device, "pci", pci->address, sizeof pci->address);
 }
 
+/* "nvlink.0 0000:86:00.0": link 0 is up and leads there. */
+int nvmlDeviceGetNvLinkState(struct device *device, unsigned link, unsigned *active) {
+    char key[64], value[LINE];
+    snprintf(key, sizeof key, "nvlink.%u", link);
+    int code = ask(device, key, value);
+    *active = code == OK;
+    return code;
+}
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(struct device *device, unsigned link, void *info) {
+    struct pci { char legacy[16]; unsigned domain, bus, device, id, subsystem; char address[32]; } *pci = info;
+    char key[64];
+    memset(pci, 0, sizeof *pci);
+    snprintf(key, sizeof key, "nvlink.%u", link);
+    return ask_text(device, key, pci->address, sizeof pci->address);
+}
+
 int nvmlDeviceGetMemoryInfo_v2(struct device *device, void *info) {
     struct memory { unsigned version; u64 total, reserved, free, used; } *memory = info;
     if (memory->version != (sizeof *memory | 2u << 24)) return INVALID;

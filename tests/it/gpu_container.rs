@@ -187,6 +187,7 @@ impl Machine {
             compute: Reading::NotSupported,
             driver: Reading::NotSupported,
             numa_node: Reading::NotSupported,
+            wiring: runner_coordinator::domain::Wiring::default(),
             nodes: nodes.iter().map(node).collect(),
             role: GpuRole::Card,
             health: GpuHealth::Healthy,

@@ -112,6 +112,11 @@ impl Registry {
         digest.unwrap_or_else(|| panic!("no digest is in:\n{said}"))
     }
 
+    /// Gives the engine an image for another architecture under the name of the one that is here.
+    fn confuse(&self) {
+        engine::docker(&["tag", crate::emulation::IMAGE, &self.image()]);
+    }
+
     /// What the engine has from here.
     fn images(&self) -> String {
         engine::docker(&["images", "--all", "--digests", "--quiet", "--filter", &format!("reference={}/*/*", self.server())])
@@ -171,6 +176,19 @@ async fn an_image_is_fetched_with_the_configured_login_and_only_once() {
     let job = daemon.ended(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     assert_eq!(events(&daemon, &id, "image_pull").await, Vec::<Value>::new(), "it is there already");
+    daemon.finish().await;
+}
+
+#[tokio::test]
+async fn an_image_for_another_architecture_under_the_same_name_is_fetched_again() {
+    let registry = Registry::up().await;
+    registry.push();
+    registry.confuse();
+    let daemon = Setup::new("pull-arch").with(&registry.login(PASSWORD)).start().await;
+    let id = daemon.submit(registry.job()).await;
+    let job = daemon.ended(&id).await;
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}\n{}", registry.log());
+    assert_eq!(daemon.logs(&id).await, "fetched\n");
     daemon.finish().await;
 }
 

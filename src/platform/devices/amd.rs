@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, health_by_errors, note, part_of_processor, sysfs};
 use crate::config::IntegratedGpus;
-use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
+use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight, Wiring};
 
 /// AMD's number on the PCI bus.
 const AMD: u32 = 0x1002;
@@ -22,6 +22,9 @@ struct Node {
     address: PciAddress,
     /// Which partition of the card; 0 of a whole one.
     partition: u64,
+    /// Nodes to which links of its own lead.
+    linked: Vec<u64>,
+    links: Vec<PciAddress>,
     properties: BTreeMap<String, u64>,
 }
 
@@ -35,13 +38,22 @@ impl Node {
 pub fn survey(roots: &Roots, integrated: IntegratedGpus) -> Survey {
     let mut notes = Vec::new();
     let topology = roots.sysfs.join("class/kfd/kfd/topology/nodes");
-    let mut by_card: BTreeMap<PciAddress, Vec<Node>> = BTreeMap::new();
+    let mut found: BTreeMap<String, Node> = BTreeMap::new();
     for name in sysfs::names(&topology).into_iter().take(MAX_DEVICES) {
         match node(&topology.join(&name)) {
-            Ok(Some(node)) => by_card.entry(node.address).or_default().push(node),
+            Ok(Some(node)) => _ = found.insert(name, node),
             Ok(None) => {}
             Err(reason) => notes.push(note(GpuVendor::Amd, Weight::Warning, format!("KFD's node {name} cannot be used: {reason}"))),
         }
+    }
+    let addresses: BTreeMap<String, PciAddress> = found.iter().map(|(name, node)| (name.clone(), node.address)).collect();
+    let mut by_card: BTreeMap<PciAddress, Vec<Node>> = BTreeMap::new();
+    for (_, mut node) in found {
+        node.links = node.linked.iter().filter_map(|to| addresses.get(&to.to_string()).copied()).filter(|to| *to != node.address).collect();
+        by_card.entry(node.address).or_default().push(node);
+    }
+    for nodes in by_card.values_mut() {
+        nodes.sort_by_key(|node| node.partition);
     }
     for address in sysfs::display_controllers(roots, AMD).into_iter().filter(|address| !by_card.contains_key(address)) {
         notes.push(note(GpuVendor::Amd, Weight::Warning, without_kfd(roots, address)));
@@ -86,7 +98,29 @@ fn node(directory: &Path) -> Result<Option<Node>, String> {
     if told("drm_render_minor")? == 0 {
         return Err(format!("the card at {address} has no render node"));
     }
-    Ok(Some(Node { directory: directory.to_path_buf(), gpu_id, address, partition: location >> 28 & 0xf, properties }))
+    Ok(Some(Node {
+        directory: directory.to_path_buf(),
+        gpu_id,
+        address,
+        partition: location >> 28 & 0xf,
+        linked: linked(directory),
+        links: Vec::new(),
+        properties,
+    }))
+}
+
+/// KFD's number of the kind of link that AMD's cards have among each other (`HSA_IOLINK_TYPE_XGMI` in the kernel's `kfd_crat.h`).
+const XGMI: u64 = 11;
+
+fn linked(node: &Path) -> Vec<u64> {
+    let links = node.join("io_links");
+    let properties =
+        sysfs::names(&links).into_iter().map(|name| sysfs::text(&links.join(name).join("properties")).map(|text| sysfs::properties(&text)));
+    let other = |properties: Reading<BTreeMap<String, u64>>| {
+        let properties = properties.known()?.clone();
+        properties.get("node_to").copied().filter(|_| properties.get("type") == Some(&XGMI))
+    };
+    properties.filter_map(other).collect()
 }
 
 /// A card, with its partitions if it is divided.
@@ -158,6 +192,7 @@ fn device(roots: &Roots, id: GpuId, index: u32, pci: &Path, node: &Node) -> Seen
         compute: Reading::Known(node.property("gfx_target_version")).map(gfx_name),
         driver: driver(roots, pci),
         numa_node: sysfs::numa_node(pci),
+        wiring: Wiring { path: sysfs::pci_path(pci), links: node.links.clone() },
         nodes: vec![sysfs::node(roots, "kfd"), sysfs::node(roots, &format!("dri/renderD{}", node.property("drm_render_minor")))],
         role: GpuRole::Card,
         health: GpuHealth::Healthy,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::fixture::{Machine, seen, texts};
 use super::*;
+use crate::domain::Nearness;
 
 const GIB: u64 = 1 << 30;
 /// An MI210: `gfx90a`, alone on bus 3.
@@ -54,6 +55,34 @@ fn a_card_is_read_whole() {
     assert_eq!(vitals.uncorrected_errors, Reading::Known(0));
     assert_eq!(vitals.processes, Reading::Known(vec![GpuProcess { pid: 4711, memory: Reading::Known(MemoryBytes(1 << 20)) }]));
     assert_eq!(texts(&look(&machine)), [""; 0]);
+}
+
+#[test]
+fn links_between_cards_and_the_way_to_each_are_told() {
+    let machine = with_mi210();
+    let other: Vec<(&str, u64)> = MI210
+        .iter()
+        .map(|(name, value)| {
+            (
+                *name,
+                match *name {
+                    "location_id" => 0x8300,
+                    "drm_render_minor" => 129,
+                    _ => *value,
+                },
+            )
+        })
+        .collect();
+    machine.kfd(2, 4243, &other).pci("0000:83:00.0", (0x1002, 0x740f), Some("amdgpu"), &FILES).render("pci0000:00/0000:83:00.0", 129);
+    let node = "sys/class/kfd/kfd/topology/nodes/1/io_links";
+    // One to the processor over the PCI bus, one to the other card over xGMI.
+    machine.file(&format!("{node}/0/properties"), "type 2\nnode_from 1\nnode_to 0\n");
+    machine.file(&format!("{node}/1/properties"), "type 11\nnode_from 1\nnode_to 2\n");
+    let all = seen(look(&machine));
+    let [one, two] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!(one.gpu.wiring.links, [PciAddress::parse("0000:83:00.0").expect("an address")]);
+    assert_eq!((one.gpu.wiring.path.as_slice(), two.gpu.wiring.links.len()), (["pci0000:00".to_owned()].as_slice(), 0));
+    assert_eq!((one.gpu.nearness(&two.gpu), two.gpu.nearness(&one.gpu)), (Nearness::Linked, Nearness::Linked));
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(crate) fn card(id: &str) -> Gpu {
         compute: Reading::Known("9.0".to_owned()),
         driver: Reading::NotSupported,
         numa_node: Reading::NotSupported,
+        wiring: crate::domain::Wiring::default(),
         nodes: Vec::new(),
         role: GpuRole::Card,
         health: GpuHealth::Healthy,

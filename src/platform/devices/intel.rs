@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, note, part_of_processor, sysfs};
 use crate::config::IntegratedGpus;
-use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight};
+use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight, Wiring};
 
 /// Intel's number on the PCI bus.
 const INTEL: u32 = 0x8086;
@@ -70,6 +70,7 @@ fn card(roots: &Roots, integrated: IntegratedGpus, index: u32, name: &str, devic
         compute: Reading::NotSupported,
         driver,
         numa_node: sysfs::numa_node(&real),
+        wiring: Wiring { path: sysfs::pci_path(&real), links: Vec::new() },
         nodes,
         health: fault.map_or(GpuHealth::Healthy, GpuHealth::Unhealthy),
     };

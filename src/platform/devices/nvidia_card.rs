@@ -8,6 +8,7 @@ use nvml_wrapper::error::NvmlError;
 use super::{MAX_DEVICES, Roots, Seen, health_by_errors, note, sysfs};
 use crate::domain::{
     DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight,
+    Wiring,
 };
 
 /// Most processes of one GPU that are remembered.
@@ -57,6 +58,7 @@ pub(super) fn read(roots: &Roots, device: &Device<'_>, index: u32, driver: &Read
         vendor: GpuVendor::Nvidia,
         index,
         numa_node: pci.known().map_or(Reading::NotSupported, |address| sysfs::numa_node(&sysfs::pci_directory(roots, *address))),
+        wiring: wiring(roots, device, &pci),
         pci,
         model: reading(device.name()),
         memory: memory.map(|info| MemoryBytes(info.total)),
@@ -95,6 +97,27 @@ fn address(device: &Device<'_>) -> Reading<PciAddress> {
         Reading::NotSupported => Reading::NotSupported,
         Reading::Unreadable(reason) => Reading::Unreadable(reason),
     }
+}
+
+/// Most links (`NVLink`) of a card that the library numbers.
+const MAX_LINKS: u32 = 18;
+
+/// A link that does not tell where it leads to is left out: then the cards' places on the PCI bus have to do.
+fn wiring(roots: &Roots, device: &Device<'_>, pci: &Reading<PciAddress>) -> Wiring {
+    let path = pci.known().map(|address| sysfs::pci_path(&sysfs::pci_directory(roots, *address))).unwrap_or_default();
+    let mut links = Vec::new();
+    for number in 0..MAX_LINKS {
+        let link = device.link_wrapper_for(number);
+        match link.is_active() {
+            Ok(true) => links.extend(link.remote_pci_info().ok().and_then(|info| PciAddress::parse(&info.bus_id))),
+            Ok(false) => {}
+            // It has no more, or none.
+            Err(_) => break,
+        }
+    }
+    links.sort_unstable();
+    links.dedup();
+    Wiring { path, links }
 }
 
 /// The card's own file; those that all cards share are the container toolkit's business.

@@ -70,7 +70,8 @@ fn reason(survey: &Survey) -> &str {
 #[tokio::test]
 async fn cards_are_read_whole_and_an_old_one_has_what_it_has() {
     let machine = Machine::new();
-    machine.nvml(TWO).file("dev/nvidia0", "").pci("0000:3b:00.0", (0x10de, 0x2330), Some("nvidia"), &[("numa_node", "1\n")]);
+    let links = "gpu.0.nvlink.0 00000000:87:00.0\ngpu.0.nvlink.1 00000000:86:00.0\ngpu.0.nvlink.2 00000000:86:00.0\n";
+    machine.nvml(&format!("{TWO}\n{links}")).file("dev/nvidia0", "").pci("0000:3b:00.0", (0x10de, 0x2330), Some("nvidia"), &[("numa_node", "1\n")]);
     let survey = ask(&mut watcher(&machine)).await;
     assert_eq!(texts(&survey), [""; 0]);
     let all = seen(survey);
@@ -83,6 +84,9 @@ async fn cards_are_read_whole_and_an_old_one_has_what_it_has() {
     assert_eq!(gpu.driver.known().map(String::as_str), Some("nvidia 570.86.15"));
     assert_eq!(gpu.numa_node, Reading::Known(1));
     assert_eq!(gpu.nodes[0].path, "/dev/nvidia0");
+    assert_eq!(gpu.wiring.path, ["pci0000:00"]);
+    let addresses = |all: &[&str]| all.iter().map(|text| PciAddress::parse(text).expect("an address")).collect::<Vec<_>>();
+    assert_eq!(gpu.wiring.links, addresses(&["0000:86:00.0", "0000:87:00.0"]));
     assert_eq!((&gpu.role, &gpu.health), (&GpuRole::Card, &GpuHealth::Healthy));
     assert_eq!((&vitals.temperature_celsius, &vitals.utilization_percent), (&Reading::Known(34), &Reading::Known(12)));
     assert_eq!((&vitals.energy_millijoules, &vitals.uncorrected_errors), (&Reading::Known(123_456), &Reading::Known(0)));

@@ -110,6 +110,22 @@ pub fn numa_node(directory: &Path) -> Reading<u32> {
     }
 }
 
+/// What lies between the processor and a PCI device, from its root on; empty where that is not told.
+pub fn pci_path(directory: &Path) -> Vec<String> {
+    let Ok(real) = std::fs::canonicalize(directory) else { return Vec::new() };
+    let mut steps: Vec<String> = real.iter().filter_map(|step| step.to_str()).filter(|step| is_pci(step)).map(str::to_owned).collect();
+    // The last is the device.
+    steps.pop();
+    steps
+}
+
+/// `pci0000:3a` is a root, `0000:3a:00.0` what is below it.
+fn is_pci(step: &str) -> bool {
+    let root = step.strip_prefix("pci").and_then(|rest| rest.split_once(':'));
+    let hex = |text: &str, least: usize| text.len() >= least && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    PciAddress::parse(step).is_some() || root.is_some_and(|(domain, bus)| hex(domain, 4) && hex(bus, 2))
+}
+
 /// A sensor of a device: the first `hwmon` of it that has `file`.
 pub fn sensor(directory: &Path, file: &str) -> Reading<u64> {
     let monitors = directory.join("hwmon");
@@ -155,6 +171,20 @@ mod tests {
         assert!(hex(&file("e", b"10de\n")).fault().is_some());
         file("numa_node", b"-1\n");
         assert_eq!(numa_node(directory.path()), Reading::NotSupported);
+    }
+
+    #[test]
+    fn the_way_to_a_device_is_its_bridges_from_the_root_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let device = directory.path().join("sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0");
+        std::fs::create_dir_all(&device).expect("made");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&device, &link).expect("linked");
+        assert_eq!(pci_path(&link), ["pci0000:3a", "0000:3a:00.0"]);
+        assert_eq!(pci_path(&directory.path().join("none")), Vec::<String>::new());
+        for step in ["pci", "pci0000", "pci0000:", "pcix:00", "devices", "0000:3a"] {
+            assert!(!is_pci(step), "{step}");
+        }
     }
 
     #[test]
