@@ -51,7 +51,7 @@ macro_rules! every_rule {
                     cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }
             gpus { gpus_are_remembered_by_host_until_forgotten }
-            lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count,
+            lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count, the_queue_is_grouped,
                     events_are_in_order, the_latest_event_of_a_job_is_found }
         }
     };

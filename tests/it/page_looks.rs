@@ -93,7 +93,7 @@ async fn it_fits_a_desk_and_a_phone_in_light_and_dark_and_is_named_throughout() 
     let job = format!("{}/#/jobs/{}", daemon.url, jobs[0]);
     let waiting = format!("{}/#/jobs/{}", daemon.url, jobs[5]);
     let lists = [format!("{}/#/jobs", daemon.url), format!("{}/#/runners", daemon.url)];
-    for (width, height) in [(1280, 1000), (390, 844), (360, 640)] {
+    for (width, height) in [(1280, 860), (390, 844), (360, 640)] {
         browser.size(width, height).await;
         for (url, settled) in [(&overview, ".running"), (&job, ".line"), (&waiting, "#explain"), (&lists[0], "tbody"), (&lists[1], "tbody")] {
             browser.open(url).await;
