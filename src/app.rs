@@ -17,6 +17,7 @@ use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing};
 use crate::http::{AppState, broker_router, router};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
+use crate::jobs::history;
 use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
 use crate::platform::{HostProbe, PlatformManager, SystemProbe, devices};
@@ -158,6 +159,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     // One bit of the boot's number is given up, because stores count with a sign.
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
+    lifecycle.tracker.spawn(history::run(Arc::clone(&state.history), Arc::clone(&store), handle.clone(), lifecycle.stop.clone()));
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use crate::http::harness::{Harness, OPERATOR, VIEWER, request};
 
 /// Every route that asks for a role, and the least role.
-const ROUTES: [(&str, &str, &str); 14] = [
+const ROUTES: [(&str, &str, &str); 16] = [
     ("GET", "/status", "viewer"),
     ("GET", "/hosts", "viewer"),
     ("GET", "/runners", "viewer"),
@@ -14,6 +14,8 @@ const ROUTES: [(&str, &str, &str); 14] = [
     ("GET", "/jobs/0", "viewer"),
     ("GET", "/jobs/0/logs", "viewer"),
     ("GET", "/jobs/0/events", "viewer"),
+    ("GET", "/queue", "viewer"),
+    ("GET", "/history", "viewer"),
     ("POST", "/jobs", "operator"),
     ("DELETE", "/jobs/0", "operator"),
     ("POST", "/runners", "operator"),
@@ -45,8 +47,10 @@ async fn every_route_asks_for_its_role() {
         let as_operator = status(Some(&operator)).await;
         assert!(![401, 403].contains(&as_operator.status.as_u16()), "{method} {path}: {}", as_operator.status);
     }
-    let events = harness.open(request("GET", "/events", &[], "")).await;
-    assert_eq!(events.status(), StatusCode::UNAUTHORIZED);
+    for path in ["/events", "/events?after=now"] {
+        let events = harness.open(request("GET", path, &[], "")).await;
+        assert_eq!(events.status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
     assert_ne!(harness.get("/health").await.status, StatusCode::UNAUTHORIZED, "health needs no token");
 }
 

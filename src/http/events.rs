@@ -61,6 +61,22 @@ pub(super) async fn of_job(
     Ok(Json(EventList { events: events.into_iter().map(EventDto::from).collect(), next_after }))
 }
 
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    /// After this position.
+    After(i64),
+    /// With what happens from now on.
+    Now,
+}
+
+fn begin(name: &str, text: &str) -> Result<Begin, FieldFault> {
+    if text == "now" {
+        return Ok(Begin::Now);
+    }
+    position(name, text).map(Begin::After).map_err(|_| FieldFault::new(name, "must be the seq of an event, 0 or higher, or now"))
+}
+
 /// `GET /events`: everything that happened after `Last-Event-ID` (or `?after=`, or ever) and everything that will, until the client goes.
 pub(super) async fn stream_all(
     _viewer: Viewer,
@@ -68,13 +84,20 @@ pub(super) async fn stream_all(
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
-    let asked = params.read("after", position);
+    let asked = params.read("after", begin);
     params.finish()?;
-    let after = match headers.get("last-event-id") {
-        Some(id) => position("Last-Event-ID", id.to_str().unwrap_or_default()).map_err(|fault| Problem::InvalidParameters(vec![fault]))?,
-        None => asked.unwrap_or(0),
+    let begin = match headers.get("last-event-id") {
+        Some(id) => {
+            let after = position("Last-Event-ID", id.to_str().unwrap_or_default());
+            Begin::After(after.map_err(|fault| Problem::InvalidParameters(vec![fault]))?)
+        }
+        None => asked.unwrap_or(Begin::After(0)),
     };
     let permit = state.rations.stream()?;
+    let after = match begin {
+        Begin::After(after) => after,
+        Begin::Now => state.store.newest_event().await?,
+    };
     let feed = Feed { changes: state.store.changes(), store: state.store, after, batch: VecDeque::new(), _permit: permit };
     let events = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|event| (Ok(wire(event)), feed)) });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))

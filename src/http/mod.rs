@@ -14,12 +14,15 @@ pub mod extract;
 pub mod gitlab_queue;
 mod gpus;
 pub mod health;
+pub mod history;
 pub mod hosts;
 pub mod jobs;
 pub mod layers;
 pub mod logs;
+pub mod page;
 pub mod params;
 pub mod problem;
+pub mod queue;
 pub mod runners;
 pub mod state;
 pub mod submit;
@@ -49,7 +52,10 @@ pub fn router(state: AppState) -> Router {
         .route("/jobs/{id}/explain", get(explain::of_job))
         .route("/jobs/{id}/logs", get(logs::of_job))
         .route("/jobs/{id}/events", get(events::of_job))
-        .route("/events", get(events::stream_all));
+        .route("/events", get(events::stream_all))
+        .route("/queue", get(queue::groups))
+        .route("/history", get(history::samples))
+        .merge(page::routes());
     let bell = Router::new().route("/webhook/job", post(webhook::receive));
     let routes = layers::limited(api, limits.body)
         .merge(layers::limited(bell, limits.webhook_body))
@@ -68,6 +74,8 @@ mod explain_tests;
 mod harness;
 #[cfg(test)]
 mod jobs_tests;
+#[cfg(test)]
+mod page_tests;
 #[cfg(test)]
 mod router_tests;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::problem::Problem;
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::jobs::ManagerHandle;
+use crate::jobs::{History, ManagerHandle};
 use crate::security::SecurityManager;
 use crate::store::Store;
 use crate::store::log::LogStore;
@@ -38,6 +38,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// The last hours in numbers.
+    pub history: Arc<History>,
     /// When the daemon started.
     pub started_at: Timestamp,
     /// What is rationed.
@@ -56,7 +58,7 @@ impl AppState {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let started_at = clock.now();
-        Self { store, logs, manager, security, config, clock, started_at, rations: Rations::default() }
+        Self { store, logs, manager, security, config, clock, history: Arc::default(), started_at, rations: Rations::default() }
     }
 }
 

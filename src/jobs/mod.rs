@@ -12,6 +12,7 @@ pub mod contacts;
 pub mod deps;
 pub mod explain;
 pub mod handle;
+pub mod history;
 pub mod intake;
 pub mod manager;
 mod meter;
@@ -40,6 +41,7 @@ mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
 pub use handle::{EngineState, GpuMark, GpuMarked, IntakeState, ManagerHandle, Spawned, Status, Termination};
+pub use history::{History, Sample};
 pub use manager::{JobManager, Seat, channel};
 pub use queue_there::{GitLabQueue, ProjectQueue, Stranded};
 pub use vitals::{Vital, Vitals};

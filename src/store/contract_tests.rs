@@ -54,7 +54,7 @@ macro_rules! every_rule {
             usage { ended_attempts_are_added_to_their_project_once, the_day_forgets_and_the_sum_does_not,
                     what_an_attempt_used_is_kept_and_final_with_its_end }
             gpus { gpus_are_remembered_by_host_until_forgotten }
-            lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count,
+            lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count, the_queue_is_grouped,
                     events_are_in_order, the_latest_event_of_a_job_is_found }
         }
     };

@@ -176,6 +176,19 @@ pub struct Counts {
     pub oldest_queued_at: Option<Timestamp>,
 }
 
+/// Jobs that wait for the same class and project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueGroup {
+    /// Their class.
+    pub class: ClassName,
+    /// Their project; `None` for those without one.
+    pub project: Option<ProjectName>,
+    /// How many.
+    pub jobs: u64,
+    /// When the oldest of them was stored.
+    pub oldest: Timestamp,
+}
+
 /// Which part of the history to read, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct EventQuery {
@@ -261,6 +274,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// History, oldest first.
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError>;
 
+    /// The position of the newest entry of the history; 0 when there is none.
+    async fn newest_event(&self) -> Result<i64, StoreError>;
+
     /// The last entry of a job's history.
     async fn latest_event(&self, job: &JobId) -> Result<Option<Event>, StoreError>;
 
@@ -275,6 +291,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// How much of what there is.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Waiting jobs by class and project, the group with the oldest job first. Only the `most` oldest jobs are counted, so that the answer
+    /// does not cost more the longer the queue is.
+    async fn queue_groups(&self, most: u32) -> Result<Vec<QueueGroup>, StoreError>;
 
     /// What is remembered of this machine's GPUs, by id.
     async fn gpu_records(&self, host: &HostId) -> Result<Vec<GpuRecord>, StoreError>;

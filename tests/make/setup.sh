@@ -40,6 +40,9 @@ look() {
         engine
         need iproute2 have ip
         need docker-registry have docker-registry
+        # The page is tested in a real browser; without a font it would draw boxes.
+        need chromium have chromium
+        need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
         ;;
     *) fail "setup.sh: what is '$1'?" ;;
     esac

@@ -88,6 +88,28 @@ pub(in crate::store) async fn counts_count(store: &dyn Store) {
     assert_eq!(counts.runners, named(&[("starting", 1)]));
 }
 
+pub(in crate::store) async fn the_queue_is_grouped(store: &dyn Store) {
+    assert_eq!((store.queue_groups(10).await.expect("groups"), store.newest_event().await.expect("a seq")), (Vec::new(), 0));
+    for (class, project, at) in [("default", Some("b"), 7), ("default", None, 8), ("other", Some("b"), 5), ("default", Some("b"), 9)] {
+        let mut new = command(requirement(class, 1000), 0);
+        new.job.created_at = t(at);
+        new.job.spec.project = project.map(ProjectName::from_trusted);
+        created(store, new).await;
+    }
+    let shown = async |most: u32| {
+        let groups = store.queue_groups(most).await.expect("groups").into_iter();
+        groups.map(|group| (group.class.to_string(), group.project.map(|one| one.to_string()), group.jobs, group.oldest)).collect::<Vec<_>>()
+    };
+    let b = || Some("b".to_owned());
+    let all = [("other".to_owned(), b(), 1, t(5)), ("default".to_owned(), b(), 2, t(7)), ("default".to_owned(), None, 1, t(8))];
+    assert_eq!(shown(10).await, all);
+    assert_eq!(shown(2).await, [all[0].clone(), ("default".to_owned(), b(), 1, t(7))], "only the oldest are looked at");
+    let events = store.events(EventQuery { job: None, after: 0, limit: 100 }).await.expect("events");
+    assert_eq!(Some(store.newest_event().await.expect("a seq")), events.last().map(|event| event.seq));
+    claim(store, 10).await.expect("a job");
+    assert_eq!(shown(10).await.iter().map(|group| group.2).sum::<u64>(), 3, "what was claimed waits no more");
+}
+
 pub(in crate::store) async fn events_are_in_order(store: &dyn Store) {
     let a = created(store, command(requirement("default", 1000), 0)).await.id;
     let b = created(store, command(requirement("default", 1000), 0)).await.id;

@@ -5,8 +5,8 @@ use rusqlite::{Connection, params};
 
 use super::fault::{Fault, Outcome};
 use super::rows;
-use crate::domain::{Event, EventKind, Job, JobId, Runner};
-use crate::store::{Counts, Delivery, EventQuery, Recorded};
+use crate::domain::{ClassName, Event, EventKind, Job, JobId, ProjectName, Runner};
+use crate::store::{Counts, Delivery, EventQuery, QueueGroup, Recorded};
 
 /// Most keys that are forgotten in one operation, so that others are not kept waiting.
 pub(super) const FORGET_AT_ONCE: u32 = 5_000;
@@ -91,6 +91,30 @@ pub(super) fn counts(connection: &Connection) -> Outcome<Counts> {
         )?,
         oldest_queued_at: oldest.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(rows::time).transpose()?,
     })
+}
+
+/// The position of the newest entry.
+pub(super) fn newest(connection: &Connection) -> Outcome<i64> {
+    let mut statement = connection.prepare_cached("SELECT max(seq) FROM events")?;
+    Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+}
+
+/// Waiting jobs by class and project: of the `most` oldest, found by their index.
+pub(super) fn queue_groups(connection: &Connection, most: u32) -> Outcome<Vec<QueueGroup>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT class, project, count(*), min(created_at) FROM
+           (SELECT class, project, created_at FROM jobs INDEXED BY jobs_oldest WHERE state = 'queued' ORDER BY created_at LIMIT ?1)
+         GROUP BY class, project ORDER BY min(created_at), class, project",
+    )?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok::<_, Fault>(QueueGroup {
+            class: ClassName::from_trusted(row.get::<_, String>(0)?),
+            project: row.get::<_, Option<String>>(1)?.map(ProjectName::from_trusted),
+            jobs: rows::number("a count", row.get(2)?)?,
+            oldest: rows::time(row.get(3)?)?,
+        })
+    };
+    statement.query_and_then([most], read)?.collect()
 }
 
 /// Writes, so that a full disk or a lost mount is noticed.

@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 use self::reader::Readers;
 use self::writer::{Notice, Writer};
-use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
+use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
@@ -209,6 +209,14 @@ impl Store for SqliteStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.readers.ask("count", history::counts).await
+    }
+
+    async fn queue_groups(&self, most: u32) -> Result<Vec<QueueGroup>, StoreError> {
+        self.readers.ask("group the queue", move |connection| history::queue_groups(connection, most)).await
+    }
+
+    async fn newest_event(&self) -> Result<i64, StoreError> {
+        self.readers.ask("find the newest event", history::newest).await
     }
 
     async fn gpu_records(&self, host: &HostId) -> Result<Vec<GpuRecord>, StoreError> {

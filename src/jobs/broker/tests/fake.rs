@@ -16,7 +16,9 @@ use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, HostId, Job, JobId, RequirementId, Runner, RunnerId};
 use crate::gitlab::{GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
-use crate::store::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
+use crate::store::{
+    Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting,
+};
 
 /// What GitLab does with its next call.
 #[derive(Debug)]
@@ -346,6 +348,14 @@ impl Store for MemoryStore {
     }
 
     async fn write_gpu_records(&self, _: &HostId, _: &[GpuRecord], _: &[GpuId]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    async fn queue_groups(&self, _: u32) -> Result<Vec<QueueGroup>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn newest_event(&self) -> Result<i64, StoreError> {
         unimplemented!()
     }
 
