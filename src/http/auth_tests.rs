@@ -63,3 +63,30 @@ async fn without_tokens_everybody_on_this_machine_is_operator_and_nobody_else() 
         assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::FORBIDDEN, "foreign-host"), "{method} {path}");
     }
 }
+
+#[tokio::test]
+async fn without_tokens_a_page_of_another_site_can_do_nothing() {
+    let harness = Harness::start();
+    let status = async |headers: &[(&str, &str)]| {
+        let with_host: Vec<(&str, &str)> = std::iter::once(("host", "localhost:8080")).chain(headers.iter().copied()).collect();
+        harness.send(request("POST", "/gpus/0/release", &with_host, "")).await.status
+    };
+    for ours in [
+        &[][..],
+        &[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:8080")],
+        &[("sec-fetch-site", "none")],
+        &[("origin", "http://localhost:8080")],
+    ] {
+        assert_eq!(status(ours).await, StatusCode::NOT_FOUND, "{ours:?}");
+    }
+    for theirs in [
+        &[("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")][..],
+        &[("sec-fetch-site", "same-site"), ("origin", "http://localhost:9090")],
+        &[("sec-fetch-site", "")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "http://localhost:9090")],
+        &[("origin", "null")],
+    ] {
+        assert_eq!(status(theirs).await, StatusCode::FORBIDDEN, "{theirs:?}");
+    }
+}

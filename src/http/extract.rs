@@ -116,7 +116,10 @@ fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<(), Problem> 
     if state.config.http.tokens.is_empty() {
         // The configuration serves loopback only then. A page in a browser of this machine could still reach us through a name of its
         // own that resolves here, and would say so in `Host`.
-        return if names_this_machine(&parts.headers, &parts.uri) { Ok(()) } else { Err(Problem::ForeignHost) };
+        return match (names_this_machine(&parts.headers, &parts.uri), is_of_another_site(&parts.headers)) {
+            (true, false) => Ok(()),
+            (false, _) | (true, true) => Err(Problem::ForeignHost),
+        };
     }
     let role = role_of(&parts.headers, state).ok_or(Problem::Unauthorized)?;
     if role >= needs { Ok(()) } else { Err(Problem::Forbidden { needs }) }
@@ -129,6 +132,17 @@ fn role_of(headers: &HeaderMap, state: &AppState) -> Option<Role> {
         return None;
     }
     state.security.authenticate(token.trim()).map(|known| known.role)
+}
+
+/// Whether a browser says that a page of another site sends the request: that page's reader did not mean to.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let told = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if let Some(site) = told("sec-fetch-site") {
+        return !matches!(site, "same-origin" | "none");
+    }
+    // An older browser; others than browsers send no such header.
+    let origin = told("origin").map(|origin| origin.split_once("://").map(|(_, authority)| authority));
+    origin.is_some_and(|authority| authority.is_none() || authority != told("host"))
 }
 
 /// Whether the request names its server as `localhost` or a loopback address, or not at all.

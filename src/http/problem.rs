@@ -46,7 +46,7 @@ pub enum Problem {
         /// The role that is needed.
         needs: Role,
     },
-    /// Without tokens only this machine's own names are served.
+    /// Without tokens only this machine's own names are served, and no page of another site.
     ForeignHost,
     /// There is no such path.
     NoSuchPath,
@@ -156,7 +156,9 @@ impl Problem {
                 ("webhook-unverified", StatusCode::UNAUTHORIZED, "The webhook's signature or secret token is missing or wrong")
             }
             Self::Forbidden { .. } => ("forbidden", StatusCode::FORBIDDEN, "The token's role does not allow this"),
-            Self::ForeignHost => ("foreign-host", StatusCode::FORBIDDEN, "Without configured tokens only local host names are served"),
+            Self::ForeignHost => {
+                ("foreign-host", StatusCode::FORBIDDEN, "Without configured tokens only local host names are served, and no pages of other sites")
+            }
             Self::NoSuchPath => ("no-such-path", StatusCode::NOT_FOUND, "There is no such path"),
             Self::NoSuchMethod => ("no-such-method", StatusCode::METHOD_NOT_ALLOWED, "The path does not have this method"),
             Self::Unknown { .. } => ("not-found", StatusCode::NOT_FOUND, "There is no such thing"),
