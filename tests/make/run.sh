@@ -181,6 +181,7 @@ main_job
 plain_jobs
 
 step 'The daemon is up'
+note "page     $api/"
 note "API      $api   (curl -s $api/status | jq)"
 note "logs     .run/daemon.log"
 note "settings .run/config.toml"
