@@ -120,7 +120,11 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         Some(gitlab) => Some(Arc::new(HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?)),
         None => None,
     };
-    let platform = Arc::new(PlatformManager::new(config.host.clone(), outside.probe.as_ref()).rechecking_after(config.gpu.recheck_after));
+    let platform = Arc::new(
+        PlatformManager::new(config.host.clone(), outside.probe.as_ref())
+            .rechecking_after(config.gpu.recheck_after)
+            .sharing(config.gpu.shared.clone()),
+    );
     let contacts = Arc::new(Contacts::default());
     let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
     let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&outside.clock), Arc::clone(&vitals), platform.facts());

@@ -34,7 +34,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     let mut findings =
         vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk(&config.data_dir)];
     let engine = engine(config, &mut findings).await;
-    let platform = Arc::new(PlatformManager::new(config.host.clone(), &SystemProbe));
+    let platform = Arc::new(PlatformManager::new(config.host.clone(), &SystemProbe).sharing(config.gpu.shared.clone()));
     if let Some(info) = &engine {
         platform.on_engine(info);
     }

@@ -139,10 +139,15 @@ fn gpus(section: &mut Section<'_>) -> Option<GpuRequest> {
         let model = gpus.parsed("model", ModelPattern::parse);
         let compute_capability = gpus.parsed("compute_capability", ComputeCapability::parse);
         let mig_profile = gpus.parsed("mig_profile", GpuRequest::checked_mig_profile);
-        if given && !gpus.has("count") {
-            gpus.fault("count", "must be given");
+        let share = gpus.parsed("memory", MemoryBytes::parse);
+        if given && !gpus.has("count") && !gpus.has("memory") {
+            gpus.fault("count", "must be given, or memory for a share of one GPU");
         }
-        let request = GpuRequest { vendor, min_memory, model, compute_capability, mig_profile, ..GpuRequest::any(1) };
+        let count = count.or_else(|| share.filter(|_| !gpus.has("count")).map(|_| 1));
+        let request = GpuRequest { vendor, min_memory, model, compute_capability, mig_profile, share, ..GpuRequest::any(count.unwrap_or(1)) };
+        for (field, message) in request.against_share(None) {
+            gpus.fault(field, message);
+        }
         for field in request.only_nvidia() {
             gpus.fault(field, "needs vendor = \"nvidia\"");
         }

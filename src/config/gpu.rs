@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::values::{self, DAY, HOUR, SECOND, duration};
+use crate::domain::ModelPattern;
 
 /// How GPUs are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Gpu {
     pub recheck_after: Duration,
     /// `gpu.integrated`, default `ignore`.
     pub integrated: IntegratedGpus,
+    /// `gpu.shared`, default none: GPUs of which several jobs may have shares, by id or by patterns of their models' names.
+    pub shared: Vec<ModelPattern>,
     /// `gpu.toolkit`, default `nvidia-ctk`: the program of NVIDIA's container toolkit that tells its version, a path or a name in `PATH`.
     pub toolkit: PathBuf,
     /// `gpu.old_toolkit`, default `refuse`.
@@ -38,6 +41,7 @@ impl Default for Gpu {
             hold_after: Duration::from_secs(10 * 60),
             recheck_after: Duration::from_secs(30),
             integrated: IntegratedGpus::Ignore,
+            shared: Vec::new(),
             toolkit: "nvidia-ctk".into(),
             old_toolkit: OldToolkit::Refuse,
             nvml: "libnvidia-ml.so.1".into(),
@@ -102,6 +106,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Gpu {
         hold_after: section.parsed("hold_after", duration(SECOND..=DAY)).unwrap_or(base.hold_after),
         recheck_after: section.parsed("recheck_after", duration(SECOND..=HOUR)).unwrap_or(base.recheck_after),
         integrated: section.parsed("integrated", values::choice(&IntegratedGpus::ALL, IntegratedGpus::as_str)).unwrap_or(base.integrated),
+        shared: shared(section),
         toolkit: section.parsed("toolkit", values::program).unwrap_or(base.toolkit),
         old_toolkit: section.parsed("old_toolkit", values::choice(&OldToolkit::ALL, OldToolkit::as_str)).unwrap_or(base.old_toolkit),
         nvml: section.parsed("nvml", values::library).unwrap_or(base.nvml),
@@ -109,4 +114,9 @@ pub(super) fn read(section: &mut Section<'_>) -> Gpu {
         dev: section.parsed("dev", values::root).unwrap_or(base.dev),
         proc: section.parsed("proc", values::root).unwrap_or(base.proc),
     }
+}
+
+fn shared(section: &mut Section<'_>) -> Vec<ModelPattern> {
+    let texts = section.texts("shared");
+    texts.iter().filter_map(|text| section.note("shared", ModelPattern::parse("shared", text))).collect()
 }

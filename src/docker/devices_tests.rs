@@ -44,6 +44,7 @@ fn gpu(id: &str, vendor: GpuVendor, nodes: &[&str]) -> Gpu {
         driver: Reading::NotSupported,
         numa_node: Reading::NotSupported,
         wiring: crate::domain::Wiring::default(),
+        sharing: crate::domain::Sharing::Exclusive,
         nodes: nodes.iter().map(node).collect(),
         role: GpuRole::Card,
         health: GpuHealth::Healthy,

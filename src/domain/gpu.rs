@@ -195,6 +195,17 @@ pub enum Nearness {
     Linked,
 }
 
+/// Whether several jobs may have parts of one GPU's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// It is one job's at a time.
+    #[default]
+    Exclusive,
+    /// The configuration opens it: it is one job's, or several jobs have shares of it.
+    Open,
+}
+
 /// A GPU or a part of one: what changes seldom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
@@ -219,6 +230,9 @@ pub struct Gpu {
     /// By what it is connected.
     #[serde(default)]
     pub wiring: Wiring,
+    /// Whether jobs may share it.
+    #[serde(default)]
+    pub sharing: Sharing,
     /// The files below `/dev` that a program on it needs; `/dev/kfd` is among those of every AMD card.
     pub nodes: Vec<DeviceNode>,
     /// What it is to the scheduler.

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::amount::MemoryBytes;
 use super::arch::GpuVendor;
 use super::fault::FieldFault;
-use super::gpu::Gpu;
+use super::gpu::{Gpu, Sharing};
 use super::image_pattern::glob;
 
-/// GPUs that a job asks for, all of them for itself.
+/// GPUs that a job asks for: all of them for itself, or a share of one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GpuRequest {
     /// How many, 1 to 64.
@@ -27,6 +27,9 @@ pub struct GpuRequest {
     pub compute_capability: Option<ComputeCapability>,
     /// NVIDIA MIG profile of each, for example `1g.10gb`.
     pub mig_profile: Option<String>,
+    /// So much of one GPU's memory, beside other jobs on it; `None` asks for GPUs of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<MemoryBytes>,
 }
 
 impl GpuRequest {
@@ -36,7 +39,7 @@ impl GpuRequest {
     /// So many, whatever they are.
     #[must_use]
     pub fn any(count: u32) -> Self {
-        Self { count, vendor: None, min_memory: None, model: None, compute_capability: None, mig_profile: None }
+        Self { count, vendor: None, min_memory: None, model: None, compute_capability: None, mig_profile: None, share: None }
     }
 
     /// Checks a count from outside.
@@ -73,6 +76,23 @@ impl GpuRequest {
         given.into_iter().filter(move |(_, given)| *given && elsewhere).map(|(name, _)| name)
     }
 
+    /// What contradicts a share: fields with what is wrong with them. `exclusive` is what was said of it, if anything.
+    pub fn against_share(&self, exclusive: Option<bool>) -> Vec<(&'static str, &'static str)> {
+        if self.share.is_none() {
+            return Vec::from_iter(
+                (exclusive == Some(false)).then_some(("memory", "is needed where exclusive is false: how much of one GPU's memory")),
+            );
+        }
+        let no_share = [
+            ("count", "must be 1 with memory: a share is of one GPU", self.count != 1),
+            ("mig_profile", "must not be given with memory: a MIG instance is a share that the hardware makes", self.mig_profile.is_some()),
+            ("min_memory", "must not be given with memory, which says how much is needed", self.min_memory.is_some()),
+            ("exclusive", "must be false with memory, which asks for a share", exclusive == Some(true)),
+            ("memory", "must be more than nothing", self.share == Some(MemoryBytes(0))),
+        ];
+        no_share.into_iter().filter(|(.., wrong)| *wrong).map(|(field, message, _)| (field, message)).collect()
+    }
+
     /// Whether a GPU is of the kind, whoever has it now. What its driver does not tell meets no wish.
     #[must_use]
     pub fn is_met_by(&self, gpu: &Gpu) -> bool {
@@ -81,6 +101,7 @@ impl GpuRequest {
             && self.model.as_ref().is_none_or(|pattern| gpu.model.known().is_some_and(|model| pattern.matches(model)))
             && self.compute_capability.is_none_or(|least| ComputeCapability::of(gpu).is_some_and(|capability| capability >= least))
             && gpu.mig_profile() == self.mig_profile.as_deref()
+            && self.share.is_none_or(|share| gpu.sharing == Sharing::Open && gpu.memory.known().is_some_and(|memory| *memory >= share))
     }
 
     /// A text that is equal exactly for equal requests, part of [`super::Requirement::key`].
@@ -90,6 +111,9 @@ impl GpuRequest {
         let mut key = format!("{}x{vendor}>={memory}:{}", self.count, self.mig_profile.as_deref().unwrap_or(""));
         if let Some(capability) = self.compute_capability {
             let _ = write!(key, ";compute={capability}");
+        }
+        if let Some(share) = self.share {
+            let _ = write!(key, ";share={}", share.0);
         }
         if let Some(model) = &self.model {
             // Its text is free, so it is written as a quoted one.
@@ -232,8 +256,10 @@ mod tests {
     fn request() -> impl Strategy<Value = GpuRequest> {
         let capability = prop::option::of((0_u8..2, 0_u8..2).prop_map(|(major, minor)| ComputeCapability { major, minor }));
         let model = prop::option::of("[a;=\"*]{1,2}".prop_map(ModelPattern));
-        (1_u32..3, model, capability).prop_map(|(count, model, compute_capability)| GpuRequest {
+        let share = prop::option::of((0_u64..3).prop_map(MemoryBytes));
+        (1_u32..3, model, capability, share).prop_map(|(count, model, compute_capability, share)| GpuRequest {
             model,
+            share,
             compute_capability,
             ..GpuRequest::any(count)
         })

@@ -33,7 +33,9 @@ pub use clock::{Clock, SystemClock};
 pub use event::{Event, EventKind};
 pub use fault::{FieldFault, chain};
 pub use gitlab::{GitLabJob, GitLabRef, Keywords, NamedImage};
-pub use gpu::{DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuProcess, GpuRole, GpuVitals, Nearness, PciAddress, Reading, Weight, Wiring};
+pub use gpu::{
+    DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuProcess, GpuRole, GpuVitals, Nearness, PciAddress, Reading, Sharing, Weight, Wiring,
+};
 pub use gpu_request::{ComputeCapability, GpuRequest, ModelPattern};
 pub use gpu_usage::{GpuUsage, ProjectUsage};
 pub use host::HostFacts;

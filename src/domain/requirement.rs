@@ -124,4 +124,7 @@ pub struct Placement {
     pub memory: MemoryBytes,
     /// The GPUs by id, in the order in which the container sees them.
     pub devices: Vec<GpuId>,
+    /// How much of the memory of the only GPU is its share; `None` when its GPUs are its alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<MemoryBytes>,
 }

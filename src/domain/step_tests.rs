@@ -29,7 +29,7 @@ fn job(source: Source, retries: u32) -> Job {
 }
 
 fn runner(id: &str, origin: RunnerOrigin) -> Runner {
-    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1), devices: Vec::new() };
+    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1), devices: Vec::new(), share: None };
     Runner::planned(RunnerId::from_trusted(id), ClassName::from_trusted("default"), HostId::from_trusted("h"), origin, placement, t(0))
 }
 

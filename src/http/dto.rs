@@ -113,6 +113,9 @@ struct GpusDto {
     model: Option<String>,
     compute_capability: Option<String>,
     mig_profile: Option<String>,
+    /// The share of one GPU's memory; `null` asks for GPUs of its own.
+    memory: Option<String>,
+    exclusive: bool,
 }
 
 impl From<Job> for JobDto {
@@ -205,6 +208,8 @@ impl From<&GpuRequest> for GpusDto {
             model: gpus.model.as_ref().map(|model| model.as_str().to_owned()),
             compute_capability: gpus.compute_capability.map(|capability| capability.to_string()),
             mig_profile: gpus.mig_profile.clone(),
+            memory: gpus.share.map(|share| share.to_string()),
+            exclusive: gpus.share.is_none(),
         }
     }
 }

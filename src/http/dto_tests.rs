@@ -33,7 +33,7 @@ fn job(state: JobState) -> Job {
         retries: 0,
         work,
     };
-    let placement = Placement { cpus: CpuMillis(2000), memory: MemoryBytes(4 << 30), devices: vec![GpuId::from_trusted("GPU-1")] };
+    let placement = Placement { cpus: CpuMillis(2000), memory: MemoryBytes(4 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None };
     let runner = RunnerId::from_trusted("r1");
     let attempt = Attempt { number: 1, runner, host: HostId::from_trusted("box1"), placement, started_at: Some(at(2)), ended: None };
     Job { attempt: Some(attempt), state, ..Job::new(JobId::from_trusted("j1"), spec, at(0)) }

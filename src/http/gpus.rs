@@ -11,7 +11,7 @@ use super::extract::{JsonBody, Operator};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuId, GpuRole, GpuVitals, MemoryBytes, PciAddress, Quarantine, Reading, Weight};
+use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuId, GpuRole, GpuVitals, MemoryBytes, PciAddress, Quarantine, Reading, Sharing, Weight};
 use crate::jobs::{GpuMark, GpuMarked, Status};
 
 /// Longest reason of a quarantine, in characters.
@@ -32,6 +32,8 @@ pub(super) struct GpuDto {
     compute: Option<String>,
     driver: Option<String>,
     numa_node: Option<u32>,
+    /// `exclusive`, or `open` where the configuration opens it for shares of its memory.
+    sharing: &'static str,
     /// What lies between the processor and it, from the PCI root on.
     pci_path: Vec<String>,
     /// Addresses of the GPUs or switches to which its own links (`NVLink`, xGMI) lead.
@@ -108,6 +110,10 @@ impl GpuDto {
             memory_bytes: told.read("memory_bytes", &gpu.memory).map(|memory: MemoryBytes| memory.0),
             compute: told.read("compute", &gpu.compute),
             driver: told.read("driver", &gpu.driver),
+            sharing: match gpu.sharing {
+                Sharing::Exclusive => "exclusive",
+                Sharing::Open => "open",
+            },
             numa_node: told.read("numa_node", &gpu.numa_node),
             pci_path: gpu.wiring.path.clone(),
             links: gpu.wiring.links.iter().map(ToString::to_string).collect(),

@@ -55,6 +55,8 @@ pub struct GpusBody {
     model: Option<String>,
     compute_capability: Option<String>,
     mig_profile: Option<String>,
+    memory: Option<String>,
+    exclusive: Option<bool>,
 }
 
 /// What to do with a job that no host could ever run.
@@ -205,14 +207,19 @@ fn arch_of(text: &str, class: Option<&Class>) -> Result<Arch, FieldFault> {
 }
 
 fn gpus_of(body: GpusBody, faults: &mut Faults) -> Option<GpuRequest> {
-    let count = body.count.ok_or_else(|| FieldFault::new("gpus.count", format!("is needed: 1 to {}", GpuRequest::MAX_COUNT)));
+    let share = body.memory.as_ref().and_then(|text| faults.keep(MemoryBytes::parse("gpus.memory", text)));
+    let count = body.count.or_else(|| body.memory.as_ref().map(|_| 1));
+    let count = count.ok_or_else(|| FieldFault::new("gpus.count", format!("is needed: 1 to {}", GpuRequest::MAX_COUNT)));
     let count = faults.keep(count.and_then(|count| GpuRequest::checked_count("gpus.count", count)));
     let vendor = body.vendor.and_then(|name| faults.keep(GpuVendor::parse("gpus.vendor", &name)));
     let min_memory = body.min_memory.and_then(|text| faults.keep(MemoryBytes::parse("gpus.min_memory", &text)));
     let model = body.model.and_then(|text| faults.keep(ModelPattern::parse("gpus.model", &text)));
     let compute_capability = body.compute_capability.and_then(|text| faults.keep(ComputeCapability::parse("gpus.compute_capability", &text)));
     let mig_profile = body.mig_profile.and_then(|text| faults.keep(GpuRequest::checked_mig_profile("gpus.mig_profile", &text)));
-    let request = GpuRequest { vendor, min_memory, model, compute_capability, mig_profile, ..GpuRequest::any(1) };
+    let request = GpuRequest { vendor, min_memory, model, compute_capability, mig_profile, share, ..GpuRequest::any(count.unwrap_or(1)) };
+    for (field, message) in request.against_share(body.exclusive) {
+        faults.add(&format!("gpus.{field}"), message);
+    }
     for field in request.only_nvidia() {
         faults.add(&format!("gpus.{field}"), "is for vendor nvidia only");
     }

@@ -85,6 +85,9 @@ pub(super) fn container_plan(shared: &Shared, aggregate: &Aggregate, parts: Part
     if let Some((job, _)) = &runner.job {
         env.insert("RUNNER_COORDINATOR_JOB_ID".to_owned(), job.to_string());
     }
+    if let Some(share) = runner.placement.share {
+        env.insert("RUNNER_COORDINATOR_GPU_MEMORY_BYTES".to_owned(), share.0.to_string());
+    }
     if let (Some(url), Some(_)) = (broker_url, &network) {
         let token = shared.deps.security.runner_token(&runner.id).expose_secret().to_owned();
         if !aggregate.runs_command() {

@@ -66,7 +66,7 @@ impl Fixture {
     /// Claims the first waiting job, as the manager would.
     async fn claim(&self) -> RunnerId {
         let waiting = self.store.waiting().await.expect("the queue").remove(0);
-        let placement = Placement { cpus: waiting.requirement.cpus, memory: waiting.requirement.memory, devices: Vec::new() };
+        let placement = Placement { cpus: waiting.requirement.cpus, memory: waiting.requirement.memory, devices: Vec::new(), share: None };
         let runner = planned(RunnerOrigin::Job, placement);
         let claimed = self.store.claim(&[Candidate { requirement: waiting.id, runner }], t(1)).await.expect("a claim");
         claimed.expect("a job").runner.id
@@ -145,7 +145,7 @@ async fn holders_are_bounded_by_what_really_ends_them() {
             fixture.take(&runner, [Step::HandedOver]).await;
         }
     }
-    let warm = planned(RunnerOrigin::Pool, Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: Vec::new() });
+    let warm = planned(RunnerOrigin::Pool, Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None });
     fixture.store.plan_runner(&warm).await.expect("stored");
     let waits = fixture.submit(4, self::command()).await;
     let said = fixture.explain(&waits).await;
@@ -160,7 +160,7 @@ async fn holders_are_bounded_by_what_really_ends_them() {
 #[tokio::test]
 async fn a_runner_that_waits_takes_jobs_of_gitlab_only() {
     let fixture = Fixture::new();
-    let warm = planned(RunnerOrigin::Pool, Placement { cpus: CpuMillis(4000), memory: MemoryBytes(1 << 30), devices: Vec::new() });
+    let warm = planned(RunnerOrigin::Pool, Placement { cpus: CpuMillis(4000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None });
     fixture.store.plan_runner(&warm).await.expect("stored");
     fixture.take(&warm.id, up().into_iter().chain([Step::Reported])).await;
     let (gitlab, command) = (fixture.submit(1, of_gitlab(1)).await, fixture.submit(1, command()).await);

@@ -98,8 +98,14 @@ pub(super) async fn plan(
     let facts = shared.deps.platform.facts();
     let mut room = Room { ledger: ledger(&facts, &open), launch: Vec::new() };
     let up = if let EngineSight::Up { containers, .. } = &view.sight {
-        // A container that no runner knows of goes soon; until then its GPUs are nobody else's.
-        containers.values().for_each(|container| room.ledger.hold(&container.devices));
+        // A container that no runner knows of goes soon; until then its GPUs are nobody else's. What a runner knows of is reserved already, and
+        // of a GPU that it shares only its share.
+        let known: HashMap<String, &Runner> = open.iter().map(|aggregate| (aggregate.runner.container_name(), &aggregate.runner)).collect();
+        for (name, container) in containers.iter() {
+            let placed = known.get(name).map(|runner| runner.placement.devices.as_slice()).unwrap_or_default();
+            let more: Vec<GpuId> = container.devices.iter().filter(|gpu| !placed.contains(gpu)).cloned().collect();
+            room.ledger.hold(&more);
+        }
         true
     } else {
         false

@@ -37,7 +37,7 @@ fn spec(source: Source) -> JobSpec {
 }
 
 fn planned(name: &str) -> Runner {
-    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![] };
+    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![], share: None };
     Runner::planned(
         RunnerId::from_trusted(name),
         ClassName::from_trusted("default"),

@@ -38,7 +38,7 @@ pub(super) fn turn<'w>(ledger: &mut Ledger<'_>, waiting: &'w [Waiting], rules: &
     let mut long: Vec<&Waiting> = waiting.iter().filter(|waiting| has_passed(waiting.since, rules.hold_after, now)).collect();
     long.sort_by_key(|waiting| waiting.since);
     for waiting in long {
-        let Some(request) = waiting.requirement.gpus.as_ref().filter(|request| request.count > 1) else { continue };
+        let Some(request) = waiting.requirement.gpus.as_ref().filter(|request| ledger.may_starve(request)) else { continue };
         match ledger.fit(&waiting.requirement, (rules.limit)(&waiting.requirement.class)) {
             Ok(_) => return Turn::First(waiting),
             Err(missing) if lacks_gpus_only(&missing) && ledger.hold_back(request, rules.kept_long).is_some() => return Turn::HeldBack(waiting),

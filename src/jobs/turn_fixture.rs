@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::domain::{Arch, ClassName, CpuMillis, Gpu, GpuRequest, GpuVendor, HostFacts, HostId, MemoryBytes, Reading, Requirement};
+use crate::domain::{Arch, ClassName, CpuMillis, Gpu, GpuRequest, GpuVendor, HostFacts, HostId, MemoryBytes, Reading, Requirement, Sharing};
 use crate::platform::devices::fixture::{card, part};
 
 /// Steele, Lea and Flood's `SplitMix64`: a few lines, and the same everywhere.
@@ -26,10 +26,15 @@ pub(super) fn time(seconds: u64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).expect("small")).expect("a time")
 }
 
-/// Five of NVIDIA's cards, two of them big, two parts of a sixth, and three of AMD's.
+/// Five of NVIDIA's cards, two of them big and two open for sharing, two parts of a sixth, and three of AMD's.
 pub(super) fn machine() -> HostFacts {
     let gib = |gib: u64| Reading::Known(MemoryBytes(gib << 30));
-    let nvidia = |n: u32| Gpu { numa_node: Reading::Known(n % 2), memory: gib(if n < 2 { 80 } else { 24 }), ..card(&format!("n{n}")) };
+    let nvidia = |n: u32| Gpu {
+        numa_node: Reading::Known(n % 2),
+        memory: gib(if n < 2 { 80 } else { 24 }),
+        sharing: if n > 2 { Sharing::Open } else { Sharing::Exclusive },
+        ..card(&format!("n{n}"))
+    };
     let amd = |n: u32| Gpu { vendor: GpuVendor::Amd, memory: gib(64), ..card(&format!("a{n}")) };
     let gpus = (0..5).map(nvidia).chain([part("m0", "d"), part("m1", "d")]).chain((0..3).map(amd)).collect();
     HostFacts {
@@ -44,13 +49,14 @@ pub(super) fn machine() -> HostFacts {
     }
 }
 
-/// What jobs ask for: none, one, several, big ones, parts, and of a class that runs two at most.
+/// What jobs ask for: none, one, several, big ones, parts, of a class that runs two at most, and shares.
 pub(super) fn kinds() -> Vec<Requirement> {
     let several =
         |class: &str, cpus, gpus| Requirement { gpus, ..Requirement::plain(ClassName::from_trusted(class), CpuMillis(cpus), MemoryBytes(2 << 30)) };
     let of = |count, vendor| GpuRequest { vendor: Some(vendor), ..GpuRequest::any(count) };
     let big = GpuRequest { min_memory: Some(MemoryBytes(80 << 30)), ..GpuRequest::any(1) };
     let part = GpuRequest { mig_profile: Some("1g.10gb".to_owned()), ..of(1, GpuVendor::Nvidia) };
+    let share = |gib: u64| GpuRequest { share: Some(MemoryBytes(gib << 30)), ..of(1, GpuVendor::Nvidia) };
     vec![
         several("default", 2000, None),
         several("default", 500, Some(GpuRequest::any(1))),
@@ -60,6 +66,8 @@ pub(super) fn kinds() -> Vec<Requirement> {
         several("default", 500, Some(of(2, GpuVendor::Amd))),
         several("default", 500, Some(part)),
         several("narrow", 500, Some(GpuRequest::any(1))),
+        several("default", 300, Some(share(9))),
+        several("default", 300, Some(share(16))),
     ]
 }
 

@@ -130,8 +130,13 @@ impl Model {
         assert_eq!(ledger.used(), (CpuMillis(cpus), MemoryBytes(memory)), "seed {}", self.seed);
         assert!(cpus <= self.facts.cpus.0 && memory <= self.facts.memory.0, "seed {}", self.seed);
         let mut given = HashSet::new();
-        let twice = placements().flat_map(|one| &one.devices).find(|id| !given.insert(*id));
+        let twice = placements().filter(|one| one.share.is_none()).flat_map(|one| &one.devices).find(|id| !given.insert(*id));
         assert_eq!(twice, None, "seed {}: given twice", self.seed);
+        for gpu in &self.facts.gpus {
+            let shares: u64 = placements().filter(|one| one.devices.contains(&gpu.id)).filter_map(|one| one.share).map(|share| share.0).sum();
+            let most = if given.contains(&gpu.id) { 0 } else { gpu.memory.known().map_or(0, |memory| memory.0) };
+            assert!(shares <= most, "seed {}: {shares} of {} is promised", self.seed, gpu.id);
+        }
     }
 
     async fn drain(&mut self) {

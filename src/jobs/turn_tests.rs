@@ -176,11 +176,16 @@ impl Model {
         heads.into_iter().map(|(jobs, job)| (waiting(jobs, &job), job)).collect()
     }
 
+    /// What containers hold that nobody knows.
+    fn unknown(&self) -> impl Iterator<Item = &Vec<GpuId>> {
+        self.containers.iter().filter(|(runner, _)| !self.rows.contains_key(runner)).map(|(_, devices)| devices)
+    }
+
     /// As after a restart: from what is stored, and from containers that nobody knows.
     fn ledger<'f>(&self, facts: &'f HostFacts) -> Ledger<'f> {
         let open = self.rows.values().map(|row| (&self.kinds[row.job.kind].class, &row.placement));
         let mut ledger = Ledger::new(facts, open);
-        self.containers.values().for_each(|devices| ledger.hold(devices));
+        self.unknown().for_each(|devices| ledger.hold(devices));
         ledger
     }
 
@@ -235,8 +240,13 @@ impl Model {
             vendors.insert(gpu.vendor);
             assert_eq!(gpu.health, GpuHealth::Healthy, "seed {}: {id} was given away", self.seed);
             assert!(wanted.gpus.as_ref().is_some_and(|request| request.is_met_by(gpu)), "seed {}: {id} is of another kind", self.seed);
-            let holders = self.rows.values().map(|row| &row.placement.devices).chain(self.containers.values());
-            assert!(!holders.flatten().any(|held| held == id), "seed {}: {id} is given twice at {}", self.seed, self.now);
+            let with_it = || self.rows.values().map(|row| &row.placement).filter(|placement| placement.devices.contains(id));
+            let alone = with_it().any(|other| other.share.is_none()) || self.unknown().flatten().any(|held| held == id);
+            let shares: u64 = with_it().filter_map(|other| other.share).map(|share| share.0).sum();
+            let room = gpu.memory.known().map_or(0, |memory| memory.0);
+            let fits = placement.share.map_or(shares == 0, |share| shares + share.0 <= room);
+            assert!(!alone && fits, "seed {}: {id} is given twice at {}", self.seed, self.now);
+            assert_eq!(placement.share, wanted.gpus.as_ref().and_then(|request| request.share), "seed {}", self.seed);
         }
         assert!(vendors.len() <= 1, "seed {}: of two vendors", self.seed);
     }
@@ -263,7 +273,8 @@ impl Model {
     fn check_due(&self, due: Option<Queued>, kept_for: Option<(u64, u64)>) {
         let Some(job) = due.filter(|job| self.queue.contains(job)) else { return };
         // One that waited longer still, and for something else than GPUs until now, goes before it or has GPUs held back.
-        let several = |row: &&Running| self.kinds[row.job.kind].gpus.as_ref().is_some_and(|request| request.count > 1);
+        let ledger = Ledger::new(&self.facts, []);
+        let several = |row: &&Running| self.kinds[row.job.kind].gpus.as_ref().is_some_and(|request| ledger.may_starve(request));
         let older = self.rows.values().filter(several).any(|row| row.job.since <= job.since);
         let held = self.queue.iter().any(|other| kept_for.is_some_and(|(number, _)| number == other.number) && other.since <= job.since);
         assert!(older || held, "seed {}: {job:?} is passed by: its GPUs were there and others got them", self.seed);

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use crate::domain::{Gpu, GpuId, MemoryBytes, Nearness};
+use crate::domain::{Gpu, GpuId, MemoryBytes, Nearness, Sharing};
 
 /// What choosing needs to know of all cards of a machine; made once for many choices.
 #[derive(Debug, Clone)]
@@ -19,14 +19,16 @@ pub(super) struct Chart<'m> {
 /// most, so that scarce ones stay for those that name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank<'m> {
+    /// Cards of which jobs may have shares go last.
+    open: bool,
     memory: MemoryBytes,
     of_model: Reverse<usize>,
     id: &'m GpuId,
 }
 
 impl Rank<'_> {
-    fn worth(&self) -> (MemoryBytes, Reverse<usize>) {
-        (self.memory, self.of_model)
+    fn worth(&self) -> (bool, MemoryBytes, Reverse<usize>) {
+        (self.open, self.memory, self.of_model)
     }
 }
 
@@ -38,7 +40,12 @@ impl<'m> Chart<'m> {
         for gpu in machine.iter().filter(|gpu| gpu.is_for_jobs()) {
             *models.entry(model(gpu)).or_default() += 1;
         }
-        let rank = |gpu: &'m Gpu| Rank { memory: memory(gpu), of_model: Reverse(models.get(model(gpu)).copied().unwrap_or(0)), id: &gpu.id };
+        let rank = |gpu: &'m Gpu| Rank {
+            open: gpu.sharing == Sharing::Open,
+            memory: memory(gpu),
+            of_model: Reverse(models.get(model(gpu)).copied().unwrap_or(0)),
+            id: &gpu.id,
+        };
         Self {
             places: machine.iter().enumerate().map(|(at, gpu)| (&gpu.id, at)).collect(),
             rank: machine.iter().map(rank).collect(),

@@ -55,6 +55,7 @@ fn tenant(text: &str) -> Tenant {
             cpus: CpuMillis(amount("cpu") * 1000),
             memory: MemoryBytes(amount("gib") * GIB),
             devices: devices.map(|id| GpuId::from_trusted(*id)).collect(),
+            share: None,
         },
         since: minute(0),
         ends_by: after("till").map(|at| minute(i64::try_from(number(at)).expect("a minute"))),

@@ -7,9 +7,10 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use super::choose::Chart;
+use super::share::Shares;
 use crate::domain::{
     Arch, ClassName, ComputeCapability, CpuMillis, Emulation, Gpu, GpuHealth, GpuId, GpuRequest, GpuVendor, HostFacts, MemoryBytes, Placement,
-    Requirement,
+    Requirement, Sharing,
 };
 
 /// Whether waiting can help.
@@ -119,6 +120,14 @@ impl fmt::Display for Unfit {
             Self::Cpus { wanted, free, total } => write!(f, "needs {}, {free} of {total} are free", cpus(*wanted)),
             Self::Memory { wanted, free, total } => write!(f, "needs {wanted} of memory, {free} of {total} are free"),
             Self::Gpus { wanted, free, total, nearest } => {
+                if let Some(share) = wanted.share {
+                    let needs = format!("needs {share} of {}", gpus(1, wanted.vendor));
+                    return match never {
+                        true => write!(f, "{needs}, {nearest}"),
+                        false if nearest.is_empty() => write!(f, "{needs}, none of the {total} such is free"),
+                        false => write!(f, "{needs}, {nearest} of the {total} such"),
+                    };
+                }
                 let least = wanted.min_memory.map_or(String::new(), |least| format!(" of {least} or more"));
                 let needs = format!("needs {}{least}", gpus(wanted.count, wanted.vendor));
                 match never {
@@ -154,6 +163,7 @@ pub struct Ledger<'a> {
     cpus: CpuMillis,
     memory: MemoryBytes,
     taken: HashSet<GpuId>,
+    shares: Shares,
     runners: HashMap<ClassName, u32>,
     /// Made when it is first needed: most machines have no GPU, and most choices are of one ledger.
     chart: OnceLock<Chart<'a>>,
@@ -162,8 +172,15 @@ pub struct Ledger<'a> {
 impl<'a> Ledger<'a> {
     /// The ledger of a machine on which the given runners hold what they were given.
     pub fn new<'r>(facts: &'a HostFacts, open: impl IntoIterator<Item = (&'r ClassName, &'r Placement)>) -> Self {
-        let mut ledger =
-            Self { facts, cpus: CpuMillis(0), memory: MemoryBytes(0), taken: HashSet::new(), runners: HashMap::new(), chart: OnceLock::new() };
+        let mut ledger = Self {
+            facts,
+            cpus: CpuMillis(0),
+            memory: MemoryBytes(0),
+            taken: HashSet::new(),
+            shares: Shares::default(),
+            runners: HashMap::new(),
+            chart: OnceLock::new(),
+        };
         for (class, placement) in open {
             ledger.reserve(class, placement);
         }
@@ -174,7 +191,10 @@ impl<'a> Ledger<'a> {
     pub fn reserve(&mut self, class: &ClassName, placement: &Placement) {
         self.cpus = CpuMillis(self.cpus.0.saturating_add(placement.cpus.0));
         self.memory = MemoryBytes(self.memory.0.saturating_add(placement.memory.0));
-        self.taken.extend(placement.devices.iter().cloned());
+        match placement.share {
+            Some(share) => placement.devices.iter().for_each(|gpu| self.shares.add(gpu, share)),
+            None => self.taken.extend(placement.devices.iter().cloned()),
+        }
         *self.runners.entry(class.clone()).or_default() += 1;
     }
 
@@ -197,7 +217,25 @@ impl<'a> Ledger<'a> {
         let kept = count.min(free.len());
         let kept: Vec<GpuId> = self.chart().choose(&free, kept);
         self.hold(&kept);
+        self.run_empty(vendor, request, count - kept.len());
         Some(kept.len())
+    }
+
+    /// Keeps so many cards of which jobs have shares from further ones, always the same ones: else they would never be free of shares at
+    /// once.
+    fn run_empty(&mut self, vendor: GpuVendor, request: &GpuRequest, count: usize) {
+        let mut shared = self.of_kind(vendor, request);
+        shared.retain(|gpu| !self.taken.contains(&gpu.id) && self.shares.of(&gpu.id).is_some());
+        shared.sort_by_key(|gpu| &gpu.id);
+        let ids: Vec<GpuId> = shared.into_iter().take(count).map(|gpu| gpu.id.clone()).collect();
+        self.hold(&ids);
+    }
+
+    /// Whether smaller jobs could take what a request needs for ever: one for several GPUs, or for one that others may have shares of.
+    #[must_use]
+    pub fn may_starve(&self, request: &GpuRequest) -> bool {
+        let shared = || self.facts.gpus.iter().any(|gpu| gpu.sharing == Sharing::Open && request.is_met_by(gpu));
+        request.count > 1 || (request.share.is_none() && shared())
     }
 
     /// Processor time and memory that are reserved.
@@ -226,7 +264,11 @@ impl<'a> Ledger<'a> {
                 Vec::new()
             }),
         };
-        if missing.is_empty() { Ok(Placement { cpus: requirement.cpus, memory: requirement.memory, devices }) } else { Err(missing) }
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        let share = requirement.gpus.as_ref().and_then(|gpus| gpus.share);
+        Ok(Placement { cpus: requirement.cpus, memory: requirement.memory, devices, share })
     }
 
     fn check_arch_and_runtime(&self, requirement: &Requirement, missing: &mut Vec<Unfit>) {
@@ -266,6 +308,9 @@ impl<'a> Ledger<'a> {
         let mut best = (0, 0);
         for vendor in request.vendors() {
             let free = self.free_of_kind(vendor, request);
+            if let (Some(_), Some(card)) = (request.share, self.shares.best(&free)) {
+                return Ok(vec![card.id.clone()]);
+            }
             if free.len() >= count {
                 return Ok(self.chart().choose(&free, count));
             }
@@ -280,7 +325,11 @@ impl<'a> Ledger<'a> {
 
     fn free_of_kind(&self, vendor: GpuVendor, request: &GpuRequest) -> Vec<&'a Gpu> {
         let mut free = self.of_kind(vendor, request);
-        free.retain(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id));
+        let has_room = |gpu: &Gpu| match request.share {
+            Some(share) => self.shares.left(gpu) >= share,
+            None => self.shares.of(&gpu.id).is_none(),
+        };
+        free.retain(|gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id) && has_room(gpu));
         free
     }
 
@@ -290,6 +339,9 @@ impl<'a> Ledger<'a> {
 
     /// Why there are too few of the kind: what comes nearest.
     fn nearest(&self, request: &GpuRequest) -> String {
+        if request.share.is_some() {
+            return self.nearest_share(request);
+        }
         let same_vendor = || self.gpus_for_jobs().filter(|gpu| request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
         let vendor = request.vendor.map_or(String::new(), |vendor| format!("{vendor} "));
         if self.gpus_for_jobs().next().is_none() {
@@ -317,6 +369,22 @@ impl<'a> Ledger<'a> {
         match &request.mig_profile {
             Some(profile) if same_vendor().all(|gpu| gpu.mig_profile().is_none()) => format!("none here is divided into {profile}"),
             Some(_) | None => String::new(),
+        }
+    }
+
+    /// What comes nearest to a share: what is left of a card on which it would fit, else the largest card that is open.
+    fn nearest_share(&self, request: &GpuRequest) -> String {
+        let usable = |gpu: &&&Gpu| gpu.health == GpuHealth::Healthy && !self.taken.contains(&gpu.id);
+        let of_kind: Vec<&Gpu> = request.vendors().into_iter().flat_map(|vendor| self.of_kind(vendor, request)).collect();
+        if !of_kind.is_empty() {
+            let left = of_kind.iter().filter(usable).map(|gpu| self.shares.left(gpu)).max();
+            return left.map_or(String::new(), |left| format!("{left} is the most that is free"));
+        }
+        let open = self.gpus_for_jobs().filter(|gpu| gpu.sharing == Sharing::Open && request.vendor.is_none_or(|vendor| gpu.vendor == vendor));
+        match open.filter_map(|gpu| gpu.memory.known().copied()).max() {
+            Some(largest) if request.share.is_some_and(|share| largest < share) => format!("the largest here that is open for sharing has {largest}"),
+            Some(_) => "none here that is open for sharing is such a one".to_owned(),
+            None => "none here is open for sharing".to_owned(),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod explain;
 pub mod fit;
 mod probe;
+mod share;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -21,7 +22,9 @@ pub use probe::{HostProbe, KernelFacts, SystemProbe};
 
 use crate::config::Host;
 use crate::docker::EngineInfo;
-use crate::domain::{Arch, CpuMillis, Gpu, GpuId, GpuRecord, GpuVendor, GpuVitals, HostFacts, MemoryBytes, Quarantine};
+use crate::domain::{
+    Arch, CpuMillis, Gpu, GpuId, GpuRecord, GpuRole, GpuVendor, GpuVitals, HostFacts, MemoryBytes, ModelPattern, Quarantine, Sharing,
+};
 use devices::ward::{Finding, Reading, Ward};
 
 /// Knows the machine. Before the engine answered for the first time, what the kernel tells; afterwards what the engine reports, for
@@ -33,6 +36,7 @@ pub struct PlatformManager {
     inventory: RwLock<Inventory>,
     ward: Mutex<Ward>,
     look: Notify,
+    shared: Vec<ModelPattern>,
 }
 
 impl PlatformManager {
@@ -41,13 +45,19 @@ impl PlatformManager {
     pub fn new(caps: Host, probe: &dyn HostProbe) -> Self {
         let kernel = probe.probe();
         let facts = facts(&caps, Arch::from_machine(&kernel.machine), kernel.cpus, kernel.memory, Vec::new());
-        Self { caps, facts: RwLock::new(facts), inventory: RwLock::default(), ward: Mutex::default(), look: Notify::new() }
+        Self { caps, facts: RwLock::new(facts), inventory: RwLock::default(), ward: Mutex::default(), look: Notify::new(), shared: Vec::new() }
     }
 
     /// Lets a GPU in quarantine be tested again for the first time after this long.
     #[must_use]
     pub fn rechecking_after(self, wait: Duration) -> Self {
         Self { ward: Mutex::new(Ward::new(wait)), ..self }
+    }
+
+    /// Opens the cards for sharing whose id or model is among these.
+    #[must_use]
+    pub fn sharing(self, shared: Vec<ModelPattern>) -> Self {
+        Self { shared, ..self }
     }
 
     /// What is known of the machine.
@@ -69,7 +79,11 @@ impl PlatformManager {
     }
 
     /// Takes what a look at its devices found.
-    pub fn on_devices(&self, inventory: Inventory) {
+    pub fn on_devices(&self, mut inventory: Inventory) {
+        for gpu in inventory.gpus.iter_mut().filter(|gpu| gpu.role == GpuRole::Card) {
+            let meant = |pattern: &ModelPattern| pattern.matches(gpu.id.as_str()) || gpu.model.known().is_some_and(|model| pattern.matches(model));
+            gpu.sharing = if self.shared.iter().any(meant) { Sharing::Open } else { Sharing::Exclusive };
+        }
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
         add_devices(&mut facts, &inventory, &self.ward());
         *self.inventory.write().unwrap_or_else(PoisonError::into_inner) = inventory;

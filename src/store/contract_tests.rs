@@ -108,7 +108,7 @@ pub(super) async fn created(store: &dyn Store, new: NewJob) -> Job {
 
 /// A planned runner on `box1`.
 pub(super) fn planned(class: &str, origin: RunnerOrigin) -> Runner {
-    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")] };
+    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None };
     Runner::planned(RunnerId::generate(), ClassName::from_trusted(class), HostId::from_trusted("box1"), origin, placement, t(0))
 }
 

@@ -87,7 +87,7 @@ impl Rig {
         let new = NewJob { job: waiting(&claimed), gitlab: Some(claimed.job), idempotency: None, weight: 1, queue_limit: 10 };
         let Submission::Created(job) = self.store.submit(new).await.expect("stored") else { panic!("it is new") };
         let requirement = &job.spec.requirement;
-        let placement = Placement { cpus: requirement.cpus, memory: requirement.memory, devices: Vec::new() };
+        let placement = Placement { cpus: requirement.cpus, memory: requirement.memory, devices: Vec::new(), share: None };
         let (id, now) = (RunnerId::generate(), SystemClock.now());
         let runner = Runner::planned(id.clone(), requirement.class.clone(), HostId::from_trusted("box1"), RunnerOrigin::Pool, placement, now);
         self.store.plan_runner(&runner).await.expect("stored");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use runner_coordinator::domain::{
     Arch, ClassName, CommandWork, CpuMillis, Gpu, GpuHealth, GpuId, GpuRequest, GpuRole, GpuVendor, HostFacts, HostId, ImageRef, Job, JobId, JobSpec,
-    MemoryBytes, ProjectName, Reading, Requirement, Runner, RunnerId, RunnerOrigin, Source, Wiring, Work,
+    MemoryBytes, ProjectName, Reading, Requirement, Runner, RunnerId, RunnerOrigin, Sharing, Source, Wiring, Work,
 };
 use runner_coordinator::platform::Ledger;
 use runner_coordinator::store::{Candidate, NewJob, SqliteStore, Store as _};
@@ -50,6 +50,7 @@ fn machine(name: &str) -> HostFacts {
         driver: Reading::NotSupported,
         numa_node: Reading::Known(index / 4),
         wiring: Wiring { path: vec![format!("pci0000:{index}0"), format!("0000:{index}0:00.0")], links: Vec::new() },
+        sharing: Sharing::Exclusive,
         nodes: Vec::new(),
         role: GpuRole::Card,
         health: GpuHealth::Healthy,

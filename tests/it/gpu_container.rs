@@ -188,6 +188,7 @@ impl Machine {
             driver: Reading::NotSupported,
             numa_node: Reading::NotSupported,
             wiring: runner_coordinator::domain::Wiring::default(),
+            sharing: runner_coordinator::domain::Sharing::Exclusive,
             nodes: nodes.iter().map(node).collect(),
             role: GpuRole::Card,
             health: GpuHealth::Healthy,

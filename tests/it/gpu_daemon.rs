@@ -213,3 +213,50 @@ async fn what_no_card_here_can_do_is_refused_and_a_card_that_goes_is_given_to_no
     }
     daemon.finish().await;
 }
+
+#[tokio::test]
+async fn jobs_share_a_card_that_is_open_for_it_and_one_that_wants_it_alone_waits() {
+    let machine = Machine::new();
+    let settings = format!("{}\nshared = [\"amd-0000:03:00.0\"]", machine.settings());
+    let mut daemon = Setup::new("gpu-shared").with(&settings).start().await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    let share = |gib: u64| {
+        let script = "ls /dev/dri; echo $RUNNER_COORDINATOR_GPU_MEMORY_BYTES; while true; do sleep 0.1; done";
+        json!({ "image": BUSYBOX, "command": ["sh", "-c", script], "memory": "64MiB", "cpus": 0.1, "gpus": { "memory": format!("{gib}GiB") } })
+    };
+    let (first, second) = (daemon.submit(share(40)).await, daemon.submit(share(20)).await);
+    for (id, gib) in [(&first, 40_u64), (&second, 20)] {
+        daemon.reaches(id, &["running"]).await;
+        let said = format!("renderD128\n{}\n", gib << 30);
+        daemon.until("it tells its share", async |daemon| daemon.logs(id).await == said).await;
+    }
+    let third = daemon.submit(share(5)).await;
+    let said = daemon.get(&format!("/jobs/{third}/explain")).await;
+    let missing = &said["hosts"][0]["missing"][0];
+    assert_eq!(
+        (&said["waits_for"], &missing["message"]),
+        (&json!("no_room"), &json!("needs 5GiB of 1 GPU, 4GiB is the most that is free of the 1 such")),
+        "{said}"
+    );
+    assert_eq!(missing["holders"].as_array().map(Vec::len), Some(2), "{said}");
+    // The other card is for those that want one alone; a second of these waits for the shares to go, also after a crash.
+    let alone = daemon.submit(holder()).await;
+    assert_eq!(sees(&daemon, &alone).await, "renderD129");
+    let waits = daemon.submit(holder()).await;
+    daemon.kill();
+    daemon.start().await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    cancel(&daemon, &first).await;
+    daemon.reaches(&third, &["running"]).await;
+    assert_eq!(daemon.job(&waits).await["state"], "queued");
+    cancel(&daemon, &second).await;
+    cancel(&daemon, &third).await;
+    assert_eq!(sees(&daemon, &waits).await, "renderD128");
+    let (status, problem) = daemon.request(Method::POST, "/jobs", Some(share(65))).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("the largest here that is open for sharing has 64GiB")), "{problem}");
+    for id in [&alone, &waits] {
+        cancel(&daemon, id).await;
+    }
+    daemon.finish().await;
+}

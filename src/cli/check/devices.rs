@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::domain::{Arch, DeviceNode, DeviceNote, Gpu, GpuHealth, GpuRole, GpuVitals, MemoryBytes, Reading, SystemClock, Weight};
+use crate::domain::{Arch, DeviceNode, DeviceNote, Gpu, GpuHealth, GpuRole, GpuVitals, MemoryBytes, Reading, Sharing, SystemClock, Weight};
 use crate::gitlab::diagnosis::Finding;
 use crate::platform::devices::settings::{nobody, watch};
 use crate::platform::{Inventory, PlatformManager};
@@ -53,6 +53,7 @@ fn gpu(gpu: &Gpu, vitals: Option<&GpuVitals>) -> Finding {
     parts.extend(vitals.map(|vitals| told("temperature", &vitals.temperature_celsius, |degrees| format!("{degrees} °C"))));
     parts.extend(nodes(&gpu.nodes));
     parts.push(gpu.id.to_string());
+    parts.extend((gpu.sharing == Sharing::Open).then(|| "open for sharing".to_owned()));
     parts.retain(|part| !part.is_empty());
     let text = format!("gpu: {}", parts.join(", "));
     match (&gpu.health, &gpu.role) {

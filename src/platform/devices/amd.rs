@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, health_by_errors, note, part_of_processor, sysfs};
 use crate::config::IntegratedGpus;
-use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight, Wiring};
+use crate::domain::{
+    Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Sharing, Weight, Wiring,
+};
 
 /// AMD's number on the PCI bus.
 const AMD: u32 = 0x1002;
@@ -193,6 +195,7 @@ fn device(roots: &Roots, id: GpuId, index: u32, pci: &Path, node: &Node) -> Seen
         driver: driver(roots, pci),
         numa_node: sysfs::numa_node(pci),
         wiring: Wiring { path: sysfs::pci_path(pci), links: node.links.clone() },
+        sharing: Sharing::Exclusive,
         nodes: vec![sysfs::node(roots, "kfd"), sysfs::node(roots, &format!("dri/renderD{}", node.property("drm_render_minor")))],
         role: GpuRole::Card,
         health: GpuHealth::Healthy,

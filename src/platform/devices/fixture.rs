@@ -24,6 +24,7 @@ pub(crate) fn card(id: &str) -> Gpu {
         driver: Reading::NotSupported,
         numa_node: Reading::NotSupported,
         wiring: crate::domain::Wiring::default(),
+        sharing: crate::domain::Sharing::Exclusive,
         nodes: Vec::new(),
         role: GpuRole::Card,
         health: GpuHealth::Healthy,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{MAX_DEVICES, Roots, Seen, Sight, Survey, note, part_of_processor, sysfs};
 use crate::config::IntegratedGpus;
-use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight, Wiring};
+use crate::domain::{Gpu, GpuFaults, GpuHealth, GpuId, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Sharing, Weight, Wiring};
 
 /// Intel's number on the PCI bus.
 const INTEL: u32 = 0x8086;
@@ -71,6 +71,7 @@ fn card(roots: &Roots, integrated: IntegratedGpus, index: u32, name: &str, devic
         driver,
         numa_node: sysfs::numa_node(&real),
         wiring: Wiring { path: sysfs::pci_path(&real), links: Vec::new() },
+        sharing: Sharing::Exclusive,
         nodes,
         health: fault.map_or(GpuHealth::Healthy, GpuHealth::Unhealthy),
     };

@@ -7,8 +7,8 @@ use nvml_wrapper::error::NvmlError;
 
 use super::{MAX_DEVICES, Roots, Seen, health_by_errors, note, sysfs};
 use crate::domain::{
-    DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Weight,
-    Wiring,
+    DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, PciAddress, Reading, Sharing,
+    Weight, Wiring,
 };
 
 /// Most processes of one GPU that are remembered.
@@ -59,6 +59,7 @@ pub(super) fn read(roots: &Roots, device: &Device<'_>, index: u32, driver: &Read
         index,
         numa_node: pci.known().map_or(Reading::NotSupported, |address| sysfs::numa_node(&sysfs::pci_directory(roots, *address))),
         wiring: wiring(roots, device, &pci),
+        sharing: Sharing::Exclusive,
         pci,
         model: reading(device.name()),
         memory: memory.map(|info| MemoryBytes(info.total)),

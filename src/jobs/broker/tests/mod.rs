@@ -158,7 +158,7 @@ fn security(data_dir: &Path) -> Arc<SecurityManager> {
 }
 
 fn placement() -> Placement {
-    Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")] }
+    Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None }
 }
 
 fn planned(id: &RunnerId) -> Runner {
