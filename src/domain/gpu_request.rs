@@ -259,8 +259,8 @@ mod tests {
         let share = prop::option::of((0_u64..3).prop_map(MemoryBytes));
         (1_u32..3, model, capability, share).prop_map(|(count, model, compute_capability, share)| GpuRequest {
             model,
-            share,
             compute_capability,
+            share,
             ..GpuRequest::any(count)
         })
     }
