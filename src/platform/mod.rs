@@ -60,6 +60,14 @@ impl PlatformManager {
         Self { shared, ..self }
     }
 
+    /// Notes on cards that a look found whether they are open for sharing.
+    pub fn note_sharing(&self, gpus: &mut [Gpu]) {
+        for gpu in gpus.iter_mut().filter(|gpu| gpu.role == GpuRole::Card) {
+            let meant = |pattern: &ModelPattern| pattern.matches(gpu.id.as_str()) || gpu.model.known().is_some_and(|model| pattern.matches(model));
+            gpu.sharing = if self.shared.iter().any(meant) { Sharing::Open } else { Sharing::Exclusive };
+        }
+    }
+
     /// What is known of the machine.
     #[must_use]
     pub fn facts(&self) -> HostFacts {
@@ -79,11 +87,7 @@ impl PlatformManager {
     }
 
     /// Takes what a look at its devices found.
-    pub fn on_devices(&self, mut inventory: Inventory) {
-        for gpu in inventory.gpus.iter_mut().filter(|gpu| gpu.role == GpuRole::Card) {
-            let meant = |pattern: &ModelPattern| pattern.matches(gpu.id.as_str()) || gpu.model.known().is_some_and(|model| pattern.matches(model));
-            gpu.sharing = if self.shared.iter().any(meant) { Sharing::Open } else { Sharing::Exclusive };
-        }
+    pub fn on_devices(&self, inventory: Inventory) {
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
         add_devices(&mut facts, &inventory, &self.ward());
         *self.inventory.write().unwrap_or_else(PoisonError::into_inner) = inventory;

@@ -101,6 +101,7 @@ impl DeviceWatch {
                 now.vitals.extend(seen.into_iter().map(|Seen { gpu, vitals }| (gpu.id, vitals)));
             }
         }
+        self.platform.note_sharing(&mut now.gpus);
         if let Some(toolkit) = &mut self.toolkit {
             now.notes.extend(toolkit.look(&mut now.gpus, began).await);
         }

@@ -66,6 +66,20 @@ async fn what_is_found_reaches_the_platform_and_what_a_job_holds_is_never_forgot
 }
 
 #[tokio::test]
+async fn what_is_open_for_sharing_is_told_and_is_no_change_at_every_look() {
+    let open = |text: &str| crate::domain::ModelPattern::parse("shared", text).expect("a pattern");
+    let platform = Arc::into_inner(platform()).expect("nobody else has it").sharing(vec![open("b*"), open("*a100*")]);
+    let platform = Arc::new(platform);
+    let gpus = [card("a"), card("b1"), Gpu { model: Reading::Known("NVIDIA A100-SXM4".into()), ..card("c") }, part("b2", "d")];
+    let mut watch = watch(scripted(vec![sees(&gpus)]), &platform, &[], PATIENCE);
+    watch.look().await;
+    let shared: Vec<String> =
+        platform.facts().gpus.iter().filter(|gpu| gpu.sharing == crate::domain::Sharing::Open).map(|gpu| gpu.id.to_string()).collect();
+    assert_eq!(shared, ["b1", "c"], "parts of cards are nobody's to share");
+    assert_eq!(watch.look().await, [], "nothing is different");
+}
+
+#[tokio::test]
 async fn a_vendor_that_hangs_makes_its_cards_lost_and_holds_nobody_up() {
     let (release, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
