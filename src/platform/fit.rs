@@ -211,32 +211,45 @@ impl<'a> Ledger<'a> {
     /// to and fro between vendors, and give away what it kept.
     pub fn hold_back(&mut self, request: &GpuRequest, kept_long: &[GpuId]) -> Option<usize> {
         let count = usize::try_from(request.count).unwrap_or(usize::MAX);
-        let returns = |gpu: &&&Gpu| gpu.health.is_sound() && !kept_long.contains(&gpu.id);
-        let vendors = request.vendors().into_iter().rev().map(|vendor| (self.of_kind(vendor, request).iter().filter(returns).count(), vendor));
-        let (_, vendor) = vendors.filter(|(there, _)| *there >= count).max_by_key(|(there, _)| *there)?;
+        let vendors = request.vendors().into_iter().rev().map(|vendor| (self.returning(vendor, request, kept_long), vendor));
+        let (returning, vendor) = vendors.filter(|(there, _)| there.len() >= count).max_by_key(|(there, _)| there.len())?;
+        if request.share.is_some() {
+            // Always the same card: small shares would take each gap for ever.
+            let card = returning.iter().map(|gpu| &gpu.id).min()?.clone();
+            self.hold(&[card]);
+            return Some(0);
+        }
         let free = self.free_of_kind(vendor, request);
         let kept = count.min(free.len());
-        let kept: Vec<GpuId> = self.chart().choose(&free, kept);
+        let kept = self.chart().choose(&free, kept);
         self.hold(&kept);
-        self.run_empty(vendor, request, count - kept.len());
+        self.run_empty(returning, count - kept.len());
         Some(kept.len())
     }
 
-    /// Keeps so many cards of which jobs have shares from further ones, always the same ones: else they would never be free of shares at
-    /// once.
-    fn run_empty(&mut self, vendor: GpuVendor, request: &GpuRequest, count: usize) {
-        let mut shared = self.of_kind(vendor, request);
-        shared.retain(|gpu| !self.taken.contains(&gpu.id) && self.shares.of(&gpu.id).is_some());
-        shared.sort_by_key(|gpu| &gpu.id);
-        let ids: Vec<GpuId> = shared.into_iter().take(count).map(|gpu| gpu.id.clone()).collect();
+    /// Those of a kind that somebody will give back.
+    fn returning(&self, vendor: GpuVendor, request: &GpuRequest, kept_long: &[GpuId]) -> Vec<&'a Gpu> {
+        let mut there = self.of_kind(vendor, request);
+        there.retain(|gpu| gpu.health.is_sound() && !kept_long.contains(&gpu.id));
+        there
+    }
+
+    /// Keeps so many of these cards, of which jobs have shares, from further ones, always the same: else they would never be free of shares
+    /// at once.
+    fn run_empty(&mut self, mut returning: Vec<&'a Gpu>, count: usize) {
+        returning.retain(|gpu| !self.taken.contains(&gpu.id) && self.shares.of(&gpu.id).is_some());
+        returning.sort_by_key(|gpu| &gpu.id);
+        let ids: Vec<GpuId> = returning.into_iter().take(count).map(|gpu| gpu.id.clone()).collect();
         self.hold(&ids);
     }
 
-    /// Whether smaller jobs could take what a request needs for ever: one for several GPUs, or for one that others may have shares of.
+    /// Whether smaller jobs could take what a request needs for ever: one for several GPUs, for a share, or for one GPU where all that would do
+    /// are open for shares.
     #[must_use]
     pub fn may_starve(&self, request: &GpuRequest) -> bool {
-        let shared = || self.facts.gpus.iter().any(|gpu| gpu.sharing == Sharing::Open && request.is_met_by(gpu));
-        request.count > 1 || (request.share.is_none() && shared())
+        let sound = || self.facts.gpus.iter().filter(|gpu| gpu.is_for_jobs() && gpu.health.is_sound() && request.is_met_by(gpu));
+        let all_open = sound().next().is_some() && sound().all(|gpu| gpu.sharing == Sharing::Open);
+        request.count > 1 || request.share.is_some() || all_open
     }
 
     /// Processor time and memory that are reserved.

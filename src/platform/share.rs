@@ -134,6 +134,19 @@ mod tests {
         assert_eq!(given.as_deref(), Ok("b"), "one of the two runs empty");
     }
 
+    #[test]
+    fn a_large_share_is_not_passed_by_for_ever() {
+        let machine = machine("a24* b24*");
+        let (_, held) = placed(&machine, "10 20");
+        let class = ClassName::from_trusted("default");
+        let mut ledger = Ledger::new(&machine, held.iter().map(|placement| (&class, placement)));
+        let large = wanted("24").gpus.expect("a share");
+        assert!(ledger.may_starve(&large) && ledger.hold_back(&large, &[GpuId::from_trusted("a")]).is_some());
+        let next = |ledger: &Ledger<'_>| ledger.fit(&wanted("3"), None).map(|placement| placement.devices[0].to_string());
+        assert_eq!(next(&ledger).as_deref(), Ok("a"), "b runs empty, because what is on a stays");
+        assert_eq!(ledger.hold_back(&large, &[GpuId::from_trusted("a"), GpuId::from_trusted("b")]), None);
+    }
+
     proptest! {
         #[test]
         fn shares_never_add_up_to_more_than_the_card_and_no_card_is_both(
