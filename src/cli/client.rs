@@ -2,6 +2,7 @@
 //! the daemon's own plain listener on this machine a real client has to be used.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::{fail, say};
 use crate::config::Config;
 
 /// How long the daemon may take to answer.
@@ -17,12 +19,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
 
-/// Where the daemon is and who asks.
+/// Where the daemon is, who asks, and how the answer is printed.
 #[derive(Debug, Args)]
 pub(super) struct Target {
     /// A bearer token of the API, where the daemon asks for one.
     #[arg(long, env = "RUNNER_COORDINATOR_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<SecretString>,
+    /// Print the daemon's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Target {
+    /// Prints an answer: as it is where that was asked for, else as `lines`.
+    pub(super) fn tell(&self, answer: Result<Value, ClientError>, lines: fn(&Value) -> Vec<String>) -> ExitCode {
+        match answer {
+            Ok(answer) if self.json => say(&answer.to_string()),
+            Ok(answer) => say(&lines(&answer).join("\n")),
+            Err(error) => return fail(&error),
+        }
+        ExitCode::SUCCESS
+    }
 }
 
 /// Why there is no good answer.

@@ -6,7 +6,6 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{ClientError, Target, call, segment};
-use super::{fail, say};
 use crate::config::Config;
 
 /// What to do with GPUs.
@@ -14,9 +13,6 @@ use crate::config::Config;
 pub(super) struct Options {
     #[command(flatten)]
     target: Target,
-    /// Print the daemon's answer as JSON.
-    #[arg(long, global = true)]
-    json: bool,
     #[command(subcommand)]
     command: GpuCommand,
 }
@@ -42,12 +38,7 @@ enum GpuCommand {
 
 /// Does what was asked of the running daemon.
 pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
-    match ask(config, options).await {
-        Ok(answer) if options.json => say(&answer.to_string()),
-        Ok(answer) => say(&lines(&answer).join("\n")),
-        Err(error) => return fail(&error),
-    }
-    ExitCode::SUCCESS
+    options.target.tell(ask(config, options).await, lines)
 }
 
 async fn ask(config: &Config, options: &Options) -> Result<Value, ClientError> {

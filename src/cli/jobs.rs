@@ -6,7 +6,6 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Target, call, segment};
-use super::{fail, say};
 use crate::config::Config;
 
 /// What to do with jobs.
@@ -14,9 +13,6 @@ use crate::config::Config;
 pub(super) struct Options {
     #[command(flatten)]
     target: Target,
-    /// Print the daemon's answer as JSON.
-    #[arg(long, global = true)]
-    json: bool,
     #[command(subcommand)]
     command: JobCommand,
 }
@@ -33,12 +29,8 @@ enum JobCommand {
 /// Does what was asked of the running daemon.
 pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     let JobCommand::Explain { id } = &options.command;
-    match call(config, &options.target, "GET", &format!("/jobs/{}/explain", segment(id)), None).await {
-        Ok(answer) if options.json => say(&answer.to_string()),
-        Ok(answer) => say(&lines(&answer).join("\n")),
-        Err(error) => return fail(&error),
-    }
-    ExitCode::SUCCESS
+    let answer = call(config, &options.target, "GET", &format!("/jobs/{}/explain", segment(id)), None).await;
+    options.target.tell(answer, lines)
 }
 
 /// The sentence, and below it what each machine lacks and who holds that.

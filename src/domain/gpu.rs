@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::amount::MemoryBytes;
 use super::arch::GpuVendor;
+use super::gpu_wiring::Wiring;
 use super::ids::GpuId;
 
 /// A value that a driver may or may not tell.
@@ -171,30 +172,6 @@ impl GpuHealth {
     }
 }
 
-/// By what a GPU is connected, as far as that is known; a part's is its card's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wiring {
-    /// What lies between the processor and it, from the PCI root on, as the kernel names it: `pci0000:3a`, `0000:3a:00.0`.
-    pub path: Vec<String>,
-    /// Where links of its own lead to, past the PCI bus (`NVLink`, xGMI): other GPUs, or a switch that they share.
-    pub links: Vec<PciAddress>,
-}
-
-/// How near two GPUs are to each other; the greater, the quicker they exchange data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Nearness {
-    /// Nothing is known that they share.
-    Apart,
-    /// They are near to the same memory of the processor.
-    Node,
-    /// They are below one PCI root.
-    Root,
-    /// They are behind one PCI bridge or switch.
-    Bridge,
-    /// They have links of their own, or share a switch for these.
-    Linked,
-}
-
 /// Whether several jobs may have parts of one GPU's memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -204,6 +181,17 @@ pub enum Sharing {
     Exclusive,
     /// The configuration opens it: it is one job's, or several jobs have shares of it.
     Open,
+}
+
+impl Sharing {
+    /// The name in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Open => "open",
+        }
+    }
 }
 
 /// A GPU or a part of one: what changes seldom.
@@ -248,24 +236,6 @@ impl Gpu {
         match self.role {
             GpuRole::Card | GpuRole::Part { .. } => true,
             GpuRole::Divided | GpuRole::Unused(_) => false,
-        }
-    }
-
-    /// How near another GPU is.
-    #[must_use]
-    pub fn nearness(&self, other: &Self) -> Nearness {
-        let leads_to = |from: &Self, to: &Self| to.pci.known().is_some_and(|address| from.wiring.links.contains(address));
-        let switch = || self.wiring.links.iter().any(|address| other.wiring.links.contains(address));
-        if leads_to(self, other) || leads_to(other, self) || switch() {
-            return Nearness::Linked;
-        }
-        match self.wiring.path.iter().zip(&other.wiring.path).take_while(|(one, other)| one == other).count() {
-            0 => match (self.numa_node.known(), other.numa_node.known()) {
-                (Some(one), Some(other)) if one == other => Nearness::Node,
-                (Some(_) | None, Some(_) | None) => Nearness::Apart,
-            },
-            1 => Nearness::Root,
-            _ => Nearness::Bridge,
         }
     }
 

@@ -40,10 +40,9 @@ impl GpuUsage {
     /// Adds a reading of the attempt's GPUs; those that are not among `vitals` told nothing.
     pub fn observe<'v>(&mut self, at: Timestamp, devices: &[GpuId], vitals: impl Fn(&GpuId) -> Option<&'v GpuVitals>) {
         let told: Vec<(&GpuId, &GpuVitals)> = devices.iter().filter_map(|gpu| Some((gpu, vitals(gpu)?))).collect();
-        let used = told.iter().filter_map(|(_, vitals)| vitals.memory_used.known()).map(|memory| memory.0);
-        let used = used.fold(None, |sum: Option<u64>, more| Some(sum.unwrap_or(0).saturating_add(more)));
+        let used = sum(told.iter().filter_map(|(_, vitals)| vitals.memory_used.known()).map(|memory| memory.0));
         self.memory_peak = self.memory_peak.max(used.map(MemoryBytes));
-        let passed = self.last.as_ref().and_then(|last| u64::try_from(at.duration_since(last.at).as_millis()).ok());
+        let passed = self.last.as_ref().and_then(|last| millis(last.at, at));
         if let Some(passed) = passed.filter(|passed| u128::from(*passed) <= LONGEST_GAP.as_millis()) {
             for percent in told.iter().filter_map(|(_, vitals)| vitals.utilization_percent.known()) {
                 self.busy = self.busy.saturating_add(u64::from((*percent).min(100)).saturating_mul(passed));
@@ -67,6 +66,16 @@ impl GpuUsage {
     }
 }
 
+/// `None` of nothing.
+fn sum(amounts: impl Iterator<Item = u64>) -> Option<u64> {
+    amounts.reduce(u64::saturating_add)
+}
+
+/// Milliseconds from one time to a later one.
+fn millis(from: Timestamp, to: Timestamp) -> Option<u64> {
+    u64::try_from(to.duration_since(from).as_millis()).ok()
+}
+
 /// What all attempts of a job used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GpuTotal {
@@ -84,7 +93,7 @@ pub struct GpuTotal {
 #[must_use]
 pub fn gpu_millis(attempt: &Attempt, now: Timestamp) -> u64 {
     let end = attempt.ended.as_ref().map_or(now, |(at, _)| *at);
-    let ran = attempt.started_at.and_then(|start| u64::try_from(end.duration_since(start).as_millis()).ok()).unwrap_or(0);
+    let ran = attempt.started_at.and_then(|start| millis(start, end)).unwrap_or(0);
     ran.saturating_mul(u64::try_from(attempt.placement.devices.len()).unwrap_or(u64::MAX))
 }
 
@@ -102,7 +111,7 @@ pub fn total(attempts: &[Attempt], usage: &BTreeMap<u32, GpuUsage>, now: Timesta
         gpu_millis: attempts.iter().map(|attempt| gpu_millis(attempt, now)).fold(0, u64::saturating_add),
         memory_peak: usage.values().filter_map(|one| one.memory_peak).max(),
         utilisation_mean: mean,
-        energy_millijoules: usage.values().filter_map(|one| one.energy).fold(None, |sum, more| Some(sum.unwrap_or(0_u64).saturating_add(more))),
+        energy_millijoules: sum(usage.values().filter_map(|one| one.energy)),
     })
 }
 

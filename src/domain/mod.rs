@@ -13,6 +13,7 @@ pub mod gitlab;
 pub mod gpu;
 pub mod gpu_request;
 pub mod gpu_usage;
+pub mod gpu_wiring;
 pub mod host;
 pub mod host_file;
 pub mod ids;
@@ -33,11 +34,10 @@ pub use clock::{Clock, SystemClock};
 pub use event::{Event, EventKind};
 pub use fault::{FieldFault, chain};
 pub use gitlab::{GitLabJob, GitLabRef, Keywords, NamedImage};
-pub use gpu::{
-    DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuProcess, GpuRole, GpuVitals, Nearness, PciAddress, Reading, Sharing, Weight, Wiring,
-};
+pub use gpu::{DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuProcess, GpuRole, GpuVitals, PciAddress, Reading, Sharing, Weight};
 pub use gpu_request::{ComputeCapability, GpuRequest, ModelPattern};
 pub use gpu_usage::{GpuUsage, ProjectUsage};
+pub use gpu_wiring::{Nearness, Wiring};
 pub use host::HostFacts;
 pub use host_file::HostFile;
 pub use ids::{ClassName, GpuId, HostId, JobId, ProjectName, RequirementId, RunnerId};

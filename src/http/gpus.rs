@@ -11,7 +11,7 @@ use super::extract::{JsonBody, Operator};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuId, GpuRole, GpuVitals, MemoryBytes, PciAddress, Quarantine, Reading, Sharing, Weight};
+use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuId, GpuRole, GpuVitals, MemoryBytes, PciAddress, Quarantine, Reading, Weight};
 use crate::jobs::{GpuMark, GpuMarked, Status};
 
 /// Longest reason of a quarantine, in characters.
@@ -110,10 +110,7 @@ impl GpuDto {
             memory_bytes: told.read("memory_bytes", &gpu.memory).map(|memory: MemoryBytes| memory.0),
             compute: told.read("compute", &gpu.compute),
             driver: told.read("driver", &gpu.driver),
-            sharing: match gpu.sharing {
-                Sharing::Exclusive => "exclusive",
-                Sharing::Open => "open",
-            },
+            sharing: gpu.sharing.as_str(),
             numa_node: told.read("numa_node", &gpu.numa_node),
             pci_path: gpu.wiring.path.clone(),
             links: gpu.wiring.links.iter().map(ToString::to_string).collect(),

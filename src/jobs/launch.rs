@@ -166,22 +166,18 @@ async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class,
     // What the machine emulates was placed here only where that is allowed.
     let arch = aggregate.arch().or(class.arch).or(shared.deps.platform.facts().arch);
     let fits = |image: &ResolvedImage| image.arch.is_none() || arch.is_none() || image.arch == arch;
-    // The engine may have it for another architecture, and keeps only one of a name.
-    let (local, other) = match local {
-        Some(image) if !fits(&image) => (None, image.arch),
-        local => (local, None),
-    };
-    let wrong = |of_image: Option<Arch>| {
+    let wrong = |image: &ResolvedImage| {
         let name = |arch: Option<Arch>| arch.map_or("another architecture", Arch::as_str);
-        format!("{wanted} is for {}, and {} is needed", name(of_image), name(arch))
+        format!("{wanted} is for {}, and {} is needed", name(image.arch), name(arch))
     };
     let image = match (local, class.pull) {
-        (Some(image), _) => image,
-        (None, Pull::Never) if other.is_some() => return Err(unavailable(format!("{}; its class never pulls", wrong(other)))),
+        (Some(image), _) if fits(&image) => image,
+        // The engine keeps only one of a name, and has it for another architecture.
+        (Some(image), Pull::Never) => return Err(unavailable(format!("{}; its class never pulls", wrong(&image)))),
         (None, Pull::Never) => return Err(unavailable(format!("{wanted} is not on this machine, and its class never pulls"))),
-        (None, Pull::IfMissing | Pull::Always) => pull(shared, aggregate, wanted, arch).await?,
+        (Some(_) | None, Pull::IfMissing | Pull::Always) => pull(shared, aggregate, wanted, arch).await?,
     };
-    if fits(&image) { Ok(image) } else { Err(unavailable(wrong(image.arch))) }
+    if fits(&image) { Ok(image) } else { Err(unavailable(wrong(&image))) }
 }
 
 async fn pull(shared: &Arc<Shared>, aggregate: &Aggregate, wanted: &ImageRef, arch: Option<Arch>) -> Result<ResolvedImage, Stopped> {

@@ -22,6 +22,11 @@ impl Meter {
 
     async fn try_read(&mut self, shared: &Shared) -> Result<(), StoreError> {
         let deps = &shared.deps;
+        if deps.handle.status().devices_in_use.is_empty() {
+            // The store need not be asked on a machine whose jobs have none.
+            self.0.clear();
+            return Ok(());
+        }
         let open = deps.store.open_runners(&deps.config.host.name).await?;
         let running: Vec<_> = open.iter().filter_map(running).collect();
         self.0.retain(|known, _| running.iter().any(|(key, _)| key == known));

@@ -63,13 +63,17 @@ impl<'m> Chart<'m> {
         let Some(last) = count.checked_sub(1).and_then(|last| places.get(last)).map(worth) else { return Vec::new() };
         // Those before `sure` are taken in any case; of those up to `equal` so many as are missing.
         let (sure, equal) = (places.partition_point(|at| worth(at) < last), places.partition_point(|at| worth(at) <= last));
+        let ids = |places: &[usize]| places.iter().map(|at| self.rank[*at].id.clone()).collect();
+        if equal == count {
+            return ids(&places[..count]);
+        }
         let (fixed, open) = (&places[..sure], &places[sure..equal]);
         let seeds: Vec<Option<usize>> = if sure == 0 { open.iter().copied().map(Some).collect() } else { vec![None] };
         let grown = seeds.into_iter().map(|seed| self.bonds.grow(fixed.iter().copied().chain(seed).collect(), open, count, &places));
         let best = grown.min_by_key(|set| (Reverse(self.bonds.within(set)), self.bonds.cut(set, &places)));
-        let mut best = if equal == count { places[..count].to_vec() } else { best.unwrap_or_default() };
+        let mut best = best.unwrap_or_default();
         best.sort_unstable_by_key(|at| self.rank[*at]);
-        best.into_iter().map(|at| self.rank[at].id.clone()).collect()
+        ids(&best)
     }
 }
 

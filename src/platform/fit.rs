@@ -248,8 +248,8 @@ impl<'a> Ledger<'a> {
     #[must_use]
     pub fn may_starve(&self, request: &GpuRequest) -> bool {
         let sound = || self.facts.gpus.iter().filter(|gpu| gpu.is_for_jobs() && gpu.health.is_sound() && request.is_met_by(gpu));
-        let all_open = sound().next().is_some() && sound().all(|gpu| gpu.sharing == Sharing::Open);
-        request.count > 1 || request.share.is_some() || all_open
+        let all_open = || sound().next().is_some() && sound().all(|gpu| gpu.sharing == Sharing::Open);
+        request.count > 1 || request.share.is_some() || all_open()
     }
 
     /// Processor time and memory that are reserved.

@@ -86,6 +86,12 @@ mod tests {
         (words.join(" "), all)
     }
 
+    /// The ledger of a machine on which these are held.
+    fn ledger<'f>(machine: &'f HostFacts, held: &[Placement]) -> Ledger<'f> {
+        let class = ClassName::from_trusted("default");
+        Ledger::new(machine, held.iter().map(|placement| (&class, placement)))
+    }
+
     #[test]
     fn who_gets_what() {
         for (cards, jobs, given) in [
@@ -110,9 +116,7 @@ mod tests {
         let said = |cards: &str, held: &str, job: &str| {
             let machine = machine(cards);
             let (_, all) = placed(&machine, held);
-            let class = ClassName::from_trusted("default");
-            let missing =
-                Ledger::new(&machine, all.iter().map(|placement| (&class, placement))).fit(&wanted(job), None).expect_err("it does not fit");
+            let missing = ledger(&machine, &all).fit(&wanted(job), None).expect_err("it does not fit");
             missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
         assert_eq!(said("a80 b24", "", "10"), "needs 10GiB of 1 GPU, none here is open for sharing");
@@ -125,8 +129,7 @@ mod tests {
     fn a_card_is_kept_from_shares_for_one_who_needs_it_alone() {
         let machine = machine("a24* b24*");
         let (_, held) = placed(&machine, "10 20");
-        let class = ClassName::from_trusted("default");
-        let mut ledger = Ledger::new(&machine, held.iter().map(|placement| (&class, placement)));
+        let mut ledger = ledger(&machine, &held);
         assert!(ledger.fit(&wanted("3"), None).is_ok());
         let alone = wanted("x1").gpus.expect("a GPU");
         assert_eq!(ledger.hold_back(&alone, &[]), Some(0));
@@ -138,8 +141,7 @@ mod tests {
     fn a_large_share_is_not_passed_by_for_ever() {
         let machine = machine("a24* b24*");
         let (_, held) = placed(&machine, "10 20");
-        let class = ClassName::from_trusted("default");
-        let mut ledger = Ledger::new(&machine, held.iter().map(|placement| (&class, placement)));
+        let mut ledger = ledger(&machine, &held);
         let large = wanted("24").gpus.expect("a share");
         assert!(ledger.may_starve(&large) && ledger.hold_back(&large, &[GpuId::from_trusted("a")]).is_some());
         let next = |ledger: &Ledger<'_>| ledger.fit(&wanted("3"), None).map(|placement| placement.devices[0].to_string());

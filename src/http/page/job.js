@@ -3,7 +3,7 @@
 import { cancelJob, runAgain } from "./actions.js";
 import { get } from "./api.js";
 import { between, bytes, duration, h, jobName, moment, put, state, words } from "./dom.js";
-import { listen, soon } from "./live.js";
+import { kept } from "./live.js";
 import { logView } from "./log.js";
 import { progressOf } from "./overview.js";
 import { phases, timeline } from "./timeline.js";
@@ -33,38 +33,28 @@ export function jobView(main, { failed, id }) {
     }
   }
 
-  const refresh = soon(async () => {
-    try {
-      const [job] = await Promise.all([get(path), history()]);
-      const settled = ENDED.includes(job.state);
-      const [runner, explained] = await Promise.all([
-        settled || !job.runner_id ? null : get(`/runners/${encodeURIComponent(job.runner_id)}`).catch(() => null),
-        job.state === "queued" ? get(`${path}/explain`) : null,
-      ]);
-      document.title = `${jobName(job)} · ${job.state}`;
-      if (title.textContent !== jobName(job)) title.textContent = jobName(job);
-      put(places.actions, buttons(job, settled, refresh));
-      put(places.facts, facts(job, runner, events));
-      waits.hidden = !explained;
-      if (explained) put(places.waits, explanation(explained));
-      put(places.way, phases(job, events), timeline(events));
-      if (!log) {
-        log = logView(job);
-        main.append(log.element);
-      }
-      over = settled && events.some((event) => event.kind === "runner_removed" || event.kind === "ended");
-    } catch (error) {
-      failed(error);
+  const view = kept(failed, async () => {
+    const [job] = await Promise.all([get(path), history()]);
+    const settled = ENDED.includes(job.state);
+    const [runner, explained] = await Promise.all([
+      settled || !job.runner_id ? null : get(`/runners/${encodeURIComponent(job.runner_id)}`).catch(() => null),
+      job.state === "queued" ? get(`${path}/explain`) : null,
+    ]);
+    document.title = `${jobName(job)} · ${job.state}`;
+    if (title.textContent !== jobName(job)) title.textContent = jobName(job);
+    put(places.actions, buttons(job, settled, view.refresh));
+    put(places.facts, facts(job, runner, events));
+    waits.hidden = !explained;
+    if (explained) put(places.waits, explanation(explained));
+    put(places.way, phases(job, events), timeline(events));
+    if (!log) {
+      log = logView(job);
+      main.append(log.element);
     }
-  }, 500);
-
-  const stop = listen(({ event, connected }) => { if (connected || event?.job_id === id) refresh(); });
-  const timer = setInterval(() => { if (!over && !document.hidden) refresh(); }, 3000);
-  refresh();
+    over = settled && events.some((event) => event.kind === "runner_removed" || event.kind === "ended");
+  }, { gap: 500, every: 3000, meant: ({ event, connected }) => connected || event?.job_id === id, wanted: () => !over });
   return () => {
-    stop();
-    clearInterval(timer);
-    refresh.stop();
+    view.end();
     log?.end();
   };
 }

@@ -3,7 +3,7 @@
 import { terminateRunner } from "./actions.js";
 import { get } from "./api.js";
 import { between, bytes, duration, h, jobLink, moment, put, state, table, words } from "./dom.js";
-import { listen, soon } from "./live.js";
+import { kept } from "./live.js";
 
 const PAGE = 50;
 const STATES = ["queued", "starting", "running", "succeeded", "failed", "canceled"];
@@ -22,7 +22,7 @@ export function jobsView(main, { failed, query }) {
     ]);
     put(list, table("Jobs, newest first", ["Job", "State", "Reason", "Project", "Class", "Submitted", "Took"], rows, "There is no such job."));
     put(pages, query.get("cursor") ? pageLink(query, null, "« Newest") : null, next ? pageLink(query, next, "Older ›") : null);
-  });
+  }).end;
 }
 
 function took(job) {
@@ -57,8 +57,7 @@ function filters(query) {
 export function runnersView(main, { failed }) {
   const list = h("div");
   main.replaceChildren(h("h1", { tabindex: "-1" }, "Runners"), h("section", { class: "card", "aria-label": "Runners" }, list));
-  let refresh = () => {};
-  const end = kept(failed, async () => {
+  const view = kept(failed, async () => {
     const { runners } = await get("/runners?limit=200");
     const rows = runners.map((runner) => [
       h("code", { title: runner.id }, runner.id.slice(-8)), state(runner.state), runner.class,
@@ -66,29 +65,15 @@ export function runnersView(main, { failed }) {
       `${runner.cpus} CPU, ${runner.memory}${runner.devices.length ? `, ${runner.devices.length} GPU` : ""}`, inUse(runner), duration(between(runner.created_at)),
       h("button", {
         type: "button", class: "small danger", "data-key": `end ${runner.id}`, disabled: runner.state === "stopping" || runner.state === "lost",
-        "aria-label": `End runner ${runner.id.slice(-8)}`, onclick: async () => { if (await terminateRunner(runner)) refresh(); },
+        "aria-label": `End runner ${runner.id.slice(-8)}`, onclick: async () => { if (await terminateRunner(runner)) view.refresh(); },
       }, "End…"),
     ]);
     put(list, table("Runners", ["Runner", "State", "Class", "Job", "Holds", "In use", "Age", "Action"], rows, "There is no runner."));
-  }, (ask) => { refresh = ask; });
-  return end;
+  });
+  return view.end;
 }
 
 function inUse(runner) {
   const parts = [runner.cpu_percent === null ? null : `${runner.cpu_percent} %`, runner.memory_bytes === null ? null : bytes(runner.memory_bytes)];
   return parts.filter(Boolean).join(", ") || "–";
-}
-
-/** Keeps a view fresh; answers with what ends that. */
-function kept(failed, work, give = () => {}) {
-  const refresh = soon(() => work().catch(failed));
-  give(refresh);
-  const stop = listen(({ event, connected }) => { if (event || connected) refresh(); });
-  const timer = setInterval(() => { if (!document.hidden) refresh(); }, 5000);
-  refresh();
-  return () => {
-    stop();
-    clearInterval(timer);
-    refresh.stop();
-  };
 }

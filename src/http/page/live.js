@@ -117,6 +117,23 @@ function hear(block) {
   tell({ event });
 }
 
+/** Keeps a view fresh: does `work` at once, at each bell that is `meant`, and every so often while it is `wanted` and seen. Answers with what asks
+ * for it and what ends it. */
+export function kept(failed, work, { gap = 1000, every = 5000, meant = ({ event, connected }) => event || connected, wanted = () => true } = {}) {
+  const refresh = soon(() => work().catch(failed), gap);
+  const stop = listen((message) => { if (meant(message)) refresh(); });
+  const timer = setInterval(() => { if (wanted() && !document.hidden) refresh(); }, every);
+  refresh();
+  return {
+    refresh,
+    end() {
+      stop();
+      clearInterval(timer);
+      refresh.stop();
+    },
+  };
+}
+
 /** Runs `work` soon and at most once per `gap`, however often it is asked for; never twice at the same time. */
 export function soon(work, gap = 1000) {
   let timer = null;

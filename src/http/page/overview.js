@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { charts } from "./charts.js";
 import { between, duration, h, jobLink, moment, put, state, table, words } from "./dom.js";
-import { listen, soon } from "./live.js";
+import { kept } from "./live.js";
 import { machine } from "./machine.js";
 import { queue } from "./queue.js";
 
@@ -25,29 +25,25 @@ export function overview(main, { failed }) {
   let historyAt = -Infinity;
   let history = { samples: [], interval_seconds: 60 };
 
-  const refresh = soon(async () => {
-    try {
-      if (performance.now() - historyAt > HISTORY_EVERY_MS) {
-        historyAt = performance.now();
-        history = await get("/history");
-      }
-      const [status, waiting, runners, underWay, ended] = await Promise.all([
-        get("/status"), get("/queue"), get("/runners?limit=200"), get(`/jobs?state=starting,running&limit=${MOST_RUNNING}`),
-        get(`/jobs?state=succeeded,failed,canceled&limit=${ENDED}`),
-      ]);
-      document.getElementById("service").textContent = status.service;
-      const jobs = new Map(underWay.jobs.map((job) => [job.id, job]));
-      for (const id of progress.keys()) if (!jobs.has(id)) progress.delete(id);
-      lookUp(underWay.jobs.slice(0, MOST_LOOKED_UP));
-      put(places.machines, status.hosts.map((host) => machine(host, runners.runners, jobs, refresh)));
-      put(places.queue, queue(waiting.groups, waiting.more, status));
-      put(places.running, running(underWay, status, progress));
-      put(places.ended, endedLast(ended.jobs));
-      put(places.history, charts([...history.samples, present(status)], history.interval_seconds));
-    } catch (error) {
-      failed(error);
+  async function work() {
+    if (performance.now() - historyAt > HISTORY_EVERY_MS) {
+      historyAt = performance.now();
+      history = await get("/history");
     }
-  });
+    const [status, waiting, runners, underWay, ended] = await Promise.all([
+      get("/status"), get("/queue"), get("/runners?limit=200"), get(`/jobs?state=starting,running&limit=${MOST_RUNNING}`),
+      get(`/jobs?state=succeeded,failed,canceled&limit=${ENDED}`),
+    ]);
+    document.getElementById("service").textContent = status.service;
+    const jobs = new Map(underWay.jobs.map((job) => [job.id, job]));
+    for (const id of progress.keys()) if (!jobs.has(id)) progress.delete(id);
+    lookUp(underWay.jobs.slice(0, MOST_LOOKED_UP));
+    put(places.machines, status.hosts.map((host) => machine(host, runners.runners, jobs, view.refresh)));
+    put(places.queue, queue(waiting.groups, waiting.more, status));
+    put(places.running, running(underWay, status, progress));
+    put(places.ended, endedLast(ended.jobs));
+    put(places.history, charts([...history.samples, present(status)], history.interval_seconds));
+  }
 
   /** Their latest progress, once: it may have been reported before the page was opened. */
   function lookUp(jobs) {
@@ -58,23 +54,19 @@ export function overview(main, { failed }) {
         const last = events.findLast((event) => event.kind === "progress");
         if (last && !progress.has(job.id)) {
           progress.set(job.id, last);
-          refresh();
+          view.refresh();
         }
       }).catch(() => seen.delete(job.id));
     }
   }
 
-  const stop = listen(({ event, connected }) => {
-    if (event?.kind === "progress" && event.job_id) progress.set(event.job_id, event);
-    if (event || connected) refresh();
+  const view = kept(failed, work, {
+    meant({ event, connected }) {
+      if (event?.kind === "progress" && event.job_id) progress.set(event.job_id, event);
+      return event || connected;
+    },
   });
-  const timer = setInterval(() => { if (!document.hidden) refresh(); }, 5000);
-  refresh();
-  return () => {
-    stop();
-    clearInterval(timer);
-    refresh.stop();
-  };
+  return view.end;
 }
 
 /** What is so now, as the last point of each chart. */

@@ -40,10 +40,10 @@ impl Node {
 pub fn survey(roots: &Roots, integrated: IntegratedGpus) -> Survey {
     let mut notes = Vec::new();
     let topology = roots.sysfs.join("class/kfd/kfd/topology/nodes");
-    let mut found: BTreeMap<String, Node> = BTreeMap::new();
+    let mut found: Vec<(String, Node)> = Vec::new();
     for name in sysfs::names(&topology).into_iter().take(MAX_DEVICES) {
         match node(&topology.join(&name)) {
-            Ok(Some(node)) => _ = found.insert(name, node),
+            Ok(Some(node)) => found.push((name, node)),
             Ok(None) => {}
             Err(reason) => notes.push(note(GpuVendor::Amd, Weight::Warning, format!("KFD's node {name} cannot be used: {reason}"))),
         }
@@ -53,9 +53,6 @@ pub fn survey(roots: &Roots, integrated: IntegratedGpus) -> Survey {
     for (_, mut node) in found {
         node.links = node.linked.iter().filter_map(|to| addresses.get(&to.to_string()).copied()).filter(|to| *to != node.address).collect();
         by_card.entry(node.address).or_default().push(node);
-    }
-    for nodes in by_card.values_mut() {
-        nodes.sort_by_key(|node| node.partition);
     }
     for address in sysfs::display_controllers(roots, AMD).into_iter().filter(|address| !by_card.contains_key(address)) {
         notes.push(note(GpuVendor::Amd, Weight::Warning, without_kfd(roots, address)));
@@ -119,7 +116,7 @@ fn linked(node: &Path) -> Vec<u64> {
     let properties =
         sysfs::names(&links).into_iter().map(|name| sysfs::text(&links.join(name).join("properties")).map(|text| sysfs::properties(&text)));
     let other = |properties: Reading<BTreeMap<String, u64>>| {
-        let properties = properties.known()?.clone();
+        let properties = properties.known()?;
         properties.get("node_to").copied().filter(|_| properties.get("type") == Some(&XGMI))
     };
     properties.filter_map(other).collect()

@@ -63,10 +63,9 @@ pub(in crate::store) async fn gpus_are_limited_too(store: &dyn Store) {
     // One that could never start by the limit is started, to be refused.
     job_of(store, "a", 4).await;
     assert_eq!(drain(store).await, ["a"]);
-    end_one(store, "a").await;
-    end_one(store, "a").await;
-    end_one(store, "a").await;
-    end_one(store, "a").await;
+    for _ in 0..4 {
+        end_one(store, "a").await;
+    }
     assert_eq!(drain(store).await, ["a"]);
 }
 

@@ -27,6 +27,7 @@ pub(super) fn set(connection: &Connection, caps: &[ProjectCap]) -> Outcome<()> {
 
 /// Gives the open jobs of a project the requirements that they would get now.
 fn move_jobs(connection: &Connection, project: &str) -> Outcome<()> {
+    let lane = lane(connection, project)?;
     let mut of_project = connection.prepare_cached(
         "SELECT DISTINCT r.id, r.spec FROM jobs j JOIN requirements r ON r.id = j.requirement_id \
          WHERE j.project = ?1 AND j.state IN ('queued', 'starting', 'running')",
@@ -34,7 +35,6 @@ fn move_jobs(connection: &Connection, project: &str) -> Outcome<()> {
     let found = of_project.query_map([project], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
     for (old, spec) in found.collect::<rusqlite::Result<Vec<_>>>()? {
         let requirement: Requirement = rows::from_json("a requirement", &spec)?;
-        let lane = if is_capped(connection, project)? { project } else { "" };
         let new = queue::requirement_id(connection, &requirement, lane)?;
         connection
             .prepare_cached(
@@ -50,10 +50,10 @@ fn names(connection: &Connection) -> Outcome<BTreeSet<String>> {
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Whether a project has limits.
-pub(super) fn is_capped(connection: &Connection, project: &str) -> Outcome<bool> {
+/// The `project` column of the requirements of a project's jobs: its name when it has limits, else empty.
+pub(super) fn lane<'p>(connection: &Connection, project: &'p str) -> Outcome<&'p str> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM project_caps WHERE project = ?1")?;
-    Ok(statement.exists([project])?)
+    Ok(if statement.exists([project])? { project } else { "" })
 }
 
 /// The limits and what is used of them, each read once however often it is asked about.

@@ -22,8 +22,7 @@ pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submissio
     if waiting >= i64::from(new.queue_limit) {
         return Ok(Submission::QueueFull { limit: new.queue_limit });
     }
-    let lane = if caps::is_capped(connection, project)? { project } else { "" };
-    let requirement = requirement_id(connection, &new.job.spec.requirement, lane)?;
+    let requirement = requirement_id(connection, &new.job.spec.requirement, caps::lane(connection, project)?)?;
     let share = share::promise(connection, &new.job, new.weight, waiting)?;
     jobs::insert(connection, &new.job, requirement, share)?;
     if let Some(gitlab) = &new.gitlab {
@@ -64,11 +63,11 @@ fn earlier(connection: &Connection, new: &NewJob) -> Outcome<Option<Submission>>
     Ok(Some(Submission::Existing(Box::new(job))))
 }
 
-/// The id of a requirement: one for the jobs of each project that has limits, and one for those of all others (`capped_project` is empty).
-pub(super) fn requirement_id(connection: &Connection, requirement: &Requirement, capped_project: &str) -> Outcome<RequirementId> {
+/// The id of a requirement: one for the jobs of each project that has limits, and one for those of all others ([`caps::lane`]).
+pub(super) fn requirement_id(connection: &Connection, requirement: &Requirement, lane: &str) -> Outcome<RequirementId> {
     let mut key = requirement.key();
-    if !capped_project.is_empty() {
-        let _ = write!(key, ";project={capped_project:?}");
+    if !lane.is_empty() {
+        let _ = write!(key, ";project={lane:?}");
     }
     let mut known = connection.prepare_cached("SELECT id FROM requirements WHERE key = ?1")?;
     if let Some(id) = known.query_row([&key], |row| row.get(0)).optional()? {
@@ -78,7 +77,7 @@ pub(super) fn requirement_id(connection: &Connection, requirement: &Requirement,
         key,
         requirement.class.as_str(),
         rows::json(requirement)?,
-        capped_project
+        lane
     ])?;
     Ok(RequirementId(connection.last_insert_rowid()))
 }
