@@ -146,7 +146,8 @@ fn gpus(section: &mut Section<'_>) -> Option<GpuRequest> {
         let count = count.or_else(|| share.filter(|_| !gpus.has("count")).map(|_| 1));
         let request = GpuRequest { vendor, min_memory, model, compute_capability, mig_profile, share, ..GpuRequest::any(count.unwrap_or(1)) };
         for (field, message) in request.against_share(None) {
-            gpus.fault(field, message);
+            // Told of the key that changes what the others mean: it may come from elsewhere than they do.
+            gpus.fault("memory", format!("makes a share: {field} {message}"));
         }
         for field in request.only_nvidia() {
             gpus.fault(field, "needs vendor = \"nvidia\"");

@@ -194,6 +194,10 @@ fn classes_agree_with_themselves_and_with_the_rest() {
     assert_eq!(of("gpus = { count = 1, mig_profile = \"1g.10gb\" }"), one("gpus.mig_profile"));
     assert_eq!(of("gpus = {}"), one("gpus.count"));
     assert_eq!(of("gpus = { count = 65 }"), one("gpus.count"));
+    assert_eq!(of("gpus = { count = 2, memory = \"8GiB\", min_memory = \"1GiB\" }"), one("gpus.memory"));
+    assert_eq!(of("gpus = { memory = \"0B\" }"), one("gpus.memory"));
+    let share = good(&class("gpus = { memory = \"8GiB\" }"), &[]).classes[0].gpus.clone();
+    assert_eq!(share.map(|gpus| (gpus.count, gpus.share)), Some((1, Some(MemoryBytes(8 << 30)))));
     assert_eq!(of("[[classes]]\nname = \"a\""), set(&["c.toml classes[1].name"]));
     let orphan = "[[classes]]\nname = \"a\"\nimage = \"i\"\ngitlab_token = \"t\"";
     assert_eq!(faulty(orphan, &[]), set(&["c.toml classes[0].gitlab_token"]));
