@@ -16,6 +16,9 @@ use crate::domain::{Arch, GpuVendor};
 #[path = "load_gitlab_tests.rs"]
 mod gitlab;
 
+#[path = "load_gpu_tests.rs"]
+mod gpus;
+
 const EXAMPLE: &str = include_str!("../../config/runner-coordinator.toml");
 const REFERENCE: &str = include_str!("../../docs/configuration.md");
 
@@ -191,13 +194,6 @@ fn classes_agree_with_themselves_and_with_the_rest() {
     assert_eq!(of("gitlab_token = \"t\"\nimage = \"i\"\nwarm = 3\nmax_runners = 2"), one("warm"));
     assert_eq!(of("timeout = \"3h\""), one("timeout"));
     assert_eq!(of("memory = \"5MiB\""), one("memory"));
-    assert_eq!(of("gpus = { count = 1, mig_profile = \"1g.10gb\" }"), one("gpus.mig_profile"));
-    assert_eq!(of("gpus = {}"), one("gpus.count"));
-    assert_eq!(of("gpus = { count = 65 }"), one("gpus.count"));
-    assert_eq!(of("gpus = { count = 2, memory = \"8GiB\", min_memory = \"1GiB\" }"), one("gpus.memory"));
-    assert_eq!(of("gpus = { memory = \"0B\" }"), one("gpus.memory"));
-    let share = good(&class("gpus = { memory = \"8GiB\" }"), &[]).classes[0].gpus.clone();
-    assert_eq!(share.map(|gpus| (gpus.count, gpus.share)), Some((1, Some(MemoryBytes(8 << 30)))));
     assert_eq!(of("[[classes]]\nname = \"a\""), set(&["c.toml classes[1].name"]));
     let orphan = "[[classes]]\nname = \"a\"\nimage = \"i\"\ngitlab_token = \"t\"";
     assert_eq!(faulty(orphan, &[]), set(&["c.toml classes[0].gitlab_token"]));
