@@ -2,7 +2,6 @@
 
 mod check;
 mod client;
-
 mod gitlab;
 mod gpus;
 mod jobs;
