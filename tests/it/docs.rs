@@ -12,9 +12,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use runner_coordinator::config::Config;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -210,6 +212,27 @@ fn what_is_not_run_here_is_known() {
         }
     }
     insta::assert_snapshot!(by_hand);
+}
+
+/// Every configuration that is shown is one: read as the daemon does, with secrets in the files that it names.
+#[test]
+fn configurations_that_the_documentation_shows_are_read() {
+    let configurations = pages().into_iter().flat_map(|(page, text)| blocks(&page, &text)).filter(|block| block.info == "toml");
+    for Block { page, line, text, .. } in configurations {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (key, rest) in text.lines().filter_map(|line| line.split_once("_file = ")) {
+            for name in rest.split('"').skip(1).step_by(2) {
+                let secret = if key.ends_with("signing_token") { "whsec_cmVwbGFjZSBtZSB3aXRoIEdpdExhYidzIG93biBvbmU=" } else { "secret" };
+                fs::write(dir.path().join(name), secret).expect("written");
+                fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o600)).expect("a mode");
+            }
+        }
+        let file = dir.path().join("config.toml");
+        fs::write(&file, &text).expect("written");
+        let around = [("DATA_DIR", dir.path().display().to_string()), ("GITLAB__URL", "https://gitlab.example.com".to_owned())];
+        let around = around.into_iter().map(|(name, value)| (format!("RUNNER_COORDINATOR__{name}"), value));
+        Config::load(Some(&file), around).unwrap_or_else(|faults| panic!("{page}:{line}: {faults}"));
+    }
 }
 
 #[test]
