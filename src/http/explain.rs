@@ -181,18 +181,13 @@ fn room(explanation: &Explanation) -> &'static str {
 impl From<HostReport> for HostReportDto {
     fn from(report: HostReport) -> Self {
         let HostReport { host, readiness, fits, missing, room_by } = report;
-        let (state, detail) = match &readiness {
-            Readiness::Ready => ("ready", None),
-            Readiness::Unasked => ("starting", Some(readiness.to_string())),
-            Readiness::EngineDown { .. } => ("engine_down", Some(readiness.to_string())),
-            Readiness::Draining => ("draining", Some(readiness.to_string())),
-        };
+        let detail = (readiness != Readiness::Ready).then(|| readiness.to_string());
         let fits = match fits {
             Fits::Now => "now",
             Fits::Later => "later",
             Fits::Never => "never",
         };
-        Self { host: host.to_string(), state, detail, fits, room_by, missing: missing.into_iter().map(MissingDto::from).collect() }
+        Self { host: host.to_string(), state: readiness.name(), detail, fits, room_by, missing: missing.into_iter().map(MissingDto::from).collect() }
     }
 }
 

@@ -1,18 +1,20 @@
-//! `/hosts`: the machines, what they have and what of it is free.
+//! `/hosts`: the machines, what they have, what of it is free, and whether they take work.
 
 use axum::Json;
-use axum::extract::State;
-use serde::Serialize;
+use axum::extract::{Path, State};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 use super::dto::cpus;
-use super::extract::Viewer;
-use super::gpus::{GpuDto, Holding, NoteDto};
+use super::extract::{JsonBody, Operator, Viewer};
+use super::gpus::{GpuDto, Holding, NoteDto, read_reason};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{Arch, CpuMillis, Gpu};
-use crate::jobs::{EngineState, Status};
+use crate::domain::{Arch, CpuMillis, Drain, Gpu};
+use crate::jobs::explain::readiness;
+use crate::jobs::{HostSet, HostWish, Status};
 
 /// All machines. One for now.
 #[derive(Debug, Serialize)]
@@ -24,8 +26,11 @@ pub struct HostList {
 #[derive(Debug, Serialize)]
 pub struct HostDto {
     id: String,
-    /// `ready`, `draining` (takes no new work), `engine_down`, or `starting` (its engine has not been asked yet).
+    /// `ready`, `draining` (takes no new work, and something runs still), `drained` (the same, and it is empty), `stopping` (its coordinator is
+    /// about to end), `engine_down`, or `starting` (its engine has not been asked yet).
     state: &'static str,
+    /// Why it takes no new work; `null` for one that was not drained.
+    drain: Option<DrainDto>,
     /// `null` for an architecture that is not scheduled for.
     arch: Option<&'static str>,
     /// Foreign architectures whose programs are emulated here.
@@ -35,6 +40,22 @@ pub struct HostDto {
     gpus: GpusDto,
     /// Runtimes that its engine knows.
     runtimes: Vec<String>,
+}
+
+/// Why a machine is to get empty.
+#[derive(Debug, Serialize)]
+struct DrainDto {
+    since: Timestamp,
+    /// The name of the token with which it was drained; `null` where no tokens are configured.
+    by: Option<String>,
+    reason: Option<String>,
+}
+
+impl From<&Drain> for DrainDto {
+    fn from(drain: &Drain) -> Self {
+        let Drain { since, by, reason } = drain.clone();
+        Self { since, by, reason }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +90,49 @@ pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, params:
     Ok(Json(HostList { hosts: vec![HostDto::from(&*state.manager.status())] }))
 }
 
+/// The body of `POST /hosts/{id}/drain`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DrainBody {
+    reason: Option<String>,
+}
+
+/// `POST /hosts/{id}/drain`: it takes no new work until it is resumed, also after a restart; what runs ends by itself. Repeating it is fine.
+pub(super) async fn drain(
+    operator: Operator,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+    body: Option<JsonBody<DrainBody>>,
+) -> Result<Json<HostDto>, Problem> {
+    params.finish()?;
+    let reason = body.and_then(|body| body.value.reason).map(|reason| read_reason(&reason)).transpose()?;
+    set(&state, &id, HostWish::Drain { by: operator.name, reason }).await
+}
+
+/// `POST /hosts/{id}/resume`: it takes work again. Repeating it is fine.
+pub(super) async fn resume(
+    _operator: Operator,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<HostDto>, Problem> {
+    params.finish()?;
+    set(&state, &id, HostWish::Resume).await
+}
+
+async fn set(state: &AppState, id: &str, wish: HostWish) -> Result<Json<HostDto>, Problem> {
+    let status = state.manager.status();
+    let known = status.facts.id.as_str();
+    if id != known {
+        return Err(Problem::unknown_host(id, known));
+    }
+    match state.manager.set_host(wish).await? {
+        HostSet::Done => Ok(Json(HostDto::from(&*state.manager.status()))),
+        HostSet::Stopping => Err(Problem::Stopping),
+    }
+}
+
 impl From<&Status> for HostDto {
     fn from(status: &Status) -> Self {
         let facts = &status.facts;
@@ -83,12 +147,8 @@ impl From<&Status> for HostDto {
         let notes = facts.notes.iter().map(NoteDto::from).collect();
         Self {
             id: facts.id.to_string(),
-            state: match status.engine {
-                EngineState::Unknown => "starting",
-                EngineState::Down { .. } => "engine_down",
-                EngineState::Up { .. } if status.stopping => "draining",
-                EngineState::Up { .. } => "ready",
-            },
+            state: readiness(status).name(),
+            drain: status.drain.as_ref().map(DrainDto::from),
             arch: facts.arch.map(Arch::as_str),
             cpus: CpusDto { total: cpus(facts.cpus), free: cpus(CpuMillis(facts.cpus.0.saturating_sub(status.used_cpus.0))) },
             memory: MemoryDto { total_bytes: facts.memory.0, free_bytes: facts.memory.0.saturating_sub(status.used_memory.0) },

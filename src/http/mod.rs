@@ -23,6 +23,7 @@ pub mod page;
 pub mod params;
 pub mod problem;
 pub mod queue;
+pub mod retry;
 pub mod runners;
 pub mod state;
 pub mod submit;
@@ -43,12 +44,15 @@ pub fn router(state: AppState) -> Router {
         .route("/health", get(health::health))
         .route("/status", get(health::status))
         .route("/hosts", get(hosts::list))
+        .route("/hosts/{id}/drain", post(hosts::drain))
+        .route("/hosts/{id}/resume", post(hosts::resume))
         .route("/gpus/{id}/quarantine", post(gpus::quarantine))
         .route("/gpus/{id}/release", post(gpus::release))
         .route("/runners", get(runners::list).post(runners::spawn))
         .route("/runners/{id}", get(runners::one).delete(runners::terminate))
         .route("/jobs", get(jobs::list).post(jobs::submit))
         .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/jobs/{id}/retry", post(retry::again))
         .route("/jobs/{id}/explain", get(explain::of_job))
         .route("/jobs/{id}/logs", get(logs::of_job))
         .route("/jobs/{id}/events", get(events::of_job))
@@ -74,6 +78,8 @@ mod explain_tests;
 mod harness;
 #[cfg(test)]
 mod jobs_tests;
+#[cfg(test)]
+mod operator_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]

@@ -62,6 +62,21 @@ pub enum Problem {
         /// Its state.
         state: &'static str,
     },
+    /// The job has not ended, so it cannot be tried again.
+    JobNotEnded {
+        /// Its state.
+        state: &'static str,
+    },
+    /// The job is GitLab's, and only GitLab can do this with it.
+    JobOfGitLab {
+        /// Its page in GitLab, or what is known of that.
+        page: String,
+    },
+    /// The machine takes no new work.
+    Drained {
+        /// Since when, and why.
+        detail: String,
+    },
     /// No machine can ever run the job, or the runner.
     Unsatisfiable(Vec<FieldFault>),
     /// The machine has no room for the runner at present.
@@ -143,6 +158,11 @@ impl Problem {
         Self::Unknown { what: quoted(&format!("GPU {}; known: {known}", quoted(id))) }
     }
 
+    /// There is no host with this id, only the known one.
+    pub fn unknown_host(id: &str, known: &str) -> Self {
+        Self::Unknown { what: quoted(&format!("host {}; known: {known}", quoted(id))) }
+    }
+
     fn face(&self) -> Face {
         let (slug, status, title) = match self {
             Self::NotJson { .. } => ("not-json", StatusCode::BAD_REQUEST, "The body is not JSON"),
@@ -163,6 +183,9 @@ impl Problem {
             Self::NoSuchMethod => ("no-such-method", StatusCode::METHOD_NOT_ALLOWED, "The path does not have this method"),
             Self::Unknown { .. } => ("not-found", StatusCode::NOT_FOUND, "There is no such thing"),
             Self::JobEnded { .. } => ("job-ended", StatusCode::CONFLICT, "The job has already ended"),
+            Self::JobNotEnded { .. } => ("job-not-ended", StatusCode::CONFLICT, "The job has not ended"),
+            Self::JobOfGitLab { .. } => ("job-of-gitlab", StatusCode::CONFLICT, "The job belongs to GitLab"),
+            Self::Drained { .. } => ("drained", StatusCode::CONFLICT, "The host takes no new work"),
             Self::Unsatisfiable(_) => ("unsatisfiable", StatusCode::UNPROCESSABLE_ENTITY, "No host can ever run this"),
             Self::NoRoom(_) => ("no-room", StatusCode::CONFLICT, "The host has no room for this now"),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, "The daemon is about to end"),
@@ -196,6 +219,9 @@ impl Problem {
             | Self::NoSuchMethod
             | Self::Unknown { .. }
             | Self::JobEnded { .. }
+            | Self::JobNotEnded { .. }
+            | Self::JobOfGitLab { .. }
+            | Self::Drained { .. }
             | Self::Unsatisfiable(_)
             | Self::NoRoom(_)
             | Self::KeyReused
@@ -209,7 +235,7 @@ impl Problem {
         let mut wire =
             Wire { r#type: format!("/problems/{}", face.slug), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
         match self {
-            Self::NotJson { detail } => wire.detail = Some(detail),
+            Self::NotJson { detail } | Self::Drained { detail } => wire.detail = Some(detail),
             Self::InvalidFields(faults) | Self::InvalidParameters(faults) => {
                 let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 wire.detail = Some(quoted(&sentences.join("; ")));
@@ -224,7 +250,8 @@ impl Problem {
             Self::Forbidden { needs } => wire.detail = Some(format!("the role {} is needed", needs.as_str())),
             Self::ForeignHost => wire.detail = Some("configure http.tokens to be reached under other names, or through a proxy".to_owned()),
             Self::Unknown { what } => wire.detail = Some(format!("there is no {what}")),
-            Self::JobEnded { state } => wire.detail = Some(format!("it is {state}")),
+            Self::JobEnded { state } | Self::JobNotEnded { state } => wire.detail = Some(format!("it is {state}")),
+            Self::JobOfGitLab { page } => wire.detail = Some(format!("retry it there: {page}")),
             Self::QueueFull { limit } => wire.detail = Some(format!("limits.queue_per_project is {limit}")),
             Self::WrongContentType
             | Self::BodyTooLarge

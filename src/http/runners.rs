@@ -42,6 +42,8 @@ struct RunnerDto {
     cpus: Number,
     memory: String,
     devices: Vec<String>,
+    /// Its share of the memory of its only GPU; `null` where its GPUs are its alone.
+    gpu_share_bytes: Option<u64>,
     created_at: Timestamp,
     last_contact_at: Option<Timestamp>,
     /// In use: 100 is one whole CPU. `null` until it was measured.
@@ -71,6 +73,7 @@ impl RunnerDto {
             cpus: cpus(runner.placement.cpus),
             memory: runner.placement.memory.to_string(),
             devices: runner.placement.devices.iter().map(ToString::to_string).collect(),
+            gpu_share_bytes: runner.placement.share.map(|share| share.0),
             created_at: runner.created_at,
             last_contact_at: runner.last_contact_at.max(vitals.last_contact_at),
             cpu_percent: vitals.cpu_percent,
@@ -135,6 +138,7 @@ pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, bo
             let for_ever = unfit.iter().any(|one| one.ever() == Ever::Never);
             return Err(if for_ever { Problem::Unsatisfiable(missing(unfit)) } else { Problem::NoRoom(missing(unfit)) });
         }
+        Spawned::Drained(drain) => return Err(Problem::Drained { detail: drain.to_string() }),
         Spawned::Stopping => return Err(Problem::Stopping),
     };
     tracing::info!(runner.id = %runner.id, "runner {} was asked for through the API", runner.id);

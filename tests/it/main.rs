@@ -11,6 +11,7 @@ mod caps;
 mod decision;
 mod docker;
 mod doorbell;
+mod drain;
 mod emulation;
 mod engine_proxy;
 mod explain;
