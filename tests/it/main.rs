@@ -32,6 +32,7 @@ mod latency;
 mod page;
 mod page_large;
 mod page_looks;
+mod page_operator;
 mod pull;
 mod repair;
 mod restart;
