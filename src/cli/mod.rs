@@ -5,6 +5,7 @@ mod client;
 mod gitlab;
 mod gpus;
 mod jobs;
+mod settings;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ enum Command {
     Serve,
     /// Validate the configuration and examine the machine: one line each, non-zero exit on a problem.
     Check(check::Options),
+    /// Explain the keys of the configuration.
+    Config(settings::Options),
     /// Set a group or project of GitLab up for this machine, or undo that.
     Gitlab {
         #[command(subcommand)]
@@ -75,6 +78,9 @@ pub fn run(cli: &Cli) -> ExitCode {
     if let Command::Token { command: TokenCommand::New { name } } = &cli.command {
         return new_token(name);
     }
+    if let Command::Config(options) = &cli.command {
+        return settings::run(options);
+    }
     if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
         return fail(&error);
     }
@@ -98,7 +104,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Check(options) => runtime.block_on(check::run(&config, options)),
         Command::Jobs(options) => runtime.block_on(jobs::run(&config, options)),
         Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
-        Command::Token { .. } | Command::Gitlab { .. } => ExitCode::SUCCESS,
+        Command::Token { .. } | Command::Config(_) | Command::Gitlab { .. } => ExitCode::SUCCESS,
     }
 }
 

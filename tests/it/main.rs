@@ -10,6 +10,7 @@ mod broker;
 mod caps;
 mod decision;
 mod docker;
+mod docs;
 mod doorbell;
 mod emulation;
 mod engine_proxy;

@@ -6,7 +6,7 @@ pub(crate) mod browser;
 pub(crate) mod engine;
 pub(crate) mod road;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -145,6 +145,11 @@ impl Daemon {
             Command::new(env!("CARGO_BIN_EXE_runner-coordinator")).arg("--config").arg(&self.file).args(arguments).output().expect("it runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> &Path {
+        &self.file
     }
 
     /// Its process.
