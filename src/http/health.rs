@@ -48,7 +48,7 @@ enum Verdict {
 
 /// One part that is needed.
 #[derive(Debug, Serialize, ToSchema)]
-struct Check {
+pub(super) struct Check {
     status: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
@@ -58,7 +58,8 @@ struct Check {
 }
 
 impl Check {
-    fn ok(detail: Option<String>) -> Self {
+    /// It works.
+    pub(super) fn ok(detail: Option<String>) -> Self {
         Self { status: Verdict::Ok, detail, since: None }
     }
 
@@ -92,6 +93,11 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
+    answer_of(checks)
+}
+
+/// 200 when every part works, else 503.
+pub(super) fn answer_of(checks: BTreeMap<&'static str, Check>) -> Response {
     let sound = checks.values().all(|check| check.status == Verdict::Ok);
     let (code, verdict) = if sound { (StatusCode::OK, Verdict::Ok) } else { (StatusCode::SERVICE_UNAVAILABLE, Verdict::Failing) };
     (code, Json(Health { status: verdict, checks })).into_response()

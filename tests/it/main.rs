@@ -30,6 +30,7 @@ mod gpu_usage;
 mod harness;
 mod job_image;
 mod latency;
+mod openapi_client;
 mod page;
 mod page_large;
 mod page_looks;

@@ -55,6 +55,7 @@ pub(in crate::http) fn document() -> Value {
     document["components"]["securitySchemes"] = security_schemes();
     document["components"]["headers"] = headers();
     document["components"]["examples"] = problem_examples(&examples["problems"]);
+    document["components"]["schemas"]["ProblemType"]["x-enum-varnames"] = names_of_types();
     for (name, schema) in members(&mut document["components"]["schemas"]) {
         for (_, field) in schema.get_mut("properties").into_iter().flat_map(members) {
             simplify(field);
@@ -109,6 +110,11 @@ fn headers() -> Value {
         "RetryAfter": header("Seconds after which repeating the request may help.", json!({ "type": "integer", "minimum": 1 })),
         "Authenticate": header("How to show a token.", json!({ "type": "string" })),
     })
+}
+
+/// Names for generators, which would make unwieldy ones of the paths.
+fn names_of_types() -> Value {
+    FACES.iter().map(|face| face.slug.replace('-', "_").to_uppercase()).collect::<Vec<_>>().into()
 }
 
 fn problem_examples(problems: &Value) -> Value {

@@ -2,6 +2,8 @@
 //! Only ids are replaced, because they are new each time.
 
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -12,6 +14,7 @@ use crate::domain::{
 };
 use crate::http::gpus::{Holding, MarkedDto};
 use crate::http::harness::{Answer, HOOK_SECRET, Harness, NOW, request};
+use crate::http::health::{Check, answer_of};
 use crate::http::hosts::HostDto;
 use crate::http::params::cursor_after;
 use crate::http::problem::tests::every_problem;
@@ -52,6 +55,11 @@ impl Book {
         self.keep(operation, "request", body);
         self.answer(operation, &answer)
     }
+}
+
+async fn body_of(response: Response) -> Value {
+    let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
+    serde_json::from_slice(&body).expect("JSON")
 }
 
 fn now() -> Timestamp {
@@ -100,6 +108,9 @@ async fn the_rest(book: &mut Book, harness: &Harness) {
     book.answer("terminateRunner", &ended);
     book.get(harness, "getHealth", "/health").await;
     book.get(harness, "getHistory", "/history").await;
+    let mut events = harness.open(request("GET", "/events", &[], "")).await.into_body().into_data_stream();
+    let first = events.next().await.expect("an event").expect("a chunk");
+    book.keep("streamEvents", "200", String::from_utf8_lossy(&first).into());
     let event = json!({ "object_kind": "build", "build_id": 473_579, "build_status": "pending", "project_id": 282 });
     let headers = [("content-type", "application/json"), ("x-gitlab-event", "Job Hook"), ("x-gitlab-token", HOOK_SECRET)];
     let answer = harness.send(request("POST", "/webhook/job", &headers, event.to_string())).await;
@@ -108,7 +119,7 @@ async fn the_rest(book: &mut Book, harness: &Harness) {
 }
 
 /// What a manager would have answered; this harness has none. The answers are made by the code that makes them in the daemon.
-fn of_the_manager(book: &mut Book, harness: &Harness) {
+async fn of_the_manager(book: &mut Book, harness: &Harness) {
     let drain = Drain { since: now(), by: Some("ops".to_owned()), reason: Some("new kernel".to_owned()) };
     let resumed = harness.manager.status();
     let drained = Status { drain: Some(drain), ..(*resumed).clone() };
@@ -122,6 +133,8 @@ fn of_the_manager(book: &mut Book, harness: &Harness) {
     book.keep("quarantineGpu", "request", json!({ "reason": "fan is loud" }));
     book.keep("quarantineGpu", "200", shown(&held, Some(&quarantine)));
     book.keep("releaseGpu", "200", shown(&gpu(), None));
+    let checks = [("store", Check::ok(None)), ("engine", Check::ok(Some("28.5.1".to_owned()))), ("manager", Check::ok(None))];
+    book.keep("getHealth", "200", body_of(answer_of(checks.into())).await);
     let placement = Placement { cpus: CpuMillis(2000), memory: MemoryBytes(4 << 30), devices: Vec::new(), share: None };
     let class = crate::domain::ClassName::from_trusted("gitlab");
     let runner = Runner::planned(RunnerId::generate(), class, HostId::from_trusted("box1"), RunnerOrigin::Request, placement, now());
@@ -150,13 +163,11 @@ async fn the_examples_are_answers() {
     let mut book = Book::default();
     a_job(&mut book, &harness).await;
     the_rest(&mut book, &harness).await;
-    of_the_manager(&mut book, &harness);
+    of_the_manager(&mut book, &harness).await;
     let mut problems = Map::new();
     for problem in every_problem() {
         let slug = problem.face().slug;
-        let response = axum::response::IntoResponse::into_response(problem);
-        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
-        problems.insert(slug.to_owned(), serde_json::from_slice(&body).expect("JSON"));
+        problems.insert(slug.to_owned(), body_of(problem.into_response()).await);
     }
     let mut kept = json!({ "operations": book.0, "problems": problems });
     // The version stands in the document's head; here it would only make a difference at each release.
