@@ -161,3 +161,36 @@ async fn the_way_of_a_job_of_gitlab_begins_with_the_delivery_that_rang_for_it() 
     browser.finish().await;
     road.daemon.finish().await;
 }
+
+#[tokio::test]
+async fn the_queue_is_filtered_by_project_and_stays_so_while_jobs_come() {
+    let daemon = Setup::new("page-filter").host("cpus = 1").start().await;
+    daemon.until("it is healthy", Daemon::is_healthy).await;
+    let waits = |project: &str| json!({ "image": BUSYBOX, "command": ["sh", "-c", "while true; do sleep 0.1; done"], "cpus": 1, "project": project });
+    let mut jobs = vec![daemon.submit(waits("holder")).await];
+    daemon.reaches(&jobs[0], &["running"]).await;
+    for project in ["team/web", "team/app", "research/vision"] {
+        jobs.push(daemon.submit(waits(project)).await);
+    }
+    let mut browser = Browser::start().await;
+    browser.open(&format!("{}/", daemon.url)).await;
+    browser.reads("#queue-depth", "3 jobs wait").await;
+    assert_eq!(browser.eval("document.getElementById('queue-filter').hidden").await, true, "three rows are seen at a glance");
+    jobs.push(daemon.submit(waits("firmware")).await);
+    browser.click("#queue-filter").await;
+    browser.type_text("TEAM/").await;
+    let projects = "[...document.querySelectorAll('.queue tbody a')].map((one) => one.innerText)";
+    browser.until(&format!("{projects}.join() === 'team/web,team/app'")).await;
+    jobs.push(daemon.submit(waits("team/late")).await);
+    browser.until(&format!("{projects}.join() === 'team/web,team/app,team/late'")).await;
+    assert_eq!(browser.eval("document.activeElement.id").await, "queue-filter", "who types is not interrupted");
+    browser.reads("#queue-depth", "5 jobs wait").await;
+    browser.type_text("nothing").await;
+    browser.reads(".queue .empty", "No class or project like that waits").await;
+    browser.finish().await;
+    for id in jobs.iter().rev() {
+        daemon.request(Method::DELETE, &format!("/jobs/{id}"), None).await;
+        daemon.ended(id).await;
+    }
+    daemon.finish().await;
+}
