@@ -1,5 +1,6 @@
 //! What we keep of a job that came from GitLab.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Which job of which GitLab: what the API shows of a job's origin.
@@ -24,6 +25,9 @@ pub struct GitLabRef {
     /// What the job asks of its container; nothing in rows of versions that did not read it.
     #[serde(default)]
     pub keywords: Keywords,
+    /// When the event came that told of the job; `None` when it was found without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_at: Option<Timestamp>,
 }
 
 impl GitLabRef {
@@ -40,6 +44,7 @@ impl GitLabRef {
             ref_name: None,
             sha: None,
             keywords: Keywords::default(),
+            webhook_at: None,
         }
     }
 }

@@ -65,6 +65,7 @@ pub fn parse(base_url: &str, payload: String) -> Result<ClaimedJob, BadPayload> 
         ref_name: git_text("ref"),
         sha: git_text("sha"),
         keywords: keywords::read(&answer.image, &answer.services, &answer.variables),
+        webhook_at: None,
     };
     Ok(ClaimedJob {
         timeout: answer.runner_info["timeout"].as_u64().filter(|seconds| *seconds > 0).map(Duration::from_secs),

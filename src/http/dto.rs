@@ -166,7 +166,7 @@ fn devices(attempt: &Attempt) -> Vec<String> {
 
 impl From<&GitLabRef> for GitLabDto {
     fn from(reference: &GitLabRef) -> Self {
-        let GitLabRef { url, job_id, project_id, pipeline_id, name, stage, ref_name, sha, keywords: _ } = reference.clone();
+        let GitLabRef { url, job_id, project_id, pipeline_id, name, stage, ref_name, sha, keywords: _, webhook_at: _ } = reference.clone();
         Self { url, job_id, project_id, pipeline_id, name, stage, r#ref: ref_name, sha }
     }
 }

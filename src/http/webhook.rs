@@ -41,8 +41,8 @@ impl Answer {
 
 /// What an event asks of us.
 enum Meaning {
-    /// GitLab may have work.
-    Ring,
+    /// GitLab may have work: the job with this id.
+    Ring(u64),
     /// This job of ours was cancelled.
     Cancel(JobId),
     /// A job may have been cancelled that is about to be ours: look again.
@@ -73,8 +73,8 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
         return Ok(Json(Answer::ignored("duplicate")));
     }
     Ok(Json(match meaning {
-        Meaning::Ring => {
-            state.manager.ring();
+        Meaning::Ring(job) => {
+            state.manager.ring(job, now);
             Answer::accepted()
         }
         Meaning::Cancel(_) => Answer::accepted(),
@@ -103,7 +103,7 @@ async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Probl
         Reading::Ignored(reason) => return Ok(Meaning::Nothing(reason)),
     };
     Ok(match job.status {
-        BuildStatus::Pending => Meaning::Ring,
+        BuildStatus::Pending => Meaning::Ring(job.build_id),
         BuildStatus::Canceled => match held(state, job.build_id).await? {
             Some(job) => Meaning::Cancel(job),
             None => Meaning::LookAgain("the job was canceled".to_owned()),
@@ -132,7 +132,7 @@ async fn cancel(state: &AppState, job: &JobId) -> Result<(), Problem> {
 
 fn outcome_of(meaning: &Meaning) -> String {
     match meaning {
-        Meaning::Ring | Meaning::Cancel(_) => "accepted".to_owned(),
+        Meaning::Ring(_) | Meaning::Cancel(_) => "accepted".to_owned(),
         Meaning::LookAgain(reason) | Meaning::Nothing(reason) => quoted(reason),
     }
 }

@@ -108,7 +108,7 @@ fn command() -> Work {
 fn of_gitlab(job_id: u64) -> Work {
     let url = "https://gitlab.example.com".to_owned();
     let (project_id, pipeline_id, name, stage, ref_name, sha) = (None, None, None, None, None, None);
-    Work::GitLab(GitLabRef { url, job_id, project_id, pipeline_id, name, stage, ref_name, sha, keywords: Keywords::default() })
+    Work::GitLab(GitLabRef { url, job_id, project_id, pipeline_id, name, stage, ref_name, sha, keywords: Keywords::default(), webhook_at: None })
 }
 
 fn up() -> [Step; 3] {

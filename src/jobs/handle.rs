@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::doorbells::Doorbells;
 use super::queue_there::GitLabQueue;
 use super::vitals::{Vital, Vitals};
 use crate::domain::job::CancelEffect;
@@ -168,6 +169,7 @@ pub struct ManagerHandle {
     pub(super) wake: mpsc::Sender<Wake>,
     pub(super) status: watch::Receiver<Arc<Status>>,
     pub(super) bell: watch::Sender<u64>,
+    pub(super) doorbells: Arc<Doorbells>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn crate::domain::Clock>,
@@ -179,8 +181,9 @@ impl ManagerHandle {
         let _ = self.wake.try_send(Wake::Look);
     }
 
-    /// GitLab rang: work may wait there.
-    pub fn ring(&self) {
+    /// GitLab rang at this time: the job with this id waits there.
+    pub fn ring(&self, gitlab_job: u64, at: Timestamp) {
+        self.doorbells.rang(gitlab_job, at);
         self.bell.send_modify(|rung| *rung = rung.wrapping_add(1));
     }
 

@@ -159,8 +159,9 @@ async fn until_askable(status: &mut watch::Receiver<Arc<Status>>, class: &ClassN
 }
 
 /// Stores what GitLab gave away. Mostly it is ours from now on there, so a store that fails is tried until it takes it.
-async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
+async fn take(shared: &Arc<Shared>, class: &Class, mut claimed: ClaimedJob) {
     let deps = &shared.deps;
+    claimed.job.reference.webhook_at = deps.handle.doorbells.of(claimed.job.reference.job_id);
     let reference = claimed.job.reference.clone();
     let project = claimed.project.and_then(|project| ProjectName::parse("project", &project).ok());
     let mut requirement = class_requirement(class);

@@ -49,7 +49,7 @@ pub struct Seat {
 pub fn channel(store: Arc<dyn Store>, clock: Arc<dyn Clock>, vitals: Arc<Vitals>, facts: HostFacts) -> (ManagerHandle, Seat) {
     let (wake, woken) = mpsc::channel(WAKE_QUEUE);
     let (status, published) = watch::channel(Arc::new(publish::initial(facts, clock.now())));
-    let handle = ManagerHandle { wake, status: published, bell: watch::Sender::new(0), vitals, store, clock };
+    let handle = ManagerHandle { wake, status: published, bell: watch::Sender::new(0), doorbells: Arc::default(), vitals, store, clock };
     (handle, Seat { wake: woken, status })
 }
 

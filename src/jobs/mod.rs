@@ -23,6 +23,7 @@ pub mod vitals;
 mod board;
 mod conclude;
 mod container;
+mod doorbells;
 mod finish;
 mod follow;
 mod gpus;

@@ -37,5 +37,7 @@ mod repair;
 mod restart;
 mod runner_mock;
 mod token_secrecy;
+mod traces;
+mod traces_exporter;
 mod two_phase;
 mod webhook_forms;
