@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use crate::harness::collector::{Collector, text_of};
-use crate::harness::{BUSYBOX, Daemon, Setup, free_port, road};
+use crate::harness::{BUSYBOX, Daemon, PATIENCE, Setup, free_port, road};
 
 fn traces(port: u16) -> String {
     format!(
@@ -102,8 +102,9 @@ async fn a_collector_that_is_away_gets_everything_when_it_is_back_even_after_a_r
 async fn a_job_of_gitlab_is_told_from_its_webhook_on() {
     let collector = Collector::start(0).await;
     let road = road::Road::build(Setup::new("traces-gitlab").with(&traces(collector.port)), road::Plan::default()).await;
-    let gitlab_id = road.gitlab.queue(road::job("build"));
-    road.reaches(gitlab_id, crate::harness::PATIENCE, |job| job.status == crate::gitlab::Status::Success).await;
+    let gitlab_id = road.gitlab.enqueue(road::job("build").script(["true"]));
+    road.gitlab.send_job_event(gitlab_id).await;
+    road.reaches(gitlab_id, PATIENCE, |job| job.status.is_final()).await;
     let id = road.ended(gitlab_id).await["id"].as_str().expect("an id").to_owned();
     arrives(&road.daemon, &collector, &id).await;
     assert_eq!(sorted(collector.names_of(&id)), ["attempt", "create", "hand over", "job", "queue", "remove", "run", "start", "webhook"]);
