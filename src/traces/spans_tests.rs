@@ -90,26 +90,17 @@ fn a_job_of_gitlab_begins_with_its_webhook_and_is_named_as_the_conventions_say()
     life.later(1).note(EventKind::ContainerStarted);
     life.later(99).end(failed(Disposition::Job, EndReason::ExitCode));
     life.later(2).removed();
-    life.later(8).claim(RunnerOrigin::Pool);
-    life.later(2).step(&Step::HandedOver);
-    life.later(1).end(failed(Disposition::Job, EndReason::ExitCode));
-    life.later(5).removed();
     assert!(life.is_complete());
     let trace = life.trace();
     let expected = [
-        "job -40+179",
+        "job -40+163 !",
         "  webhook -40+40",
         "  queue 0+10",
-        "  queue 121+10",
         "  attempt 10+113 !",
         "    create 10+1",
         "    hand over 11+10",
         "    run 21+100 !",
         "    remove 121+2",
-        "  attempt 131+8 !",
-        "    hand over 131+2",
-        "    run 133+1 !",
-        "    remove 134+5",
     ];
     assert_eq!(drawn(&trace), expected);
     let root = &trace.spans[0];
@@ -124,6 +115,17 @@ fn a_job_of_gitlab_begins_with_its_webhook_and_is_named_as_the_conventions_say()
         assert_eq!(attribute(root, key), Some(&text(value)), "{key}");
     }
     assert_eq!(root.status, Status::Error("exit_code: as it was told".to_owned()));
+}
+
+#[test]
+fn a_runner_that_waited_begins_with_the_hand_over() {
+    let mut life = Life::new(Source::GitLab);
+    life.later(8).claim(RunnerOrigin::Pool);
+    life.later(2).step(&Step::HandedOver);
+    life.later(1).end(Outcome::Succeeded);
+    life.later(5).removed();
+    let expected = ["job -40+56", "  webhook -40+40", "  queue 0+8", "  attempt 8+8", "    hand over 8+2", "    run 10+1", "    remove 11+5"];
+    assert_eq!(drawn(&life.trace()), expected);
 }
 
 #[test]

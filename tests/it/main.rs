@@ -8,6 +8,7 @@ mod bench;
 mod big_artifact;
 mod broker;
 mod caps;
+mod check;
 mod decision;
 mod docker;
 mod docs;

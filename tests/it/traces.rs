@@ -50,7 +50,7 @@ async fn a_job_that_fails_and_is_tried_again_shows_every_attempt() {
     arrives(&daemon, &collector, &id).await;
     let names = collector.names_of(&id);
     let count = |name: &str| names.iter().filter(|one| *one == name).count();
-    assert_eq!((count("job!"), count("attempt!"), count("run!"), count("retry wait"), count("remove")), (1, 2, 2, 1, 2), "{names:?}");
+    assert_eq!((count("job!"), count("attempt!"), count("run!"), count("queue"), count("remove")), (1, 2, 2, 2, 2), "{names:?}");
     let root = collector.spans_of(&id).into_iter().find(|span| span.name == "job").expect("a root");
     assert_eq!(text_of(&root.attributes, "error.type").as_deref(), Some("exit_code"));
     assert_eq!(text_of(&root.attributes, "runner_coordinator.job.project").as_deref(), Some("team/app"));
