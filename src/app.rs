@@ -25,6 +25,7 @@ use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{RunnerFilter, Store, StoreError};
+use crate::traces::{Collector, CollectorError, Exporter, Parts, cursor::Cursor, exporter, spans};
 
 /// How often the broker makes sure that its address still exists.
 const BROKER_CHECK: Duration = Duration::from_secs(10);
@@ -51,6 +52,9 @@ pub enum StartError {
     /// GitLab's address makes no sense.
     #[error("gitlab.url cannot be used")]
     GitLab(#[from] GitLabError),
+    /// Traces cannot be sent as configured.
+    #[error("traces cannot be sent")]
+    Traces(#[from] CollectorError),
     /// The store holds runners of a machine of another name, which nobody would look after.
     #[error(
         "the store holds runners of the machine \"{stored}\", and this one is called \"{configured}\": set host.name = \"{stored}\" until they are gone"
@@ -164,6 +168,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
     lifecycle.tracker.spawn(history::run(Arc::clone(&state.history), Arc::clone(&store), handle.clone(), lifecycle.stop.clone()));
+    export_traces(&config, &store, lifecycle).await?;
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
@@ -179,6 +184,27 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
 fn listing(config: &Config, instance: &str) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
     let Some((gitlab, token)) = config.gitlab.as_ref().and_then(|gitlab| Some((gitlab, gitlab.read_token.clone()?))) else { return Ok(None) };
     Ok(Some(Arc::new(HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?)))
+}
+
+/// Sends the traces of ended jobs, where that is configured; else nothing of it exists.
+async fn export_traces(config: &Config, store: &Arc<dyn Store>, lifecycle: &Lifecycle) -> Result<(), StartError> {
+    let Some(traces) = &config.traces else { return Ok(()) };
+    let parts = Parts {
+        store: Arc::clone(store),
+        collector: Collector::new(traces)?,
+        cursor: Cursor::new(config.data_dir.join("traces.json"), store.instance()),
+        sample: traces.sample,
+        service: vec![
+            ("service.name", spans::text(&config.service_name)),
+            ("service.version", spans::text(env!("CARGO_PKG_VERSION"))),
+            ("service.instance.id", spans::text(store.instance())),
+            ("host.name", spans::text(&config.host.name)),
+        ],
+        max_backlog: exporter::MAX_BACKLOG,
+    };
+    lifecycle.tracker.spawn(Exporter::new(parts).await?.run(lifecycle.stop.clone()));
+    info!(endpoint = traces.endpoint, "traces of ended jobs are sent");
+    Ok(())
 }
 
 /// Before anybody looks at the GPUs: what was remembered of them, and which of them runners hold.

@@ -13,6 +13,7 @@ mod projects;
 pub mod reference;
 mod secret;
 mod section;
+mod traces;
 mod values;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use gpu::{Gpu, IntegratedGpus, OldToolkit};
 pub use load::SetupConfig;
 pub use projects::Project;
 pub use secret::{read_secret_file, secret_of_env};
+pub use traces::{TraceHeader, Traces};
 
 use crate::domain::{Arch, ClassName, CpuMillis, Emulation, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub projects: Vec<Project>,
     /// `limits.*`: bounds on everything that others can make grow.
     pub limits: Limits,
+    /// `traces.*`: where the traces of ended jobs go; `None` without that section: nowhere.
+    pub traces: Option<Traces>,
 }
 
 /// The API, the webhook and the page.

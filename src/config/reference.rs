@@ -266,6 +266,19 @@ pub const REFERENCE: &[Part] = &[
         ],
     },
     Part {
+        name: "traces",
+        keys: &[
+            key(
+                "traces.endpoint",
+                "needed",
+                "base URL of an OTLP receiver that speaks HTTP, such as `http://127.0.0.1:4318`; `/v1/traces` is put behind it",
+            ),
+            key("traces.sample", "`1`", "which part of the jobs is sent, from 0 to 1; chosen by the job's id"),
+            key("traces.headers[].name", "needed", "a header of every request, such as `authorization`; at most 16"),
+            secret("traces.headers[].value", "needed", "its value; a secret"),
+        ],
+    },
+    Part {
         name: "limits",
         keys: &[
             key("limits.body", "`1MiB`", "largest body of a request to the API"),

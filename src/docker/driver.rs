@@ -58,6 +58,14 @@ impl DockerDriver {
         Ok(Self { client: Arc::new(Client::new(host)?), instance, logins, network })
     }
 
+    /// Takes our network away, if it is there: for whoever made it for a moment only.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or a container is still on it.
+    pub async fn remove_network(&self) -> Result<(), DriverError> {
+        self.network.remove(&self.client).await
+    }
+
     /// The filter for what is ours.
     fn own_label(&self) -> String {
         format!("{}={}", labels::INSTANCE, self.instance)

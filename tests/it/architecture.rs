@@ -15,6 +15,7 @@ const RANKS: &[&[&str]] = &[
     &["docker"],
     &["platform"],
     &["gitlab"],
+    &["traces"],
     &["jobs"],
     &["http"],
     &["lifecycle", "telemetry"],
@@ -31,8 +32,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ring", &["security"]),
     ("bollard", &["docker"]),
     ("nvml_wrapper", &["platform"]),
-    ("reqwest", &["gitlab"]),
-    ("rustls", &["gitlab"]),
+    ("reqwest", &["gitlab", "traces"]),
+    ("rustls", &["gitlab", "traces"]),
     // The composition root serves what the http room routes.
     ("axum", &["http", "app"]),
     ("tower_http", &["http"]),

@@ -3,6 +3,7 @@
 //! Waits are always on a predicate with a deadline. [`Daemon::finish`] stops the daemon and fails when it left anything behind.
 
 pub(crate) mod browser;
+pub(crate) mod collector;
 pub(crate) mod engine;
 pub(crate) mod road;
 
