@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::gitlab::{GitLab, Status};
 use crate::harness::road::{Plan, Road, job};
-use crate::harness::{Daemon, PATIENCE, Setup, engine};
+use crate::harness::{Daemon, PATIENCE, Setup, client, engine};
 
 /// Runs until a file comes.
 const UNTIL_TOLD: &str = "while [ ! -e /tmp/go ]; do sleep 0.05; done; echo told";
@@ -141,4 +141,19 @@ async fn what_gitlab_believes_to_run_waits_until_the_machine_is_resumed() {
     road.reaches(next, PATIENCE, |job| job.status == Status::Success).await;
     road.daemon.until("it has ended here too", async |_| road.find_record(next).await.is_some_and(|record| record["state"] == "succeeded")).await;
     road.daemon.finish().await;
+}
+
+#[tokio::test]
+async fn who_drained_a_machine_is_told_by_the_name_of_their_token() {
+    let token = "rct_the-token-of-the-night-shift";
+    let digest = runner_coordinator::security::sha256(token.as_bytes()).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let config = format!("[[http.tokens]]\nname = \"night-shift\"\nrole = \"operator\"\nsha256 = \"{digest}\"");
+    let daemon = Setup::new("drain-by").with(&config).start().await;
+    let post = async |deed: &str| {
+        let request = client().post(format!("{}/hosts/drain-by/{deed}", daemon.url)).bearer_auth(token);
+        request.send().await.expect("an answer").json::<Value>().await.expect("JSON")
+    };
+    assert_eq!(post("drain").await["drain"]["by"], "night-shift");
+    assert_eq!(post("resume").await["drain"], Value::Null);
+    daemon.finish_with_pool().await;
 }
