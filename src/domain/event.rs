@@ -27,6 +27,11 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
+    /// GitLab told of the job at the webhook.
+    Webhook {
+        /// How the job stood there: `pending` rang for it.
+        status: String,
+    },
     /// The job was accepted and stored.
     Submitted,
     /// The job was claimed by this machine and a runner planned for it.
@@ -91,7 +96,8 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every name.
-    pub const NAMES: [&str; 17] = [
+    pub const NAMES: [&str; 18] = [
+        "webhook",
         "submitted",
         "claimed",
         "assigned",
@@ -115,6 +121,7 @@ impl EventKind {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Webhook { .. } => "webhook",
             Self::Submitted => "submitted",
             Self::Claimed => "claimed",
             Self::Assigned => "assigned",

@@ -170,6 +170,8 @@ pub struct Job {
     pub cancel: Option<CancelRequest>,
     /// When it was stored.
     pub created_at: Timestamp,
+    /// The job whose request it repeats, if it does.
+    pub retry_of: Option<JobId>,
 }
 
 /// What a wish to cancel led to.
@@ -198,6 +200,7 @@ impl Job {
             own_failures: 0,
             cancel: None,
             created_at: now,
+            retry_of: None,
         }
     }
 

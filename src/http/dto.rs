@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::openapi::{fields, words};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::gpu_usage::GpuTotal;
-use crate::domain::{Arch, Attempt, CpuMillis, EndReason, GitLabRef, GpuRequest, GpuVendor, Job, JobSpec, JobState, Outcome, Work};
+use crate::domain::{Arch, Attempt, CpuMillis, EndReason, GitLabRef, GpuRequest, GpuVendor, Job, JobId, JobSpec, JobState, Outcome, Work};
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,6 +45,11 @@ pub struct JobDto {
     #[schema(value_type = Option<String>, format = DateTime)]
     cancel_requested_at: Option<Timestamp>,
     gitlab: Option<GitLabDto>,
+    /// The job whose request it repeats.
+    retry_of: Option<String>,
+    /// Of a single job: the latest that repeats its request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retried_as: Option<String>,
     request: RequestDto,
     /// Of a single job that had GPUs: what all of its attempts used of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +70,11 @@ struct UsageDto {
 }
 
 impl JobDto {
+    /// The same with the latest job that repeats its request.
+    pub(super) fn with_retry(self, latest: Option<JobId>) -> Self {
+        Self { retried_as: latest.map(|id| id.to_string()), ..self }
+    }
+
     /// The same with what it used of GPUs.
     pub(super) fn with_usage(self, total: Option<GpuTotal>) -> Self {
         let usage = total.map(|total| UsageDto {
@@ -173,6 +183,8 @@ impl From<Job> for JobDto {
                 Work::GitLab(reference) => Some(reference.into()),
                 Work::Command(_) => None,
             },
+            retry_of: job.retry_of.as_ref().map(ToString::to_string),
+            retried_as: None,
             request: (&job.spec).into(),
             usage: None,
         }
@@ -285,6 +297,9 @@ fn particulars(kind: EventKind) -> serde_json::Map<String, Value> {
         | EventKind::Adopted
         | EventKind::Ended
         | EventKind::RunnerRemoved => {}
+        EventKind::Webhook { status } => {
+            put("status", status.into());
+        }
         EventKind::ImagePull { progress } => {
             put("progress", progress.into());
         }

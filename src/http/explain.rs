@@ -7,7 +7,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::extract::Viewer;
-use super::hosts::HostState;
 use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
@@ -105,7 +104,8 @@ struct ProjectLimitDto {
 struct HostReportDto {
     host: String,
     /// As in `/hosts`.
-    state: HostState,
+    #[schema(value_type = words::HostState)]
+    state: &'static str,
     /// Why it takes no work, where it takes none.
     detail: Option<String>,
     fits: FitsWhen,
@@ -247,18 +247,13 @@ fn room(explanation: &Explanation) -> WaitsFor {
 impl From<HostReport> for HostReportDto {
     fn from(report: HostReport) -> Self {
         let HostReport { host, readiness, fits, missing, room_by } = report;
-        let (state, detail) = match &readiness {
-            Readiness::Ready => (HostState::Ready, None),
-            Readiness::Unasked => (HostState::Starting, Some(readiness.to_string())),
-            Readiness::EngineDown { .. } => (HostState::EngineDown, Some(readiness.to_string())),
-            Readiness::Draining => (HostState::Draining, Some(readiness.to_string())),
-        };
+        let detail = (readiness != Readiness::Ready).then(|| readiness.to_string());
         let fits = match fits {
             Fits::Now => FitsWhen::Now,
             Fits::Later => FitsWhen::Later,
             Fits::Never => FitsWhen::Never,
         };
-        Self { host: host.to_string(), state, detail, fits, room_by, missing: missing.into_iter().map(MissingDto::from).collect() }
+        Self { host: host.to_string(), state: readiness.name(), detail, fits, room_by, missing: missing.into_iter().map(MissingDto::from).collect() }
     }
 }
 

@@ -42,6 +42,9 @@ faces! {
     NO_SUCH_METHOD = "no-such-method", METHOD_NOT_ALLOWED, "The path does not have this method";
     UNKNOWN = "not-found", NOT_FOUND, "There is no such thing";
     JOB_ENDED = "job-ended", CONFLICT, "The job has already ended";
+    JOB_NOT_ENDED = "job-not-ended", CONFLICT, "The job has not ended";
+    JOB_OF_GITLAB = "job-of-gitlab", CONFLICT, "The job belongs to GitLab";
+    DRAINED = "drained", CONFLICT, "The host takes no new work";
     UNSATISFIABLE = "unsatisfiable", UNPROCESSABLE_ENTITY, "No host can ever run this";
     NO_ROOM = "no-room", CONFLICT, "The host has no room for this now";
     STOPPING = "stopping", SERVICE_UNAVAILABLE, "The daemon is about to end";

@@ -294,7 +294,8 @@ pub(super) async fn release(
     mark(&state, &id, GpuMark::Release).await
 }
 
-fn read_reason(text: &str) -> Result<String, Problem> {
+/// A reason that somebody gives, in one line.
+pub(super) fn read_reason(text: &str) -> Result<String, Problem> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > MAX_REASON || text.chars().any(char::is_control) {
         return Err(Problem::field("reason", format!("must be 1 to {MAX_REASON} characters in one line")));

@@ -15,7 +15,7 @@ use crate::domain::{
     Arch, Clock, CpuMillis, Gpu, HostFacts, HostId, Job, JobId, MemoryBytes, Outcome, Placement, RequirementId, RetryPolicy, Runner, RunnerId,
     RunnerOrigin, Step,
 };
-use crate::jobs::{Seat, Vitals, channel};
+use crate::jobs::{ManagerHandle, Seat, Vitals, channel};
 use crate::security::{SecurityManager, sha256};
 use crate::store::log::LogStore;
 use crate::store::{Candidate, JobFilter, SqliteStore, Store};
@@ -54,6 +54,7 @@ pub(super) struct Harness {
     pub(super) store: Arc<dyn Store>,
     pub(super) logs: Arc<LogStore>,
     pub(super) clock: Arc<TestClock>,
+    pub(super) manager: ManagerHandle,
     _seat: Seat,
     _directory: tempfile::TempDir,
 }
@@ -155,8 +156,8 @@ image = "debian:bookworm"
             runtimes: vec!["runc".to_owned()],
         };
         let (manager, seat) = channel(Arc::clone(&store), clock.clone(), Arc::new(Vitals::default()), facts);
-        let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager, security, Arc::new(config), clock.clone());
-        Self { router: router(state), store, logs, clock, _seat: seat, _directory: directory }
+        let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager.clone(), security, Arc::new(config), clock.clone());
+        Self { router: router(state), store, logs, clock, manager, _seat: seat, _directory: directory }
     }
 
     /// Sends a request as it is. The answer must be as the API's document says.

@@ -59,26 +59,34 @@ pub(super) async fn submit(
     headers: HeaderMap,
     body: JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers)?;
+    let idempotency = idempotency_key(&headers)?.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) });
     let checked = submit::check(body.value, &state.config, &state.security)?;
-    if let Some(fault) = state.config.over_cap(checked.spec.project.as_ref(), &checked.spec.requirement) {
+    let if_unsatisfiable = checked.if_unsatisfiable;
+    admit(&state, checked.into_job(state.clock.now()), if_unsatisfiable, idempotency).await
+}
+
+/// Takes a job in whose request makes sense, and answers with it.
+///
+/// # Errors
+/// When this machine or its project's limits can never run it, its key was used otherwise, or the queue is full.
+pub(super) async fn admit(
+    state: &AppState,
+    job: Job,
+    if_unsatisfiable: IfUnsatisfiable,
+    idempotency: Option<IdempotencyKey>,
+) -> Result<Response, Problem> {
+    if let Some(fault) = state.config.over_cap(job.spec.project.as_ref(), &job.spec.requirement) {
         return Err(Problem::InvalidFields(vec![fault]));
     }
-    if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
+    if if_unsatisfiable == IfUnsatisfiable::Refuse {
         let status = state.manager.status();
-        let never = explain::circumstances(&state, &status).never(&checked.spec.requirement);
+        let never = explain::circumstances(state, &status).never(&job.spec.requirement);
         if !never.is_empty() {
             return Err(Problem::Unsatisfiable(missing(never)));
         }
     }
-    let weight = state.config.weight_of(checked.spec.project.as_ref());
-    let new = NewJob {
-        job: checked.into_job(state.clock.now()),
-        gitlab: None,
-        idempotency: key.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) }),
-        weight,
-        queue_limit: state.config.limits.queue_per_project,
-    };
+    let weight = state.config.weight_of(job.spec.project.as_ref());
+    let new = NewJob { job, gitlab: None, idempotency, weight, queue_limit: state.config.limits.queue_per_project };
     let job = match state.store.submit(new).await? {
         Submission::Created(job) => {
             tracing::info!(job.id = %job.id, "job {} was accepted", job.id);
@@ -93,7 +101,11 @@ pub(super) async fn submit(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobDto::from(*job))).into_response())
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The submitter's key against doubles, where one is given.
+///
+/// # Errors
+/// When it is given twice, or is no key.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     let text = key.to_str().ok().filter(|text| (1..=MAX_KEY_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -163,7 +175,8 @@ pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id)
     } else {
         None
     };
-    Ok(Json(JobDto::from(job).with_usage(total)))
+    let retry = state.store.latest_retry(&job.id).await?;
+    Ok(Json(JobDto::from(job).with_usage(total).with_retry(retry)))
 }
 
 /// The job with this id.

@@ -25,6 +25,7 @@ pub mod page;
 pub mod params;
 pub mod problem;
 pub mod queue;
+pub mod retry;
 pub mod runners;
 pub mod state;
 pub mod submit;
@@ -56,12 +57,15 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(health::health))
         .routes(routes!(health::status))
         .routes(routes!(hosts::list))
+        .routes(routes!(hosts::drain))
+        .routes(routes!(hosts::resume))
         .routes(routes!(gpus::quarantine))
         .routes(routes!(gpus::release))
         .routes(routes!(runners::list, runners::spawn))
         .routes(routes!(runners::one, runners::terminate))
         .routes(routes!(jobs::list, jobs::submit))
         .routes(routes!(jobs::one, jobs::cancel))
+        .routes(routes!(retry::again))
         .routes(routes!(explain::of_job))
         .routes(routes!(logs::of_job))
         .routes(routes!(events::of_job))
@@ -92,6 +96,8 @@ mod explain_tests;
 mod harness;
 #[cfg(test)]
 mod jobs_tests;
+#[cfg(test)]
+mod operator_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]

@@ -65,6 +65,21 @@ pub enum Problem {
         /// Its state.
         state: &'static str,
     },
+    /// The job has not ended, so it cannot be tried again.
+    JobNotEnded {
+        /// Its state.
+        state: &'static str,
+    },
+    /// The job is GitLab's, and only GitLab can do this with it.
+    JobOfGitLab {
+        /// Its page in GitLab, or what is known of that.
+        page: String,
+    },
+    /// The machine takes no new work.
+    Drained {
+        /// Since when, and why.
+        detail: String,
+    },
     /// No machine can ever run the job, or the runner.
     Unsatisfiable(Vec<FieldFault>),
     /// The machine has no room for the runner at present.
@@ -142,6 +157,11 @@ impl Problem {
         Self::Unknown { what: quoted(&format!("GPU {}; known: {known}", quoted(id))) }
     }
 
+    /// There is no host with this id, only the known one.
+    pub fn unknown_host(id: &str, known: &str) -> Self {
+        Self::Unknown { what: quoted(&format!("host {}; known: {known}", quoted(id))) }
+    }
+
     pub(super) fn face(&self) -> Face {
         match self {
             Self::NotJson { .. } => faces::NOT_JSON,
@@ -158,6 +178,9 @@ impl Problem {
             Self::NoSuchMethod => faces::NO_SUCH_METHOD,
             Self::Unknown { .. } => faces::UNKNOWN,
             Self::JobEnded { .. } => faces::JOB_ENDED,
+            Self::JobNotEnded { .. } => faces::JOB_NOT_ENDED,
+            Self::JobOfGitLab { .. } => faces::JOB_OF_GITLAB,
+            Self::Drained { .. } => faces::DRAINED,
             Self::Unsatisfiable(_) => faces::UNSATISFIABLE,
             Self::NoRoom(_) => faces::NO_ROOM,
             Self::Stopping => faces::STOPPING,
@@ -190,6 +213,9 @@ impl Problem {
             | Self::NoSuchMethod
             | Self::Unknown { .. }
             | Self::JobEnded { .. }
+            | Self::JobNotEnded { .. }
+            | Self::JobOfGitLab { .. }
+            | Self::Drained { .. }
             | Self::Unsatisfiable(_)
             | Self::NoRoom(_)
             | Self::KeyReused
@@ -202,7 +228,7 @@ impl Problem {
     fn wire(self, face: &Face) -> Wire {
         let mut wire = Wire { r#type: face.kind(), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
         match self {
-            Self::NotJson { detail } => wire.detail = Some(detail),
+            Self::NotJson { detail } | Self::Drained { detail } => wire.detail = Some(detail),
             Self::InvalidFields(faults) | Self::InvalidParameters(faults) => {
                 let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 wire.detail = Some(quoted(&sentences.join("; ")));
@@ -217,7 +243,8 @@ impl Problem {
             Self::Forbidden { needs } => wire.detail = Some(format!("the role {} is needed", needs.as_str())),
             Self::ForeignHost => wire.detail = Some("configure http.tokens to be reached under other names, or through a proxy".to_owned()),
             Self::Unknown { what } => wire.detail = Some(format!("there is no {what}")),
-            Self::JobEnded { state } => wire.detail = Some(format!("it is {state}")),
+            Self::JobEnded { state } | Self::JobNotEnded { state } => wire.detail = Some(format!("it is {state}")),
+            Self::JobOfGitLab { page } => wire.detail = Some(format!("retry it there: {page}")),
             Self::QueueFull { limit } => wire.detail = Some(format!("limits.queue_per_project is {limit}")),
             Self::WrongContentType
             | Self::BodyTooLarge

@@ -51,6 +51,8 @@ pub(super) struct RunnerDto {
     cpus: Number,
     memory: String,
     devices: Vec<String>,
+    /// Its share of the memory of its only GPU; `null` where its GPUs are its alone.
+    gpu_share_bytes: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -83,6 +85,7 @@ impl RunnerDto {
             cpus: cpus(runner.placement.cpus),
             memory: runner.placement.memory.to_string(),
             devices: runner.placement.devices.iter().map(ToString::to_string).collect(),
+            gpu_share_bytes: runner.placement.share.map(|share| share.0),
             created_at: runner.created_at,
             last_contact_at: runner.last_contact_at.max(vitals.last_contact_at),
             cpu_percent: vitals.cpu_percent,
@@ -178,7 +181,7 @@ pub struct SpawnBody {
     responses(
         (status = 202, description = "The runner that is being started.", body = RunnerDto, headers(("Location" = String, description = "Where it is."))),
     ),
-    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["unsatisfiable", "no-room", "stopping", "store-unavailable", "conflict"]))),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["unsatisfiable", "no-room", "drained", "stopping", "store-unavailable", "conflict"]))),
 )]
 pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, body: JsonBody<SpawnBody>) -> Result<Response, Problem> {
     let Some(name) = body.value.class else { return Err(Problem::field("class", "is needed")) };
@@ -196,6 +199,7 @@ pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, bo
             let for_ever = unfit.iter().any(|one| one.ever() == Ever::Never);
             return Err(if for_ever { Problem::Unsatisfiable(missing(unfit)) } else { Problem::NoRoom(missing(unfit)) });
         }
+        Spawned::Drained(drain) => return Err(Problem::Drained { detail: drain.to_string() }),
         Spawned::Stopping => return Err(Problem::Stopping),
     };
     tracing::info!(runner.id = %runner.id, "runner {} was asked for through the API", runner.id);

@@ -175,7 +175,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
         cpus: cpus.unwrap_or(class.cpus),
         memory: memory.unwrap_or(class.memory),
         gpus: gpus.or_else(|| class.gpus.clone()),
-        runtime: Some(class.runtime.clone()).filter(|runtime| runtime != DEFAULT_RUNTIME),
+        runtime: runtime_of(class),
         start: Start::Any,
     };
     let spec = JobSpec {
@@ -188,6 +188,38 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
         work: Work::Command(CommandWork { image, command, env }),
     };
     Ok(Checked { spec, if_unsatisfiable: body.if_unsatisfiable.unwrap_or_default() })
+}
+
+/// Checks a request that was accepted once against what holds now.
+///
+/// # Errors
+/// Names every field that would be refused today, or could not be run as it was.
+pub fn check_again(spec: &JobSpec, config: &Config, security: &SecurityManager) -> Result<(), Problem> {
+    let Work::Command(work) = &spec.work else { return Err(Problem::Conflict) };
+    let mut faults = Faults::default();
+    let requirement = &spec.requirement;
+    if let Some(class) = faults.keep(class_of(Some(requirement.class.as_str()), config)) {
+        if class.arch.is_some() && class.arch != requirement.arch {
+            faults.add("arch", format!("is no longer that of the class {}", class.name));
+        }
+        if runtime_of(class) != requirement.runtime {
+            faults.add("class", format!("{} has another runtime now", class.name));
+        }
+    }
+    command_of(Some(work.command.clone()), config.limits.command_bytes, &mut faults);
+    let env = env_of(work.env.clone(), security, &mut faults);
+    if faults.0.is_empty() && env != work.env {
+        faults.add("env", "would not be taken over as it was");
+    }
+    if spec.timeout > config.limits.max_timeout {
+        faults.add("timeout", format!("must be at most {}", humantime::format_duration(config.limits.max_timeout)));
+    }
+    if faults.0.is_empty() { Ok(()) } else { Err(faults.into_problem()) }
+}
+
+/// The class's runtime as a requirement names it.
+fn runtime_of(class: &Class) -> Option<String> {
+    Some(class.runtime.clone()).filter(|runtime| runtime != DEFAULT_RUNTIME)
 }
 
 /// The named class; without a name `default`, or the only one there is.

@@ -16,7 +16,7 @@ use crate::domain::job::CancelEffect;
 use crate::domain::{EndReason, JobId};
 use crate::gitlab::webhook::{self, BuildStatus, Reading};
 use crate::security::{WebhookHeaders, sha256};
-use crate::store::{Delivery, Recorded};
+use crate::store::{DeliveredJob, Delivery, Recorded};
 
 /// Headers that name a delivery, the newer first. Both stay the same when GitLab sends it again.
 const DELIVERY_IDS: [&str; 2] = ["webhook-id", "idempotency-key"];
@@ -96,12 +96,14 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
     })?;
     let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
     let reading = webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?;
+    let job = job_of(&state, &reading);
     let meaning = meaning_of(&state, reading).await?;
     if let Meaning::Cancel(job) = &meaning {
         // Before the delivery is remembered: when this fails, it is not a double that is sent again.
         cancel(&state, job).await?;
     }
-    let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning) };
+    let about = job.filter(|_| matches!(meaning, Meaning::Ring | Meaning::Cancel(_)));
+    let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning), about };
     if state.store.record_delivery(delivery, now).await? == Recorded::Duplicate {
         return Ok(Json(Answer::ignored("duplicate")));
     }
@@ -128,6 +130,12 @@ fn proof_of(headers: &HeaderMap) -> WebhookHeaders<'_> {
         signature: header("webhook-signature"),
         token: header("x-gitlab-token"),
     }
+}
+
+/// The job of GitLab that an event tells of.
+fn job_of(state: &AppState, reading: &Reading) -> Option<DeliveredJob> {
+    let (Reading::Job(job), Some(gitlab)) = (reading, &state.config.gitlab) else { return None };
+    Some(DeliveredJob { url: gitlab.url.clone(), gitlab_id: job.build_id, status: job.status.as_str().to_owned() })
 }
 
 async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Problem> {

@@ -27,7 +27,7 @@ use super::plan::Restarts;
 use super::queue_there::QueueBoard;
 use super::reconcile::{Action, InFlight, Seen, Sight, decide};
 use super::vitals::Vitals;
-use super::{gpus, plan, publish};
+use super::{drain, gpus, plan, publish};
 use crate::docker::ContainerState;
 use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerState, Step, chain};
 use crate::store::{Store, StoreError};
@@ -167,6 +167,10 @@ impl JobManager {
             Wake::Spawn { class, reply } => {
                 let _ = reply.send(plan::spawn(&self.shared, class).await);
             }
+            Wake::Host { wish, reply } => {
+                let _ = reply.send(drain::wish(&self.shared, wish).await);
+            }
+            Wake::GiveBack { job } => drain::give_back(&self.shared, &job).await,
             Wake::Mark { gpu, mark, reply } => {
                 let marked = gpus::mark(&self.shared, &gpu, mark).await;
                 let platform = &self.shared.deps.platform;

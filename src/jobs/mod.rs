@@ -23,6 +23,7 @@ pub mod vitals;
 mod board;
 mod conclude;
 mod container;
+mod drain;
 mod finish;
 mod follow;
 mod gpus;
@@ -40,7 +41,7 @@ mod turn;
 mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
-pub use handle::{EngineState, GpuMark, GpuMarked, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
+pub use handle::{EngineState, GpuMark, GpuMarked, HostSet, HostWish, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
 pub use history::{History, Sample};
 pub use manager::{JobManager, Seat, channel};
 pub use queue_there::{GitLabQueue, ProjectQueue, Stranded};

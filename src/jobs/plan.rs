@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use tracing::{debug, info};
 
 use super::deps::{Shared, class_named, class_requirement};
-use super::gpus;
 use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
 use super::turn::{Rules, Turn, fitting, turn};
+use super::{drain, gpus};
 use crate::domain::retry::doubled;
 use crate::domain::{
     Aggregate, ClassName, EndReason, GpuId, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step,
@@ -95,6 +95,7 @@ pub(super) async fn plan(
     now: Timestamp,
 ) -> Result<Plan, StoreError> {
     gpus::hold(shared, &open, view, now);
+    let drained = shared.deps.store.drain(&shared.deps.config.host.name).await?;
     let facts = shared.deps.platform.facts();
     let mut room = Room { ledger: ledger(&facts, &open), launch: Vec::new() };
     let up = if let EngineSight::Up { containers, .. } = &view.sight {
@@ -113,15 +114,19 @@ pub(super) async fn plan(
     restarts.observe(&open, now);
     if up {
         gpus::evict(shared, &facts, &open, now).await?;
-        let left = claim(shared, &mut room, &mut open, view, now).await?;
-        make_way(shared, &left, &room, &open, now).await?;
-        keep_warm(shared, restarts, &open, &mut room, now).await?;
+        if drained.is_some() {
+            drain::clear(shared, &open).await?;
+        } else {
+            let left = claim(shared, &mut room, &mut open, view, now).await?;
+            make_way(shared, &left, &room, &open, now).await?;
+            keep_warm(shared, restarts, &open, &mut room, now).await?;
+        }
     }
-    let askable = if up { askable(shared, &room.ledger, &open).await? } else { HashSet::new() };
+    let askable = if up && drained.is_none() { askable(shared, &room.ledger, &open).await? } else { HashSet::new() };
     let (used, launch) = (room.ledger.used(), room.launch);
     shared.deps.platform.take_gpus(launch.iter().flat_map(|aggregate| &aggregate.runner.placement.devices), now);
     open.extend(launch.iter().cloned());
-    let numbers = Planned::new(used, &open, askable);
+    let numbers = Planned::new(used, &open, askable, drained);
     Ok(Plan { launch, open: open.into_iter().map(|aggregate| aggregate.runner.id).collect(), numbers })
 }
 
@@ -289,6 +294,9 @@ pub(super) async fn spawn(shared: &Shared, name: ClassName) -> Result<Spawned, S
     let Some(class) = class_named(&deps.config, &name) else { return Ok(Spawned::NoSuchClass) };
     if class.gitlab_token.is_none() {
         return Ok(Spawned::NotForGitLab);
+    }
+    if let Some(drain) = deps.store.drain(&deps.config.host.name).await? {
+        return Ok(Spawned::Drained(drain));
     }
     let now = deps.clock.now();
     let open = deps.store.open_runners(&deps.config.host.name).await?;

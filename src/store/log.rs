@@ -11,6 +11,7 @@
 mod frame;
 mod open;
 mod read;
+mod times;
 mod write;
 
 use std::collections::HashMap;
@@ -39,6 +40,16 @@ pub enum Follow {
     No,
     /// While a writer is open it waits for more; without one it ends.
     UntilClosed,
+}
+
+/// What stands before each line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Times {
+    /// Nothing.
+    #[default]
+    Without,
+    /// When its first piece was written, as RFC 3339 to the nanosecond, and a space.
+    With,
 }
 
 /// All logs of this machine.
@@ -95,12 +106,12 @@ impl LogStore {
         .await
     }
 
-    /// What the log of an attempt holds for people, in chunks of at most 64 KiB. The stream is empty when there is no such log.
-    pub fn read(&self, job: &JobId, attempt: u32, follow: Follow) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
+    /// What the log of an attempt holds for people, in chunks of some 64 KiB at most. The stream is empty when there is no such log.
+    pub fn read(&self, job: &JobId, attempt: u32, follow: Follow, times: Times) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).get(&(job.clone(), attempt)).and_then(Weak::upgrade);
         let path = self.inner.directory(job).map(|directory| directory.join(format!("{attempt}.log")));
         // One that is closed may linger in the thread for a moment; its file tells all.
-        read::stream(path, open.filter(|log| !log.is_closed()).map(|log| log.progress()), follow)
+        read::stream(path, open.filter(|log| !log.is_closed()).map(|log| log.progress()), follow, times)
     }
 
     /// The attempts of a job that have a log, first to latest.

@@ -13,11 +13,12 @@ use crate::http::problem::{PROBLEM_JSON, Wire};
 const EXAMPLES: &str = include_str!("examples.json");
 
 /// Schemas that are written by clients; in all others every field is always there.
-pub(super) const WRITTEN_BY_CLIENTS: [&str; 5] = ["SubmitJob", "GpuRequest", "SpawnRunner", "QuarantineGpu", "JobEvent"];
+pub(super) const WRITTEN_BY_CLIENTS: [&str; 6] = ["SubmitJob", "GpuRequest", "SpawnRunner", "QuarantineGpu", "DrainHost", "JobEvent"];
 
 /// The fields of answers that are left out where they say nothing.
-pub(super) const LEFT_OUT: [(&str, &str); 9] = [
+pub(super) const LEFT_OUT: [(&str, &str); 10] = [
     ("Job", "usage"),
+    ("Job", "retried_as"),
     ("JobRequest", "image"),
     ("JobRequest", "command"),
     ("JobRequest", "env"),

@@ -9,15 +9,17 @@ use serde_json::{Map, Value, json};
 
 use super::tests::compare;
 use crate::domain::{
-    CpuMillis, EndReason, Gpu, GpuHealth, GpuId, HostId, MemoryBytes, Outcome, Placement, Quarantine, QuarantinedBy, Runner, RunnerId, RunnerOrigin,
+    CpuMillis, Drain, EndReason, Gpu, GpuHealth, GpuId, HostId, MemoryBytes, Outcome, Placement, Quarantine, QuarantinedBy, Runner, RunnerId,
+    RunnerOrigin,
 };
 use crate::http::gpus::{Holding, MarkedDto};
 use crate::http::harness::{Answer, HOOK_SECRET, Harness, NOW, request};
 use crate::http::health::{Check, answer_of};
+use crate::http::hosts::HostDto;
 use crate::http::params::cursor_after;
 use crate::http::problem::tests::every_problem;
 use crate::http::runners::RunnerDto;
-use crate::jobs::Vital;
+use crate::jobs::{Status, Vital};
 use crate::platform::devices::fixture::card;
 use crate::store::log::LogStream;
 
@@ -92,6 +94,8 @@ async fn a_job(book: &mut Book, harness: &Harness) {
     book.get(harness, "getJob", &path).await;
     book.get(harness, "listJobEvents", &format!("{path}/events")).await;
     book.get(harness, "listJobs", "/jobs?limit=1").await;
+    let again = harness.post(&format!("{path}/retry"), "").await;
+    book.answer("retryJob", &again);
     let cancelled = harness.delete(&format!("/jobs/{large}")).await;
     book.answer("cancelJob", &cancelled);
 }
@@ -115,7 +119,13 @@ async fn the_rest(book: &mut Book, harness: &Harness) {
 }
 
 /// What a manager would have answered; this harness has none. The answers are made by the code that makes them in the daemon.
-async fn of_the_manager(book: &mut Book) {
+async fn of_the_manager(book: &mut Book, harness: &Harness) {
+    let drain = Drain { since: now(), by: Some("ops".to_owned()), reason: Some("new kernel".to_owned()) };
+    let resumed = harness.manager.status();
+    let drained = Status { drain: Some(drain), ..(*resumed).clone() };
+    book.keep("drainHost", "request", json!({ "reason": "new kernel" }));
+    book.keep("drainHost", "200", json!(HostDto::from(&drained)));
+    book.keep("resumeHost", "200", json!(HostDto::from(&*resumed)));
     let quarantine = Quarantine { reason: "fan is loud".to_owned(), since: now(), by: QuarantinedBy::Operator, next_check: None };
     let held = Gpu { health: GpuHealth::Quarantined("in quarantine: fan is loud".to_owned()), ..gpu() };
     let id = GpuId::from_trusted(GPU);
@@ -153,7 +163,7 @@ async fn the_examples_are_answers() {
     let mut book = Book::default();
     a_job(&mut book, &harness).await;
     the_rest(&mut book, &harness).await;
-    of_the_manager(&mut book).await;
+    of_the_manager(&mut book, &harness).await;
     let mut problems = Map::new();
     for problem in every_problem() {
         let slug = problem.face().slug;

@@ -60,6 +60,8 @@ fields! {
     GpuModel = text(1, ModelPattern::MAX_BYTES);
     /// Why a GPU is put into quarantine.
     Reason = text(1, gpus::MAX_REASON).default(Some(gpus::NO_REASON.into()));
+    /// Why a machine is to get empty.
+    DrainReason = text(1, gpus::MAX_REASON);
 }
 
 /// What stands in only some events.
@@ -77,6 +79,7 @@ impl PartialSchema for EventParticulars {
             .description(Some("Of `cancel_requested`, `stop_ordered` and `attempt_ended`: why; `null` for an attempt that went well."));
         ObjectBuilder::new()
             .description(Some("What stands in only some events, by their kind."))
+            .property("status", maybe(Type::String, "Of `webhook`: how the job stood in GitLab."))
             .property("progress", maybe(Type::String, "Of `image_pull`: how far it is, in the engine's words."))
             .property("digest", maybe(Type::String, "Of `image_ready`: the image's digest or id."))
             .property("container", maybe(Type::String, "Of `container_created`: the engine's id of it."))

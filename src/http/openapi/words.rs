@@ -11,6 +11,7 @@ use crate::domain as d;
 use crate::http::faces::FACES;
 use crate::jobs::IntakeWord;
 use crate::platform::Unfit;
+use crate::platform::explain::Readiness;
 
 macro_rules! words {
     ($($(#[doc = $doc:literal])+ $name:ident: $list:expr;)+) => {$(
@@ -45,6 +46,9 @@ words! {
     RunnerOrigin: d::RunnerOrigin::ALL.map(d::RunnerOrigin::as_str);
     /// A CPU architecture, by Docker's name.
     Arch: d::Arch::ALL.map(d::Arch::as_str);
+    /// Whether a machine takes work: it does (`ready`), its engine has not been asked yet (`starting`) or does not answer (`engine_down`), its coordinator is
+    /// about to end (`stopping`), it takes no new work and something runs on it still (`draining`), or the same and it is empty (`drained`).
+    HostState: Readiness::NAMES;
     /// Who made a GPU.
     GpuVendor: d::GpuVendor::ALL.map(d::GpuVendor::as_str);
     /// Whether a machine that only emulates the architecture will do.

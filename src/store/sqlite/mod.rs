@@ -9,6 +9,8 @@
 //! queue's length.
 
 mod caps;
+mod deliveries;
+mod drains;
 mod fault;
 mod gpus;
 mod history;
@@ -40,8 +42,8 @@ use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
-    Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage, RequirementId, Runner,
-    RunnerId,
+    Attempt, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage, RequirementId,
+    Runner, RunnerId,
 };
 
 /// The durable queue in one `SQLite` file.
@@ -107,7 +109,7 @@ impl Store for SqliteStore {
     }
 
     async fn record_delivery(&self, delivery: Delivery, at: Timestamp) -> Result<Recorded, StoreError> {
-        let work = move |connection: &_| history::record_delivery(connection, &delivery, at);
+        let work = move |connection: &_| deliveries::record(connection, &delivery, at);
         self.writer.call("remember a delivery", Notice::Changes, work).await
     }
 
@@ -168,6 +170,11 @@ impl Store for SqliteStore {
         self.readers.ask("list jobs", move |connection| jobs::list(connection, &filter)).await
     }
 
+    async fn latest_retry(&self, job: &JobId) -> Result<Option<JobId>, StoreError> {
+        let job = job.clone();
+        self.readers.ask("find a job's retry", move |connection| jobs::latest_retry(connection, &job)).await
+    }
+
     async fn attempts(&self, job: &JobId) -> Result<Vec<Attempt>, StoreError> {
         let job = job.clone();
         self.readers.ask("list attempts", move |connection| jobs::attempts(connection, &job)).await
@@ -205,6 +212,18 @@ impl Store for SqliteStore {
     async fn open_runners(&self, host: &HostId) -> Result<Vec<Aggregate>, StoreError> {
         let host = host.clone();
         self.readers.ask("list open runners", move |connection| runners::open(connection, &host)).await
+    }
+
+    async fn drain(&self, host: &HostId) -> Result<Option<Drain>, StoreError> {
+        let host = host.clone();
+        self.readers.ask("read whether a machine is drained", move |connection| drains::read(connection, &host)).await
+    }
+
+    async fn set_drain(&self, host: &HostId, drain: Option<&Drain>) -> Result<(), StoreError> {
+        let (host, drain) = (host.clone(), drain.cloned());
+        self.writer
+            .call("write whether a machine is drained", Notice::Changes, move |connection| drains::write(connection, &host, drain.as_ref()))
+            .await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

@@ -20,7 +20,7 @@ use crate::domain::{
     ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, Job, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner,
     RunnerOrigin, Source, Work,
 };
-use crate::store::log::Follow;
+use crate::store::log::{Follow, Times};
 use fake::{FakeGitLab, MemoryStore};
 
 /// GitLab's id of the one job.
@@ -129,7 +129,7 @@ impl Rig {
         if let Some(session) = self.broker.sessions.session_of(&self.runner, &job.id, 1) {
             session.close_log().await;
         }
-        let parts: Vec<_> = self.broker.parts.logs.read(&job.id, 1, Follow::No).try_collect().await.expect("readable");
+        let parts: Vec<_> = self.broker.parts.logs.read(&job.id, 1, Follow::No, Times::Without).try_collect().await.expect("readable");
         String::from_utf8(parts.concat()).expect("text")
     }
 }
