@@ -97,6 +97,7 @@ fn whole(section: &mut Section<'_>) -> Config {
         broker: section.within("broker", broker),
         classes: classes::read(section, &around),
         projects: super::projects::read(section),
+        log: section.within("log", super::log::read),
         gitlab,
         data_dir,
         limits,

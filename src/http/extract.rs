@@ -13,6 +13,7 @@ use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::config::Role;
 use crate::domain::FieldFault;
+use crate::security::Access;
 
 /// A JSON body, with its bytes for those who must tell one from another.
 #[derive(Debug)]
@@ -113,7 +114,8 @@ where
 }
 
 fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<(), Problem> {
-    if state.config.http.tokens.is_empty() {
+    let access = state.security.access(bearer(&parts.headers));
+    if access == Access::Open {
         // The configuration serves loopback only then. A page in a browser of this machine could still reach us through a name of its
         // own that resolves here, and would say so in `Host`.
         return match (names_this_machine(&parts.headers, &parts.uri), is_of_another_site(&parts.headers)) {
@@ -121,17 +123,18 @@ fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<(), Problem> 
             (false, _) | (true, true) => Err(Problem::ForeignHost),
         };
     }
-    let role = role_of(&parts.headers, state).ok_or(Problem::Unauthorized)?;
-    if role >= needs { Ok(()) } else { Err(Problem::Forbidden { needs }) }
+    match access {
+        Access::Known(known) if known.role >= needs => Ok(()),
+        Access::Known(_) => Err(Problem::Forbidden { needs }),
+        Access::Open | Access::Unknown => Err(Problem::Unauthorized),
+    }
 }
 
-fn role_of(headers: &HeaderMap, state: &AppState) -> Option<Role> {
+/// The bearer token that a request brings.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
     let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = given.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    state.security.authenticate(token.trim()).map(|known| known.role)
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether a browser says that a page of another site sends the request: that page's reader did not mean to.

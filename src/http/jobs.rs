@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::dto::JobDto;
-use super::explain;
 use super::extract::{JsonBody, Operator, Viewer};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
@@ -18,6 +17,7 @@ use super::submit::{self, IfUnsatisfiable, SubmitBody};
 use crate::domain::gpu_usage;
 use crate::domain::job::CancelEffect;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName};
+use crate::jobs::explain::Circumstances;
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
 
@@ -41,24 +41,25 @@ pub(super) async fn submit(
     body: JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
-    let checked = submit::check(body.value, &state.config, &state.security)?;
-    if let Some(fault) = state.config.over_cap(checked.spec.project.as_ref(), &checked.spec.requirement) {
+    let config = state.config.current();
+    let checked = submit::check(body.value, &config)?;
+    if let Some(fault) = config.over_cap(checked.spec.project.as_ref(), &checked.spec.requirement) {
         return Err(Problem::InvalidFields(vec![fault]));
     }
     if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
         let status = state.manager.status();
-        let never = explain::circumstances(&state, &status).never(&checked.spec.requirement);
+        let never = Circumstances { status: &status, config: &config, now: state.clock.now() }.never(&checked.spec.requirement);
         if !never.is_empty() {
             return Err(Problem::Unsatisfiable(missing(never)));
         }
     }
-    let weight = state.config.weight_of(checked.spec.project.as_ref());
+    let weight = config.weight_of(checked.spec.project.as_ref());
     let new = NewJob {
         job: checked.into_job(state.clock.now()),
         gitlab: None,
         idempotency: key.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) }),
         weight,
-        queue_limit: state.config.limits.queue_per_project,
+        queue_limit: config.limits.queue_per_project,
     };
     let job = match state.store.submit(new).await? {
         Submission::Created(job) => {

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod broker;
+mod configuration;
 pub mod dto;
 pub mod events;
 pub mod explain;
@@ -36,9 +37,11 @@ use axum::routing::{get, post};
 
 use problem::Problem;
 
+use crate::config::Limits;
+use crate::domain::MemoryBytes;
+
 /// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
 pub fn router(state: AppState) -> Router {
-    let limits = &state.config.limits;
     let api = Router::new()
         .route("/health", get(health::health))
         .route("/status", get(health::status))
@@ -56,9 +59,14 @@ pub fn router(state: AppState) -> Router {
         .route("/queue", get(queue::groups))
         .route("/history", get(history::samples))
         .merge(page::routes());
+    let config = state.config.clone();
+    let most = |limit: fn(&Limits) -> MemoryBytes| {
+        let config = config.clone();
+        move || limit(&config.current().limits)
+    };
     let bell = Router::new().route("/webhook/job", post(webhook::receive));
-    let routes = layers::limited(api, limits.body)
-        .merge(layers::limited(bell, limits.webhook_body))
+    let routes = layers::limited(api, most(|limits| limits.body))
+        .merge(layers::limited(bell, most(|limits| limits.webhook_body)))
         .fallback(async || Problem::NoSuchPath)
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::problem::Problem;
-use crate::config::{Class, Config};
+use crate::config::{Class, Config, Limits};
 use crate::domain::{
     Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, Emulation, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec,
     MemoryBytes, ModelPattern, ProjectName, Requirement, Source, Start, Work,
@@ -108,12 +108,12 @@ impl Faults {
 ///
 /// # Errors
 /// Names every faulty field.
-pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> Result<Checked, Problem> {
+pub fn check(body: SubmitBody, config: &Config) -> Result<Checked, Problem> {
     let mut faults = Faults::default();
     let class = faults.keep(class_of(body.class.as_deref(), config));
     let image = image_of(body.image.as_deref(), class, &mut faults);
     let command = command_of(body.command, config.limits.command_bytes, &mut faults);
-    let env = env_of(body.env.unwrap_or_default(), security, &mut faults);
+    let env = env_of(body.env.unwrap_or_default(), &config.limits, &mut faults);
     let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
     let emulation = body.emulation.and_then(|text| faults.keep(Emulation::parse("emulation", &text)));
@@ -187,8 +187,8 @@ fn command_of(given: Option<Vec<String>>, limit: MemoryBytes, faults: &mut Fault
     command
 }
 
-fn env_of(given: BTreeMap<String, String>, security: &SecurityManager, faults: &mut Faults) -> BTreeMap<String, String> {
-    security.sanitise_env("env", given).unwrap_or_else(|found| {
+fn env_of(given: BTreeMap<String, String>, limits: &Limits, faults: &mut Faults) -> BTreeMap<String, String> {
+    SecurityManager::sanitise_env("env", given, limits).unwrap_or_else(|found| {
         faults.0.extend(found);
         BTreeMap::new()
     })

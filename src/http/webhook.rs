@@ -116,7 +116,8 @@ async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Probl
 
 /// Our job that was made of this job of GitLab, unless it has ended.
 async fn held(state: &AppState, build_id: u64) -> Result<Option<JobId>, Problem> {
-    let Some(gitlab) = &state.config.gitlab else { return Ok(None) };
+    let config = state.config.current();
+    let Some(gitlab) = &config.gitlab else { return Ok(None) };
     let Some(id) = state.store.jobs_of_gitlab(&gitlab.url, build_id).await?.into_iter().next() else { return Ok(None) };
     Ok(state.store.job(&id).await?.filter(|job| !job.has_ended()).map(|job| job.id))
 }
