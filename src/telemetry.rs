@@ -1,8 +1,9 @@
-//! Where log lines go: standard error, as text or JSON, one line per event. Which ones are written can change while the program runs.
+//! Where log lines go: to standard error as text or JSON, one line per event, or to systemd's journal with each field as one of its own. Which ones are written can change while the program runs.
 
 use std::io::IsTerminal as _;
 use std::str::FromStr;
 
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{Directive, EnvFilter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload::{self, Handle};
@@ -10,6 +11,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
 use crate::config::LogFormat;
+
+/// What the journal calls us.
+const IDENTIFIER: &str = "runner-coordinator";
+/// What our fields begin with in the journal, because it has fields such as `JOB_ID` of its own: `job.id` becomes `RC_JOB_ID`.
+const FIELD_PREFIX: &str = "RC";
+/// The engine's client logs the bodies of its requests at debug, and a container's environment holds its runner's token.
+const QUIET: &str = "bollard=info";
 
 /// Why logging could not begin, or not change.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +31,9 @@ pub enum TelemetryError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// There is no journal.
+    #[error("the journal cannot be written to at /run/systemd/journal/socket: use the log format text or json")]
+    Journal(#[source] std::io::Error),
     /// Logging had begun before.
     #[error("logging had begun before")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -59,8 +70,6 @@ impl LogLevel {
             move |source| TelemetryError::Filter { filter, source }
         };
         let read = EnvFilter::from_str(filter).map_err(fault(filter))?;
-        // The engine's client logs the bodies of its requests at debug, and a container's environment holds its runner's token.
-        const QUIET: &str = "bollard=info";
         Ok(LogFilter(read.add_directive(Directive::from_str(QUIET).map_err(fault(QUIET))?)))
     }
 
@@ -82,16 +91,24 @@ impl LogLevel {
 /// Begins logging. `filter` is a level or a list such as `info,runner_coordinator::jobs=debug`, and `source` says where it stands.
 ///
 /// # Errors
-/// When the filter cannot be read.
+/// When the filter cannot be read, or when the journal is asked for and there is none.
 pub fn init(format: LogFormat, filter: &str, source: LevelSource) -> Result<LogLevel, TelemetryError> {
     let LogFilter(filter) = LogLevel::read(filter)?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Text | LogFormat::Journald => {
+        LogFormat::Text => {
             registry.with(fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).try_init()?;
         }
         LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()?,
+        LogFormat::Journald => registry.with(journal().map_err(TelemetryError::Journal)?).try_init()?,
     }
     Ok(LogLevel { handle, source })
+}
+
+/// systemd's journal; an event at info is informational there, as other programs have it.
+fn journal() -> std::io::Result<tracing_journald::Layer> {
+    let priorities = PriorityMappings { info: Priority::Informational, debug: Priority::Debug, trace: Priority::Debug, ..PriorityMappings::new() };
+    let layer = tracing_journald::layer()?.with_field_prefix(Some(FIELD_PREFIX.to_owned()));
+    Ok(layer.with_syslog_identifier(IDENTIFIER.to_owned()).with_priority_mappings(priorities))
 }

@@ -84,7 +84,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     if let Command::Gitlab { command } = &cli.command {
         // Its business is to write the files of secrets that a configuration may already name.
         return match Config::for_setup(cli.config.as_deref()) {
-            Ok(config) => match begin_logging(cli, &config.config.log) {
+            Ok(config) => match begin_logging(cli, &Log { format: LogFormat::Text, ..config.config.log.clone() }) {
                 Ok(_) => runtime.block_on(gitlab::run(command, &config)),
                 Err(error) => fail(&error),
             },
@@ -95,7 +95,9 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return fail(&faults),
     };
-    let level = match begin_logging(cli, &config.log) {
+    // Where the daemon logs to is no place for what an operator asks for at a terminal.
+    let log = if matches!(cli.command, Command::Serve) { config.log.clone() } else { Log { format: LogFormat::Text, ..config.log.clone() } };
+    let level = match begin_logging(cli, &log) {
         Ok(level) => level,
         Err(error) => return fail(&error),
     };
@@ -110,8 +112,10 @@ pub fn run(cli: &Cli) -> ExitCode {
 
 /// What the command line says wins over the configuration.
 fn begin_logging(cli: &Cli, log: &Log) -> Result<LogLevel, TelemetryError> {
-    let source = if cli.log.is_some() { LevelSource::CommandLine } else { LevelSource::Configuration };
-    telemetry::init(cli.log_format.unwrap_or(log.format), cli.log.as_deref().unwrap_or(&log.level), source)
+    // An empty variable counts as not set.
+    let given = cli.log.as_deref().filter(|filter| !filter.is_empty());
+    let source = if given.is_some() { LevelSource::CommandLine } else { LevelSource::Configuration };
+    telemetry::init(cli.log_format.unwrap_or(log.format), given.unwrap_or(&log.level), source)
 }
 
 fn log_formats() -> impl TypedValueParser<Value = LogFormat> {

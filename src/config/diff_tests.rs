@@ -18,7 +18,8 @@ type Row = (&'static str, &'static str, &'static str, &'static str, Effect);
 
 const ROWS: &[Row] = &[
     ("service_name", "a", "b", "service_name", Restart),
-    ("data_dir", "/tmp/a", "/tmp/b", "data_dir", Restart),
+    // The queue lies in it unless its own place is given.
+    ("data_dir", "/tmp/a", "/tmp/b", "data_dir store.url", Restart),
     ("http.listen", "127.0.0.1:1", "127.0.0.1:2", "http.listen", Restart),
     ("http.tokens[].name", "a", "b", "http.tokens[a] http.tokens[b]", AtOnce),
     ("http.tokens[].role", "viewer", "operator", "http.tokens[ci].role", AtOnce),
@@ -210,7 +211,7 @@ proptest! {
             with(&dir, &keys)
         };
         let changes = diff(&all(|row| row.1), &all(|row| row.2));
-        let of = |effect: Effect| chosen.iter().filter(|row| row.4 == effect).map(|row| row.3.to_owned()).collect::<BTreeSet<_>>();
+        let of = |effect: Effect| chosen.iter().filter(|row| row.4 == effect).flat_map(|row| row.3.split(' ')).map(str::to_owned).collect::<BTreeSet<_>>();
         prop_assert_eq!(BTreeSet::from_iter(changes.applied), of(AtOnce));
         prop_assert_eq!(BTreeSet::from_iter(changes.restart), of(Restart));
     }

@@ -151,6 +151,31 @@ mod tests {
         assert!(!String::from_utf8_lossy(&body).contains("secret"));
     }
 
+    #[tokio::test]
+    async fn bodies_are_bounded_by_the_limit_in_force_whether_announced_or_not() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        let limit = Arc::new(AtomicU64::new(4));
+        let most = {
+            let limit = Arc::clone(&limit);
+            move || MemoryBytes(limit.load(Ordering::Relaxed))
+        };
+        let routes = surround(limited(Router::new().route("/", axum::routing::post(async |body: bytes::Bytes| body)), most));
+        let send = async |text: &'static str, announced: bool| {
+            let request = Request::builder().method("POST").uri("/");
+            let request = if announced { request.header(header::CONTENT_LENGTH, text.len()) } else { request };
+            let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(text)]));
+            routes.clone().oneshot(request.body(body).expect("a request")).await.expect("an answer").status()
+        };
+        for announced in [true, false] {
+            limit.store(4, Ordering::Relaxed);
+            assert_eq!((send("1234", announced).await, send("12345", announced).await), (StatusCode::OK, StatusCode::PAYLOAD_TOO_LARGE));
+            limit.store(5, Ordering::Relaxed);
+            assert_eq!(send("12345", announced).await, StatusCode::OK, "announced: {announced}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_not_answered_in_time_is_a_problem() {
         let answer = answer(Router::new().route("/", get(std::future::pending::<()>))).await;
