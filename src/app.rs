@@ -118,9 +118,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     refuse_other_host(store.as_ref(), &config.host.name).await?;
     store.set_caps(&config.caps()).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, live.clone())?);
-    let limits = live.clone();
-    let logs = LogStore::cut_at(config.data_dir.join("logs"), move || limits.current().limits.log_size.0).map_err(StartError::Logs)?;
-    let logs = Arc::new(logs);
+    let logs = Arc::new(log_store(&live).map_err(StartError::Logs)?);
     let driver = match outside.driver {
         Some(driver) => driver,
         None => Arc::new(docker_driver(&live, store.instance())?),
@@ -182,6 +180,11 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store, config: live })
+}
+
+fn log_store(live: &Live) -> std::io::Result<LogStore> {
+    let limited = live.clone();
+    LogStore::cut_at(live.current().data_dir.join("logs"), move || limited.current().limits.log_size.0)
 }
 
 fn docker_driver(live: &Live, instance: &str) -> Result<DockerDriver, DriverError> {

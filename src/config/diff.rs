@@ -24,13 +24,24 @@ enum Effect {
 }
 
 impl Changes {
-    fn note(&mut self, effect: Effect, key: String, is_same: bool) {
-        if is_same {
-            return;
-        }
+    fn note(&mut self, effect: Effect, key: String) {
         match effect {
             Effect::AtOnce => self.applied.push(key),
             Effect::Restart => self.restart.push(key),
+        }
+    }
+
+    /// Notes the key if the two differ.
+    fn compare<T: PartialEq + ?Sized>(&mut self, effect: Effect, key: impl Into<String>, old: &T, new: &T) {
+        if old != new {
+            self.note(effect, key.into());
+        }
+    }
+
+    /// The same for secrets.
+    fn compare_secrets<T: Same>(&mut self, effect: Effect, key: impl Into<String>, old: &T, new: &T) {
+        if !old.is_same(new) {
+            self.note(effect, key.into());
         }
     }
 }
@@ -72,8 +83,8 @@ impl<T: Same> Same for Vec<T> {
 macro_rules! compare {
     ($changes:expr, $prefix:expr, $old:expr, $new:expr, $type:ident { $($field:ident: $effect:ident),* } $(secrets { $($secret:ident: $secret_effect:ident),* })?) => {{
         let $type { $($field,)* $($($secret,)*)? } = $old;
-        $($changes.note(Effect::$effect, format!("{}{}", $prefix, stringify!($field)), *$field == $new.$field);)*
-        $($($changes.note(Effect::$secret_effect, format!("{}{}", $prefix, stringify!($secret)), $secret.is_same(&$new.$secret));)*)?
+        $($changes.compare(Effect::$effect, format!("{}{}", $prefix, stringify!($field)), $field, &$new.$field);)*
+        $($($changes.compare_secrets(Effect::$secret_effect, format!("{}{}", $prefix, stringify!($secret)), $secret, &$new.$secret);)*)?
     }};
 }
 
@@ -82,15 +93,15 @@ macro_rules! compare {
 pub fn diff(old: &Config, new: &Config) -> Changes {
     let mut changes = Changes::default();
     let Config { service_name, data_dir, http, store, docker, host, gpu, gitlab, broker, classes, projects, limits, log } = old;
-    changes.note(Effect::Restart, "service_name".to_owned(), *service_name == new.service_name);
-    changes.note(Effect::Restart, "data_dir".to_owned(), *data_dir == new.data_dir);
+    changes.compare(Effect::Restart, "service_name", service_name, &new.service_name);
+    changes.compare(Effect::Restart, "data_dir", data_dir, &new.data_dir);
     let Http { listen, tokens } = http;
-    changes.note(Effect::Restart, "http.listen".to_owned(), *listen == new.http.listen);
+    changes.compare(Effect::Restart, "http.listen", listen, &new.http.listen);
     lists(&mut changes, "http.tokens", (tokens, &new.http.tokens), |token| &token.name, diff_token);
     let (StoreUrl::Sqlite(path), StoreUrl::Sqlite(new_path)) = (store, &new.store);
-    changes.note(Effect::Restart, "store.url".to_owned(), path == new_path);
+    changes.compare(Effect::Restart, "store.url", path, new_path);
     let Docker { host: engine, registries } = docker;
-    changes.note(Effect::Restart, "docker.host".to_owned(), *engine == new.docker.host);
+    changes.compare(Effect::Restart, "docker.host", engine, &new.docker.host);
     lists(&mut changes, "docker.registries", (registries, &new.docker.registries), |registry| &registry.server, diff_registry);
     compare!(changes, "host.", host, new.host, Host { name: Restart, cpus: Restart, memory: Restart });
     diff_gpu(&mut changes, gpu, &new.gpu);
@@ -98,7 +109,8 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         (Some(old), Some(new)) => diff_gitlab(&mut changes, old, new),
         // Of a section that goes, the url stays in force until the next start, and with it the section.
         (Some(old), None) => diff_gitlab(&mut changes, old, &GitLab::at("")),
-        (None, new) => changes.note(Effect::Restart, "gitlab.url".to_owned(), new.is_none()),
+        (None, Some(_)) => changes.note(Effect::Restart, "gitlab.url".to_owned()),
+        (None, None) => {}
     }
     compare!(changes, "broker.", broker, new.broker, Broker { listen: Restart, advertise: Restart });
     lists(&mut changes, "classes", (classes, &new.classes), |class| class.name.as_str(), diff_class);
@@ -113,11 +125,11 @@ fn lists<T>(changes: &mut Changes, key: &str, (old, new): (&[T], &[T]), name: im
     for entry in old {
         match new.iter().find(|other| name(other) == name(entry)) {
             Some(other) => diff(changes, &format!("{key}[{}].", name(entry)), entry, other),
-            None => changes.note(Effect::AtOnce, format!("{key}[{}]", name(entry)), false),
+            None => changes.note(Effect::AtOnce, format!("{key}[{}]", name(entry))),
         }
     }
     for entry in new.iter().filter(|entry| !old.iter().any(|other| name(other) == name(entry))) {
-        changes.note(Effect::AtOnce, format!("{key}[{}]", name(entry)), false);
+        changes.note(Effect::AtOnce, format!("{key}[{}]", name(entry)));
     }
 }
 
@@ -157,13 +169,13 @@ fn diff_gpu(changes: &mut Changes, old: &Gpu, new: &Gpu) {
 
 fn diff_gitlab(changes: &mut Changes, old: &GitLab, new: &GitLab) {
     let GitLab { url, webhook_signing_keys, webhook_secret_tokens, poll_interval, read_token, projects, repair_interval } = old;
-    changes.note(Effect::Restart, "gitlab.url".to_owned(), *url == new.url);
-    changes.note(Effect::AtOnce, "gitlab.webhook.signing_token".to_owned(), webhook_signing_keys.is_same(&new.webhook_signing_keys));
-    changes.note(Effect::AtOnce, "gitlab.webhook.secret_token".to_owned(), webhook_secret_tokens.is_same(&new.webhook_secret_tokens));
-    changes.note(Effect::AtOnce, "gitlab.poll_interval".to_owned(), *poll_interval == new.poll_interval);
-    changes.note(Effect::Restart, "gitlab.read_token".to_owned(), read_token.is_same(&new.read_token));
-    changes.note(Effect::AtOnce, "gitlab.projects".to_owned(), *projects == new.projects);
-    changes.note(Effect::AtOnce, "gitlab.repair_interval".to_owned(), *repair_interval == new.repair_interval);
+    changes.compare(Effect::Restart, "gitlab.url", url, &new.url);
+    changes.compare_secrets(Effect::AtOnce, "gitlab.webhook.signing_token", webhook_signing_keys, &new.webhook_signing_keys);
+    changes.compare_secrets(Effect::AtOnce, "gitlab.webhook.secret_token", webhook_secret_tokens, &new.webhook_secret_tokens);
+    changes.compare(Effect::AtOnce, "gitlab.poll_interval", poll_interval, &new.poll_interval);
+    changes.compare_secrets(Effect::Restart, "gitlab.read_token", read_token, &new.read_token);
+    changes.compare(Effect::AtOnce, "gitlab.projects", projects, &new.projects);
+    changes.compare(Effect::AtOnce, "gitlab.repair_interval", repair_interval, &new.repair_interval);
 }
 
 fn diff_class(changes: &mut Changes, prefix: &str, old: &Class, new: &Class) {

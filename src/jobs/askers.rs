@@ -39,9 +39,9 @@ fn asks(config: &Config, class: &ClassName) -> bool {
 pub(super) async fn run(shared: &Arc<Shared>) {
     let deps = &shared.deps;
     let Some(gitlab) = &deps.gitlab else { return };
-    let mut changes = deps.config.subscribe();
+    let mut reloads = deps.config.subscribe();
     loop {
-        let config = Arc::clone(&changes.borrow_and_update());
+        let config = Arc::clone(&reloads.borrow_and_update());
         for class in config.classes.iter().filter(|class| asks(&config, &class.name)) {
             if shared.askers.enter(&class.name) {
                 let (shared, name, gitlab) = (Arc::clone(shared), class.name.clone(), Arc::clone(gitlab));
@@ -50,7 +50,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
         }
         // Both arms only wait.
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = reloads.changed() => if changed.is_err() { return },
             () = deps.stop.cancelled() => return,
         }
     }

@@ -77,7 +77,7 @@ impl Terms {
 /// gives away is ours, whatever the configuration says by then.
 pub(super) async fn run(shared: &Arc<Shared>, name: &ClassName, gitlab: &Arc<dyn GitLab>) {
     let deps = &shared.deps;
-    let mut changes = deps.config.subscribe();
+    let mut reloads = deps.config.subscribe();
     let mut bell = deps.handle.bell.subscribe();
     let mut status = deps.handle.status.clone();
     let mut failures = 0;
@@ -118,7 +118,7 @@ pub(super) async fn run(shared: &Arc<Shared>, name: &ClassName, gitlab: &Arc<dyn
         // Everything in `rest` only waits, or says that we are there.
         tokio::select! {
             () = rest => {}
-            changed = changes.changed() => match changed {
+            changed = reloads.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
             },

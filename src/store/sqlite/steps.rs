@@ -39,8 +39,11 @@ pub(super) fn note(connection: &Connection, runner: &RunnerId, kind: &EventKind,
     history::add(connection, &history::About::Runner(&runner), kind, at)
 }
 
+/// A job and what became of the wish to end it, where there is one; and its end, if that was it.
+pub(super) type Cancelled = (Option<(Job, CancelEffect)>, Option<Ended>);
+
 /// Notes that a job should end.
-pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at: Timestamp) -> Outcome<(Option<(Job, CancelEffect)>, Option<Ended>)> {
+pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at: Timestamp) -> Outcome<Cancelled> {
     let Some(mut job) = jobs::find(connection, id.as_str())? else { return Ok((None, None)) };
     let effect = job.cancel(reason, at);
     let events: &[EventKind] = match effect {
