@@ -10,9 +10,10 @@ use crate::harness::{PATIENCE, free_port};
 fn start(data: &Path, journal: Option<&Path>) -> Child {
     let config = data.join("config.toml");
     let port = free_port();
+    let store = data.join("data");
     let text = format!(
-        "data_dir = {:?}\nhttp.listen = \"127.0.0.1:{port}\"\ndocker.host = \"unix:///nowhere\"\nlog.format = \"journald\"",
-        data.join("data")
+        "data_dir = \"{}\"\nhttp.listen = \"127.0.0.1:{port}\"\ndocker.host = \"unix:///nowhere\"\nlog.format = \"journald\"",
+        store.display()
     );
     std::fs::write(&config, text).expect("a configuration");
     let mount = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal";
