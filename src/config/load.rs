@@ -99,6 +99,7 @@ fn whole(section: &mut Section<'_>) -> Config {
         classes: classes::read(section, &around),
         projects: super::projects::read(section),
         traces: has_traces.then(|| section.within("traces", super::traces::read)).flatten(),
+        log: section.within("log", super::log::read),
         gitlab,
         data_dir,
         limits,

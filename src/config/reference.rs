@@ -119,6 +119,21 @@ pub const REFERENCE: &[Part] = &[
         ],
     },
     Part {
+        name: "log",
+        keys: &[
+            key(
+                "log.level",
+                "`info`",
+                "which lines are logged: `error`, `warn`, `info`, `debug`, `trace`, or a list by module such as `info,runner_coordinator::jobs=debug`. `--log` and `RUNNER_COORDINATOR_LOG` win over it, also over a reload",
+            ),
+            key(
+                "log.format",
+                "`text`",
+                "`text` or `json` on standard error, one line per event, or `journald`. `--log-format` and `RUNNER_COORDINATOR_LOG_FORMAT` win over it. Other commands than `serve` log as text unless told otherwise on the command line",
+            ),
+        ],
+    },
+    Part {
         name: "gpu",
         keys: &[
             key("gpu.probe_interval", "`15s`", "how often the machine's devices are looked at"),

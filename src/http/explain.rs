@@ -12,7 +12,6 @@ use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::domain::{Job, JobId};
-use crate::jobs::Status;
 use crate::jobs::explain::{Circumstances, explain};
 use crate::platform::Ever;
 use crate::platform::explain::{Ahead, Explanation, Fits, HostReport, Missing, Readiness, Standing, Tenant};
@@ -180,14 +179,11 @@ pub(super) async fn of_job(
 ) -> Result<Json<ExplanationDto>, Problem> {
     params.finish()?;
     let status = state.manager.status();
-    let explained = explain(&*state.store, circumstances(&state, &status), &JobId::from_trusted(&*id)).await?;
+    let config = state.config.current();
+    let circumstances = Circumstances { status: &status, config: &config, now: state.clock.now() };
+    let explained = explain(&*state.store, circumstances, &JobId::from_trusted(&*id)).await?;
     let (job, explanation) = explained.ok_or_else(|| Problem::unknown_job(&id))?;
     Ok(Json(shown(&job, explanation)))
-}
-
-/// What the daemon knows now.
-pub(super) fn circumstances<'a>(state: &'a AppState, status: &'a Status) -> Circumstances<'a> {
-    Circumstances { status, config: &state.config, now: state.clock.now() }
 }
 
 fn shown(job: &Job, explanation: Explanation) -> ExplanationDto {

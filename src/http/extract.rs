@@ -13,7 +13,7 @@ use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::config::Role;
 use crate::domain::FieldFault;
-use crate::security::Principal;
+use crate::security::Access;
 
 /// A JSON body, with its bytes for those who must tell one from another.
 #[derive(Debug)]
@@ -133,7 +133,8 @@ where
 
 /// The name of the caller's token, if it may do what is asked.
 fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<Option<String>, Problem> {
-    if state.config.http.tokens.is_empty() {
+    let access = state.security.access(bearer(&parts.headers));
+    if access == Access::Open {
         // The configuration serves loopback only then. A page in a browser of this machine could still reach us through a name of its
         // own that resolves here, and would say so in `Host`.
         return match (names_this_machine(&parts.headers, &parts.uri), is_of_another_site(&parts.headers)) {
@@ -141,17 +142,18 @@ fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<Option<String
             (false, _) | (true, true) => Err(Problem::ForeignHost),
         };
     }
-    let caller = caller(&parts.headers, state).ok_or(Problem::Unauthorized)?;
-    if caller.role >= needs { Ok(Some(caller.name)) } else { Err(Problem::Forbidden { needs }) }
+    match access {
+        Access::Known(known) if known.role >= needs => Ok(Some(known.name)),
+        Access::Known(_) => Err(Problem::Forbidden { needs }),
+        Access::Open | Access::Unknown => Err(Problem::Unauthorized),
+    }
 }
 
-fn caller(headers: &HeaderMap, state: &AppState) -> Option<Principal> {
+/// The bearer token that a request brings.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
     let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = given.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    state.security.authenticate(token.trim())
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether a browser says that a page of another site sends the request: that page's reader did not mean to.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::configuration::ConfigurationDto;
 use super::dto::thousandths;
 use super::extract::Viewer;
 use super::gitlab_queue::GitLabQueueDto;
@@ -89,7 +90,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
         ("engine", engine_check(&status.engine)),
         ("manager", manager_check(status.last_tick_at, state.clock.now())),
     ]);
-    if state.config.classes.iter().any(|class| class.gitlab_token.is_some()) {
+    if state.config.current().classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
@@ -161,6 +162,8 @@ pub struct StatusDto {
     runners: BTreeMap<String, u64>,
     queue: QueueDto,
     gitlab: Vec<IntakeDto>,
+    /// How the settings came into force.
+    configuration: ConfigurationDto,
     /// What waits in GitLab; `null` without an access token to look with.
     gitlab_queue: Option<GitLabQueueDto>,
     hosts: Vec<HostDto>,
@@ -262,7 +265,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
     let jobs = by_state(&JobState::NAMES, counts.jobs);
     let open_runners: Vec<&str> = RunnerState::NAMES.into_iter().filter(|name| *name != "gone").collect();
     Ok(Json(StatusDto {
-        service: state.config.service_name.clone(),
+        service: state.config.current().service_name.clone(),
         version: env!("CARGO_PKG_VERSION"),
         started_at: state.started_at,
         uptime_seconds: seconds_between(state.started_at, now),
@@ -277,6 +280,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
         jobs,
         runners: by_state(&open_runners, counts.runners),
         gitlab: intake(&status),
+        configuration: ConfigurationDto::from(state.config.loading()),
         gitlab_queue: status.gitlab_queue.as_deref().map(|queue| GitLabQueueDto::new(queue, now)),
         hosts: vec![HostDto::from(&*status)],
         projects: projects.into_iter().map(ProjectUsageDto::from).collect(),

@@ -10,16 +10,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::dto::JobDto;
-use super::explain;
 use super::extract::{JsonBody, Operator, Viewer};
 use super::openapi::{fields, words};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
 use super::state::AppState;
 use super::submit::{self, IfUnsatisfiable, SubmitBody};
+use crate::config::Config;
 use crate::domain::gpu_usage;
 use crate::domain::job::CancelEffect;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName};
+use crate::jobs::explain::Circumstances;
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
 
@@ -60,9 +61,10 @@ pub(super) async fn submit(
     body: JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
     let idempotency = idempotency_key(&headers)?.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) });
-    let checked = submit::check(body.value, &state.config, &state.security)?;
+    let config = state.config.current();
+    let checked = submit::check(body.value, &config)?;
     let if_unsatisfiable = checked.if_unsatisfiable;
-    admit(&state, checked.into_job(state.clock.now()), if_unsatisfiable, idempotency).await
+    admit(&state, &config, checked.into_job(state.clock.now()), if_unsatisfiable, idempotency).await
 }
 
 /// Takes a job in whose request makes sense, and answers with it.
@@ -71,22 +73,23 @@ pub(super) async fn submit(
 /// When this machine or its project's limits can never run it, its key was used otherwise, or the queue is full.
 pub(super) async fn admit(
     state: &AppState,
+    config: &Config,
     job: Job,
     if_unsatisfiable: IfUnsatisfiable,
     idempotency: Option<IdempotencyKey>,
 ) -> Result<Response, Problem> {
-    if let Some(fault) = state.config.over_cap(job.spec.project.as_ref(), &job.spec.requirement) {
+    if let Some(fault) = config.over_cap(job.spec.project.as_ref(), &job.spec.requirement) {
         return Err(Problem::InvalidFields(vec![fault]));
     }
     if if_unsatisfiable == IfUnsatisfiable::Refuse {
         let status = state.manager.status();
-        let never = explain::circumstances(state, &status).never(&job.spec.requirement);
+        let never = Circumstances { status: &status, config, now: state.clock.now() }.never(&job.spec.requirement);
         if !never.is_empty() {
             return Err(Problem::Unsatisfiable(missing(never)));
         }
     }
-    let weight = state.config.weight_of(job.spec.project.as_ref());
-    let new = NewJob { job, gitlab: None, idempotency, weight, queue_limit: state.config.limits.queue_per_project };
+    let weight = config.weight_of(job.spec.project.as_ref());
+    let new = NewJob { job, gitlab: None, idempotency, weight, queue_limit: config.limits.queue_per_project };
     let job = match state.store.submit(new).await? {
         Submission::Created(job) => {
             tracing::info!(job.id = %job.id, "job {} was accepted", job.id);

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod broker;
+mod configuration;
 pub mod dto;
 pub mod events;
 pub mod explain;
@@ -40,11 +41,18 @@ use utoipa_axum::routes;
 
 use problem::Problem;
 
+use crate::config::Limits;
+use crate::domain::MemoryBytes;
+
 /// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
 pub fn router(state: AppState) -> Router {
-    let limits = &state.config.limits;
-    let routes = layers::limited(api().into(), limits.body)
-        .merge(layers::limited(bell().into(), limits.webhook_body))
+    let config = state.config.clone();
+    let most = |limit: fn(&Limits) -> MemoryBytes| {
+        let config = config.clone();
+        move || limit(&config.current().limits)
+    };
+    let routes = layers::limited(api().into(), most(|limits| limits.body))
+        .merge(layers::limited(bell().into(), most(|limits| limits.webhook_body)))
         .fallback(async || Problem::NoSuchPath)
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);

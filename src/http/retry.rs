@@ -58,11 +58,12 @@ pub(super) async fn again(
     if !job.has_ended() {
         return Err(Problem::JobNotEnded { state: job.state.name() });
     }
-    submit::check_again(&job.spec, &state.config, &state.security)?;
+    let config = state.config.current();
+    submit::check_again(&job.spec, &config)?;
     // No body of `POST /jobs` begins like this, so a key that was used there is not taken for the same.
     let idempotency = key.map(|key| IdempotencyKey { key, body_sha256: sha256(format!("retry {}", job.id).as_bytes()) });
     let again = Job { retry_of: Some(job.id), ..Job::new(JobId::generate(), job.spec, state.clock.now()) };
-    admit(&state, again, IfUnsatisfiable::Refuse, idempotency).await
+    admit(&state, &config, again, IfUnsatisfiable::Refuse, idempotency).await
 }
 
 /// The job's page in GitLab, as far as it can be told: the path of its project is known where GitLab told it.

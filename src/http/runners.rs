@@ -189,7 +189,8 @@ pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, bo
     let runner = match state.manager.spawn(class).await? {
         Spawned::Planned(runner) => *runner,
         Spawned::NoSuchClass => {
-            let names: Vec<&str> = state.config.classes.iter().map(|class| class.name.as_str()).collect();
+            let config = state.config.current();
+            let names: Vec<&str> = config.classes.iter().map(|class| class.name.as_str()).collect();
             return Err(Problem::field("class", format!("must be one of {}", names.join(", "))));
         }
         Spawned::NotForGitLab => {

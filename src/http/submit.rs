@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::openapi::{fields, words};
 use super::problem::Problem;
-use crate::config::{Class, Config};
+use crate::config::{Class, Config, Limits};
 use crate::domain::{
     Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, Emulation, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec,
     MemoryBytes, ModelPattern, ProjectName, Requirement, Source, Start, Work,
@@ -152,12 +152,12 @@ impl Faults {
 ///
 /// # Errors
 /// Names every faulty field.
-pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> Result<Checked, Problem> {
+pub fn check(body: SubmitBody, config: &Config) -> Result<Checked, Problem> {
     let mut faults = Faults::default();
     let class = faults.keep(class_of(body.class.as_deref(), config));
     let image = image_of(body.image.as_deref(), class, &mut faults);
     let command = command_of(body.command, config.limits.command_bytes, &mut faults);
-    let env = env_of(body.env.unwrap_or_default(), security, &mut faults);
+    let env = env_of(body.env.unwrap_or_default(), &config.limits, &mut faults);
     let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
     let emulation = body.emulation.and_then(|text| faults.keep(Emulation::parse("emulation", &text)));
@@ -194,7 +194,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
 ///
 /// # Errors
 /// Names every field that would be refused today, or could not be run as it was.
-pub fn check_again(spec: &JobSpec, config: &Config, security: &SecurityManager) -> Result<(), Problem> {
+pub fn check_again(spec: &JobSpec, config: &Config) -> Result<(), Problem> {
     let Work::Command(work) = &spec.work else { return Err(Problem::Conflict) };
     let mut faults = Faults::default();
     let requirement = &spec.requirement;
@@ -207,7 +207,7 @@ pub fn check_again(spec: &JobSpec, config: &Config, security: &SecurityManager) 
         }
     }
     command_of(Some(work.command.clone()), config.limits.command_bytes, &mut faults);
-    let env = env_of(work.env.clone(), security, &mut faults);
+    let env = env_of(work.env.clone(), &config.limits, &mut faults);
     if faults.0.is_empty() && env != work.env {
         faults.add("env", "would not be taken over as it was");
     }
@@ -263,8 +263,8 @@ fn command_of(given: Option<Vec<String>>, limit: MemoryBytes, faults: &mut Fault
     command
 }
 
-fn env_of(given: BTreeMap<String, String>, security: &SecurityManager, faults: &mut Faults) -> BTreeMap<String, String> {
-    security.sanitise_env("env", given).unwrap_or_else(|found| {
+fn env_of(given: BTreeMap<String, String>, limits: &Limits, faults: &mut Faults) -> BTreeMap<String, String> {
+    SecurityManager::sanitise_env("env", given, limits).unwrap_or_else(|found| {
         faults.0.extend(found);
         BTreeMap::new()
     })

@@ -134,8 +134,9 @@ fn proof_of(headers: &HeaderMap) -> WebhookHeaders<'_> {
 
 /// The job of GitLab that an event tells of.
 fn job_of(state: &AppState, reading: &Reading) -> Option<DeliveredJob> {
-    let (Reading::Job(job), Some(gitlab)) = (reading, &state.config.gitlab) else { return None };
-    Some(DeliveredJob { url: gitlab.url.clone(), gitlab_id: job.build_id, status: job.status.as_str().to_owned() })
+    let Reading::Job(job) = reading else { return None };
+    let url = state.config.current().gitlab.as_ref()?.url.clone();
+    Some(DeliveredJob { url, gitlab_id: job.build_id, status: job.status.as_str().to_owned() })
 }
 
 async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Problem> {
@@ -157,7 +158,8 @@ async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Probl
 
 /// Our job that was made of this job of GitLab, unless it has ended.
 async fn held(state: &AppState, build_id: u64) -> Result<Option<JobId>, Problem> {
-    let Some(gitlab) = &state.config.gitlab else { return Ok(None) };
+    let config = state.config.current();
+    let Some(gitlab) = &config.gitlab else { return Ok(None) };
     let Some(id) = state.store.jobs_of_gitlab(&gitlab.url, build_id).await?.into_iter().next() else { return Ok(None) };
     Ok(state.store.job(&id).await?.filter(|job| !job.has_ended()).map(|job| job.id))
 }

@@ -18,6 +18,11 @@ impl Board {
         change(all.entry(class.clone()).or_insert_with(fresh));
     }
 
+    /// Forgets a class that asks no more.
+    pub(super) fn forget(&self, class: &ClassName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(class);
+    }
+
     /// All classes that ask.
     pub(super) fn read(&self) -> Vec<IntakeState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

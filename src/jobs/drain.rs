@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// Does what somebody wishes with this machine, and writes it down before it answers.
 pub(super) async fn wish(shared: &Shared, wish: HostWish) -> Result<(), StoreError> {
     let deps = &shared.deps;
-    let host = &deps.config.host.name;
+    let host = &deps.config.current().host.name;
     let before = deps.store.drain(host).await?;
     let after = match wish {
         HostWish::Drain { by, reason } => Some(Drain::asked(before.clone(), by, reason, deps.clock.now())),
@@ -67,7 +67,7 @@ pub(super) async fn give_back(shared: &Shared, job: &JobId) {
     let deps = &shared.deps;
     let done = async {
         let waits = deps.store.job(job).await?.is_some_and(|job| goes_back(&job, Claim::Reserved));
-        if !waits || deps.store.drain(&deps.config.host.name).await?.is_none() {
+        if !waits || deps.store.drain(&deps.config.current().host.name).await?.is_none() {
             return Ok(None);
         }
         deps.store.cancel_job(job, EndReason::ReturnedToGitlab, deps.clock.now()).await

@@ -20,6 +20,7 @@ pub mod observer;
 pub mod reconcile;
 pub mod vitals;
 
+mod askers;
 mod board;
 mod conclude;
 mod container;
@@ -36,6 +37,7 @@ mod plan;
 mod publish;
 mod queue_there;
 mod repair;
+mod retire;
 mod sample;
 mod turn;
 mod upkeep;

@@ -43,7 +43,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 
 async fn forget_keys(shared: &Shared) {
     let deps = &shared.deps;
-    let Ok(before) = deps.clock.now().checked_sub(deps.config.limits.delivery_memory) else { return };
+    let Ok(before) = deps.clock.now().checked_sub(deps.config.current().limits.delivery_memory) else { return };
     match deps.store.forget_keys(before).await {
         Ok(0) => {}
         Ok(forgotten) => info!(forgotten, "old keys against doubles were forgotten"),

@@ -58,10 +58,19 @@ pub struct LogStore {
     inner: Arc<Inner>,
 }
 
+/// Tells how long a log may become that is opened now.
+struct MaxBytes(Box<dyn Fn() -> u64 + Send + Sync>);
+
+impl std::fmt::Debug for MaxBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0().fmt(f)
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    max_bytes: u64,
+    max_bytes: MaxBytes,
     /// Held while a log is opened, which may take a while; `open` is only ever held for a moment.
     opening: Mutex<()>,
     open: Mutex<HashMap<(JobId, u32), Weak<OpenLog>>>,
@@ -74,13 +83,29 @@ impl LogStore {
     /// # Errors
     /// When the thread cannot be started.
     pub fn new(root: PathBuf, max_bytes_per_log: u64) -> io::Result<Self> {
+        Self::cut_at(root, move || max_bytes_per_log)
+    }
+
+    /// The same for a limit that may change: it is asked for when a log is opened for writing.
+    ///
+    /// # Errors
+    /// As [`LogStore::new`].
+    pub fn cut_at(root: PathBuf, max_bytes_per_log: impl Fn() -> u64 + Send + Sync + 'static) -> io::Result<Self> {
         let (thread, mut waiting) = mpsc::channel::<Arc<OpenLog>>(WAITING);
         std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
             while let Some(log) = waiting.blocking_recv() {
                 log.drain();
             }
         })?;
-        Ok(Self { inner: Arc::new(Inner { root, max_bytes: max_bytes_per_log, opening: Mutex::default(), open: Mutex::default(), thread }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                max_bytes: MaxBytes(Box::new(max_bytes_per_log)),
+                opening: Mutex::default(),
+                open: Mutex::default(),
+                thread,
+            }),
+        })
     }
 
     /// Opens the log of an attempt for writing, after what it already holds.
@@ -98,7 +123,7 @@ impl LogStore {
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("the log of job {} attempt {attempt} is being written", key.0)));
             }
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-            let (log, position) = OpenLog::open(&directory.join(format!("{attempt}.log")), inner.max_bytes)?;
+            let (log, position) = OpenLog::open(&directory.join(format!("{attempt}.log")), inner.max_bytes.0())?;
             let log = Arc::new(log);
             open().insert(key, Arc::downgrade(&log));
             Ok(LogWriter::new(log, position, inner.thread.clone()))

@@ -41,6 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("utoipa_axum", &["http"]),
     ("sd_notify", &["lifecycle"]),
     ("tracing_subscriber", &["telemetry"]),
+    ("tracing_journald", &["telemetry"]),
     // The log format is an option of the command line.
     ("clap", &["cli", "telemetry", "main"]),
 ];

@@ -67,7 +67,7 @@ impl Rig {
             clock: Arc::new(SystemClock),
             host: HostId::from_trusted("box1"),
             contacts: Arc::new(Contacts::default()),
-            retry: RetryPolicy { infrastructure_retries: 0, backoff: Duration::ZERO, backoff_max: Duration::ZERO },
+            retry: Arc::new(|| RetryPolicy { infrastructure_retries: 0, backoff: Duration::ZERO, backoff_max: Duration::ZERO }),
             nudge: Arc::new(|| {}),
         }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -49,6 +49,16 @@ pub(super) fn events(connection: &Connection, query: &EventQuery) -> Outcome<Vec
     Ok(found)
 }
 
+/// Most entries that are read of an attempt's beginning: far more than an image's pull makes.
+const MOST_OF_BEGINNING: u32 = 500;
+
+/// The first entries of an attempt.
+pub(super) fn beginning_of(connection: &Connection, job: &JobId, attempt: u32) -> Outcome<Vec<Event>> {
+    let mut statement = connection.prepare_cached(&format!("{} WHERE job_id = ?1 AND attempt = ?2 ORDER BY seq LIMIT ?3", rows::EVENT))?;
+    let found = statement.query_and_then(params![job.as_str(), attempt, MOST_OF_BEGINNING], rows::event)?;
+    found.collect()
+}
+
 pub(super) const LATEST: &str = "WHERE job_id = ?1 ORDER BY seq DESC LIMIT 1";
 
 /// The last entry of a job's history.

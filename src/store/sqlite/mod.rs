@@ -37,6 +37,7 @@ use tokio::sync::watch;
 
 use self::reader::Readers;
 use self::writer::{Notice, Writer};
+use super::ended::Ended;
 use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
@@ -115,7 +116,9 @@ impl Store for SqliteStore {
 
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError> {
         let (job, at) = (job.clone(), truncate_to_millis(at));
-        self.writer.call("cancel a job", Notice::Changes, move |connection| steps::cancel(connection, &job, reason, at)).await
+        let work = move |connection: &_| steps::cancel(connection, &job, reason, at);
+        let (cancelled, _) = self.writer.call_then("cancel a job", Notice::Changes, work, |(_, ended)| ended.iter().for_each(Ended::tell)).await?;
+        Ok(cancelled)
     }
 
     async fn set_caps(&self, caps: &[ProjectCap]) -> Result<(), StoreError> {
@@ -153,7 +156,9 @@ impl Store for SqliteStore {
 
     async fn apply(&self, runner: &RunnerId, step: Step, at: Timestamp) -> Result<Aggregate, StoreError> {
         let (runner, at) = (runner.clone(), truncate_to_millis(at));
-        self.writer.call("take a step", Notice::Changes, move |connection| steps::apply(connection, &runner, &step, at)).await
+        let work = move |connection: &_| steps::apply(connection, &runner, &step, at);
+        let (after, _) = self.writer.call_then("take a step", Notice::Changes, work, |(_, ended)| ended.iter().for_each(Ended::tell)).await?;
+        Ok(after)
     }
 
     async fn note(&self, runner: &RunnerId, kind: EventKind, at: Timestamp) -> Result<(), StoreError> {

@@ -35,12 +35,20 @@ pub(crate) struct Setup {
     top: String,
     rest: String,
     log_filter: String,
+    env: Vec<(String, String)>,
 }
 
 impl Setup {
     /// A daemon on the tests' engine, whose machine is called `name`: must be unique among the tests.
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), docker_host: engine::host(), top: String::new(), rest: String::new(), log_filter: LOG_FILTER.to_owned() }
+        Self {
+            name: name.to_owned(),
+            docker_host: engine::host(),
+            top: String::new(),
+            rest: String::new(),
+            log_filter: LOG_FILTER.to_owned(),
+            env: Vec::new(),
+        }
     }
 
     /// Uses another engine.
@@ -62,6 +70,12 @@ impl Setup {
         self
     }
 
+    /// Adds a variable to its environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Adds keys to the configuration's `[host]` table.
     pub(crate) fn host(mut self, toml: &str) -> Self {
         self.top.push_str(toml);
@@ -73,7 +87,7 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, top, rest, log_filter } = self;
+        let Self { name, docker_host, top, rest, log_filter, env } = self;
         let data = dir.path().join("data");
         let config = format!(
             "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n[host]\nname = {name:?}\n{top}\n{rest}",
@@ -82,7 +96,7 @@ impl Setup {
         let file = dir.path().join("config.toml");
         std::fs::write(&file, config).expect("a configuration");
         let url = format!("http://127.0.0.1:{port}");
-        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter };
+        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter, env };
         daemon.start().await;
         daemon
     }
@@ -111,6 +125,7 @@ pub(crate) struct Daemon {
     starts: u32,
     client: reqwest::Client,
     log_filter: String,
+    env: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -122,6 +137,7 @@ impl Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"))
             .args(["--config".as_ref(), self.file.as_os_str(), "serve".as_ref()])
             .env("RUNNER_COORDINATOR_LOG", &self.log_filter)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -151,6 +167,18 @@ impl Daemon {
     /// Its configuration file.
     pub(crate) fn config(&self) -> &Path {
         &self.file
+    }
+
+    /// Its configuration as it stands in the file.
+    pub(crate) fn configuration(&self) -> String {
+        std::fs::read_to_string(&self.file).expect("a configuration")
+    }
+
+    /// Writes another configuration and has it read, without waiting for what comes of it.
+    pub(crate) fn reload(&self, toml: &str) {
+        std::fs::write(&self.file, toml).expect("a configuration");
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("signalled");
     }
 
     /// Its process.

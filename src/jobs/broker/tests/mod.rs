@@ -144,7 +144,7 @@ fn broker(directory: &Path, store: &Arc<MemoryStore>, gitlab: &Arc<FakeGitLab>, 
         clock: Arc::new(StoppedClock),
         host: HostId::from_trusted("box1"),
         contacts: Arc::clone(contacts),
-        retry: RetryPolicy { infrastructure_retries: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(9) },
+        retry: Arc::new(|| RetryPolicy { infrastructure_retries: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(9) }),
         nudge: Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         }),
