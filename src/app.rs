@@ -11,15 +11,16 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::{BrokerListen, Config, StoreUrl};
-use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
+use crate::docker::{DockerDriver, Driver, DriverError, Metered as MeteredDriver, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
-use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing};
-use crate::http::{AppState, broker_router, router};
+use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing, Metered as MeteredGitLab};
+use crate::http::{AppState, broker_router, metered, router};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
 use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::platform::{HostProbe, PlatformManager, SystemProbe, devices};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
@@ -107,7 +108,8 @@ pub struct App {
 pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> Result<App, StartError> {
     let config = Arc::new(config);
     let StoreUrl::Sqlite(path) = &config.store;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path)?);
+    let metrics = Arc::new(Metrics::new(config.classes.iter().map(|class| &class.name)));
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_metered(path, Arc::clone(&metrics))?);
     refuse_other_host(store.as_ref(), &config.host.name).await?;
     store.set_caps(&config.caps()).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, &config)?);
@@ -116,8 +118,12 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         Some(driver) => driver,
         None => Arc::new(DockerDriver::new(&config.docker.host, store.instance().to_owned(), logins(&config))?),
     };
+    let driver: Arc<dyn Driver> = Arc::new(MeteredDriver::new(driver, Arc::clone(&metrics)));
     let gitlab: Option<Arc<dyn GitLab>> = match &config.gitlab {
-        Some(gitlab) => Some(Arc::new(HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?)),
+        Some(gitlab) => {
+            let client = HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?;
+            Some(Arc::new(MeteredGitLab::new(client, Arc::clone(&metrics))))
+        }
         None => None,
     };
     let platform = Arc::new(
@@ -153,9 +159,10 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         config: Arc::clone(&config),
         broker: Arc::clone(&broker),
         gitlab,
-        listing: listing(&config, store.instance())?,
+        listing: listing(&config, store.instance(), &metrics)?,
         broker_url,
         vitals,
+        metrics: Arc::clone(&metrics),
         handle: handle.clone(),
         tracker: lifecycle.tracker.clone(),
         stop: lifecycle.stop.clone(),
@@ -163,22 +170,23 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     // One bit of the boot's number is given up, because stores count with a sign.
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
+    let state = AppState { metrics: Arc::clone(&metrics), ..state };
     lifecycle.tracker.spawn(history::run(Arc::clone(&state.history), Arc::clone(&store), handle.clone(), lifecycle.stop.clone()));
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
     lifecycle.tracker.spawn(serve(listener, router(state), lifecycle.clone()));
-    let (broker_lifecycle, broker_config) = (lifecycle.clone(), Arc::clone(&config));
-    lifecycle.tracker.spawn(async move { run_broker(broker, driver, broker_config, broker_url_sender, broker_lifecycle).await });
+    lifecycle.tracker.spawn(run_broker(broker, driver, Arc::clone(&config), broker_url_sender, lifecycle.clone(), Arc::clone(&metrics)));
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store })
 }
 
 /// Only with an access token: everything else works without.
-fn listing(config: &Config, instance: &str) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
+fn listing(config: &Config, instance: &str, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
     let Some((gitlab, token)) = config.gitlab.as_ref().and_then(|gitlab| Some((gitlab, gitlab.read_token.clone()?))) else { return Ok(None) };
-    Ok(Some(Arc::new(HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?)))
+    let client = HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?;
+    Ok(Some(Arc::new(MeteredGitLab::new(client, Arc::clone(metrics)))))
 }
 
 /// Before anybody looks at the GPUs: what was remembered of them, and which of them runners hold.
@@ -235,10 +243,18 @@ async fn serve(listener: TcpListener, router: axum::Router, lifecycle: Lifecycle
 }
 
 /// Keeps the broker listening where runners reach it, also when the engine comes late or makes its network anew.
-async fn run_broker(broker: Arc<Broker>, driver: Arc<dyn Driver>, config: Arc<Config>, url: watch::Sender<Option<String>>, lifecycle: Lifecycle) {
+async fn run_broker(
+    broker: Arc<Broker>,
+    driver: Arc<dyn Driver>,
+    config: Arc<Config>,
+    url: watch::Sender<Option<String>>,
+    lifecycle: Lifecycle,
+    metrics: Arc<Metrics>,
+) {
     let mut said = String::new();
     while !lifecycle.stop.is_cancelled() {
-        let served = serve_broker(&broker, driver.as_ref(), &config, &url, &lifecycle).await;
+        let routes = metered(broker_router(Arc::clone(&broker)), Arc::clone(&metrics));
+        let served = serve_broker(routes, driver.as_ref(), &config, &url, &lifecycle).await;
         url.send_replace(None);
         if let Err(error) = served
             && error != said
@@ -255,7 +271,7 @@ async fn run_broker(broker: Arc<Broker>, driver: Arc<dyn Driver>, config: Arc<Co
 
 /// Listens until the daemon stops or the address is no longer the right one.
 async fn serve_broker(
-    broker: &Arc<Broker>,
+    routes: axum::Router,
     driver: &dyn Driver,
     config: &Config,
     url: &watch::Sender<Option<String>>,
@@ -277,7 +293,7 @@ async fn serve_broker(
         }
     };
     // Dropping `moved` loses nothing; `serve` is ended by its token and waited for.
-    let serving = serve(listener, broker_router(Arc::clone(broker)), here.clone());
+    let serving = serve(listener, routes, here.clone());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}

@@ -19,6 +19,7 @@ pub mod hosts;
 pub mod jobs;
 pub mod layers;
 pub mod logs;
+pub mod metrics;
 pub mod page;
 pub mod params;
 pub mod problem;
@@ -29,7 +30,10 @@ pub mod submit;
 pub mod webhook;
 
 pub use broker::broker_router;
+pub use metrics::metered;
 pub use state::AppState;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -38,7 +42,7 @@ use problem::Problem;
 
 /// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
 pub fn router(state: AppState) -> Router {
-    let limits = &state.config.limits;
+    let (limits, counted) = (&state.config.limits, Arc::clone(&state.metrics));
     let api = Router::new()
         .route("/health", get(health::health))
         .route("/status", get(health::status))
@@ -55,6 +59,7 @@ pub fn router(state: AppState) -> Router {
         .route("/events", get(events::stream_all))
         .route("/queue", get(queue::groups))
         .route("/history", get(history::samples))
+        .route("/metrics", get(metrics::scrape))
         .merge(page::routes());
     let bell = Router::new().route("/webhook/job", post(webhook::receive));
     let routes = layers::limited(api, limits.body)
@@ -62,7 +67,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(async || Problem::NoSuchPath)
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);
-    layers::surround(routes)
+    metered(layers::surround(routes), counted)
 }
 
 #[cfg(test)]

@@ -143,6 +143,12 @@ impl Problem {
         Self::Unknown { what: quoted(&format!("GPU {}; known: {known}", quoted(id))) }
     }
 
+    /// The status that it is answered with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.face().status
+    }
+
     fn face(&self) -> Face {
         let (slug, status, title) = match self {
             Self::NotJson { .. } => ("not-json", StatusCode::BAD_REQUEST, "The body is not JSON"),
