@@ -108,3 +108,7 @@ fn started_at(job: Option<&Job>) -> Option<Timestamp> {
 fn between(earlier: Timestamp, later: Timestamp) -> Duration {
     Duration::try_from(later.duration_since(earlier)).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "count_tests.rs"]
+mod tests;

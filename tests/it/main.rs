@@ -28,6 +28,8 @@ mod gpu_usage;
 mod harness;
 mod job_image;
 mod latency;
+mod metrics;
+mod metrics_docs;
 mod page;
 mod page_large;
 mod page_looks;

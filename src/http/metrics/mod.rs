@@ -97,3 +97,6 @@ async fn room(state: &AppState) -> Option<Room> {
     });
     tokio::time::timeout(PATIENCE, look).await.ok()?.ok()?
 }
+
+#[cfg(test)]
+mod tests;
