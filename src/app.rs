@@ -114,18 +114,8 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     store.set_caps(&config.caps()).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, &config)?);
     let logs = Arc::new(LogStore::new(config.data_dir.join("logs"), config.limits.log_size.0).map_err(StartError::Logs)?);
-    let driver = match outside.driver {
-        Some(driver) => driver,
-        None => Arc::new(DockerDriver::new(&config.docker.host, store.instance().to_owned(), logins(&config))?),
-    };
-    let driver: Arc<dyn Driver> = Arc::new(MeteredDriver::new(driver, Arc::clone(&metrics)));
-    let gitlab: Option<Arc<dyn GitLab>> = match &config.gitlab {
-        Some(gitlab) => {
-            let client = HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?;
-            Some(Arc::new(MeteredGitLab::new(client, Arc::clone(&metrics))))
-        }
-        None => None,
-    };
+    let driver = engine(outside.driver, &config, store.instance(), &metrics)?;
+    let gitlab = gitlab(&config, store.instance(), &metrics)?;
     let platform = Arc::new(
         PlatformManager::new(config.host.clone(), outside.probe.as_ref())
             .rechecking_after(config.gpu.recheck_after)
@@ -180,6 +170,22 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store })
+}
+
+/// The configured engine unless there is another, measured.
+fn engine(driver: Option<Arc<dyn Driver>>, config: &Config, instance: &str, metrics: &Arc<Metrics>) -> Result<Arc<dyn Driver>, DriverError> {
+    let driver = match driver {
+        Some(driver) => driver,
+        None => Arc::new(DockerDriver::new(&config.docker.host, instance.to_owned(), logins(config))?),
+    };
+    Ok(Arc::new(MeteredDriver::new(driver, Arc::clone(metrics))))
+}
+
+/// The configured GitLab, measured.
+fn gitlab(config: &Config, instance: &str, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn GitLab>>, GitLabError> {
+    let Some(gitlab) = &config.gitlab else { return Ok(None) };
+    let client = HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(instance))?;
+    Ok(Some(Arc::new(MeteredGitLab::new(client, Arc::clone(metrics)))))
 }
 
 /// Only with an access token: everything else works without.

@@ -178,7 +178,7 @@ impl<const N: usize> Durations<N> {
 /// In which format to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// OpenMetrics 1.0, what Prometheus asks for.
+    /// `OpenMetrics` 1.0, what Prometheus asks for.
     OpenMetrics,
     /// Prometheus's own older text, for everybody else.
     Prometheus,

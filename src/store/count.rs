@@ -88,7 +88,7 @@ pub(super) fn event(metrics: &Metrics, runner: &Runner, kind: &EventKind, at: Ti
 }
 
 /// Somebody wished a job's end.
-pub(super) fn cancelled(metrics: &Metrics, cancelled: &Option<(Job, CancelEffect)>) {
+pub(super) fn cancelled(metrics: &Metrics, cancelled: Option<&(Job, CancelEffect)>) {
     if let Some((job, CancelEffect::Ended)) = cancelled {
         ended(metrics, job);
     }

@@ -26,7 +26,7 @@ pub use self::meter::metered;
 
 /// Longest wait for the store, and for the file system. Prometheus itself gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// OpenMetrics in the version that is written.
+/// `OpenMetrics` in the version that is written.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Prometheus's older text.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";

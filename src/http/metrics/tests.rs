@@ -72,8 +72,8 @@ async fn the_queue_is_told_by_class_and_by_state() {
     let seen = |series: &str| value(&text, series).unwrap_or_else(|| panic!("{series} is not in:\n{text}"));
     assert_eq!((seen("jobs{state=\"queued\"}"), seen("jobs{state=\"starting\"}"), seen("jobs{state=\"failed\"}")), (1.0, 1.0, 0.0));
     assert_eq!((seen("queue_ready_jobs{class=\"default\"}"), seen("queue_ready_jobs{class=\"arm\"}")), (1.0, 0.0));
-    assert_eq!(seen("queue_oldest_wait_seconds{class=\"default\"}"), 90.0);
-    assert_eq!(seen("queue_oldest_wait_seconds{class=\"arm\"}"), 0.0);
+    let oldest = |class: &str| seen(&format!("queue_oldest_wait_seconds{{class=\"{class}\"}}"));
+    assert_eq!((oldest("default"), oldest("arm")), (90.0, 0.0));
     assert_eq!((seen("runners{state=\"starting\"}"), seen("store_up"), seen("engine_up")), (1.0, 1.0, 0.0));
     assert_eq!((seen("host_cpus"), seen("host_memory_bytes")), (8.0, 17_179_869_184.0));
     assert!(seen("data_disk_bytes") >= seen("data_disk_free_bytes"));
@@ -144,7 +144,7 @@ async fn deliveries_are_counted_by_how_they_were_answered() {
     }
     assert_eq!(send(&job("6"), "{").await, StatusCode::BAD_REQUEST);
     let text = text(&harness).await;
-    let counted = WEBHOOK_RESULTS.map(|result| value(&text, &format!("webhook_deliveries_total{{result=\"{result}\"}}")).expect(result));
+    let counted = WEBHOOK_RESULTS.map(|result| value(&text, &format!("webhook_deliveries_total{{result=\"{result}\"}}")).expect(result)).to_vec();
     // accepted, duplicate, status, canceled, event, unauthorized, malformed, failed
     assert_eq!(counted, [2.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 0.0]);
     let requests = |status: &str| value(&text, &format!("http_requests_total{{route=\"/webhook/job\",method=\"POST\",status=\"{status}\"}}"));

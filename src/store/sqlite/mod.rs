@@ -128,7 +128,7 @@ impl Store for SqliteStore {
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError> {
         let (job, at) = (job.clone(), truncate_to_millis(at));
         let work = move |connection: &_| steps::cancel(connection, &job, reason, at);
-        self.writer.call_then("cancel a job", Notice::Changes, work, count::cancelled).await
+        self.writer.call_then("cancel a job", Notice::Changes, work, |metrics, done| count::cancelled(metrics, done.as_ref())).await
     }
 
     async fn set_caps(&self, caps: &[ProjectCap]) -> Result<(), StoreError> {
