@@ -15,15 +15,16 @@ use tracing::{info, warn};
 pub use reload::Reloader;
 
 use crate::config::{BrokerListen, Config, Live, StoreUrl};
-use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
+use crate::docker::{DockerDriver, Driver, DriverError, Metered as MeteredDriver, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
-use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing};
-use crate::http::{AppState, broker_router, router};
+use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing, Metered as MeteredGitLab};
+use crate::http::{AppState, broker_router, metered, router};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
 use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::platform::{HostProbe, PlatformManager, SystemProbe, devices};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
@@ -108,6 +109,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// The settings in force.
     pub config: Live,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Starts the daemon. It runs until `lifecycle.stop`.
@@ -118,19 +121,14 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let live = Live::new(config, outside.clock.now());
     let config = live.current();
     let StoreUrl::Sqlite(path) = &config.store;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path)?);
+    let metrics = Arc::new(Metrics::new(config.classes.iter().map(|class| &class.name)));
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_metered(path, Arc::clone(&metrics))?);
     refuse_other_host(store.as_ref(), &config.host.name).await?;
     store.set_caps(&config.caps()).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, live.clone())?);
     let logs = Arc::new(log_store(&live).map_err(StartError::Logs)?);
-    let driver = match outside.driver {
-        Some(driver) => driver,
-        None => Arc::new(docker_driver(&live, store.instance())?),
-    };
-    let gitlab: Option<Arc<dyn GitLab>> = match &config.gitlab {
-        Some(gitlab) => Some(Arc::new(HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?)),
-        None => None,
-    };
+    let driver = engine(outside.driver, &live, store.instance(), &metrics)?;
+    let gitlab = gitlab(&config, store.instance(), &metrics)?;
     let platform = Arc::new(
         PlatformManager::new(config.host.clone(), outside.probe.as_ref())
             .rechecking_after(config.gpu.recheck_after)
@@ -164,9 +162,10 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         config: live.clone(),
         broker: Arc::clone(&broker),
         gitlab,
-        listing: listing(&config, store.instance())?,
+        listing: listing(&config, store.instance(), &metrics)?,
         broker_url,
         vitals,
+        metrics: Arc::clone(&metrics),
         handle: handle.clone(),
         tracker: lifecycle.tracker.clone(),
         stop: lifecycle.stop.clone(),
@@ -174,17 +173,17 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     // One bit of the boot's number is given up, because stores count with a sign.
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, live.clone(), outside.clock);
+    let state = AppState { metrics: Arc::clone(&metrics), ..state };
     lifecycle.tracker.spawn(history::run(Arc::clone(&state.history), Arc::clone(&store), handle.clone(), lifecycle.stop.clone()));
     export_traces(&config, &store, lifecycle).await?;
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
     lifecycle.tracker.spawn(serve(listener, router(state), lifecycle.clone()));
-    let (broker_lifecycle, broker_config) = (lifecycle.clone(), Arc::clone(&config));
-    lifecycle.tracker.spawn(async move { run_broker(broker, driver, broker_config, broker_url_sender, broker_lifecycle).await });
+    lifecycle.tracker.spawn(run_broker(broker, driver, Arc::clone(&config), broker_url_sender, lifecycle.clone(), Arc::clone(&metrics)));
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
-    Ok(App { address, handle, store, config: live })
+    Ok(App { address, handle, store, config: live, metrics })
 }
 
 fn log_store(live: &Live) -> std::io::Result<LogStore> {
@@ -198,10 +197,27 @@ fn docker_driver(live: &Live, instance: &str) -> Result<DockerDriver, DriverErro
     Ok(driver.logging_in_by(move || logins(&logging_in.current())))
 }
 
+/// The configured engine unless there is another, measured.
+fn engine(driver: Option<Arc<dyn Driver>>, live: &Live, instance: &str, metrics: &Arc<Metrics>) -> Result<Arc<dyn Driver>, DriverError> {
+    let driver = match driver {
+        Some(driver) => driver,
+        None => Arc::new(docker_driver(live, instance)?),
+    };
+    Ok(Arc::new(MeteredDriver::new(driver, Arc::clone(metrics))))
+}
+
+/// The configured GitLab, measured.
+fn gitlab(config: &Config, instance: &str, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn GitLab>>, GitLabError> {
+    let Some(gitlab) = &config.gitlab else { return Ok(None) };
+    let client = HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(instance))?;
+    Ok(Some(Arc::new(MeteredGitLab::new(client, Arc::clone(metrics)))))
+}
+
 /// Only with an access token: everything else works without.
-fn listing(config: &Config, instance: &str) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
+fn listing(config: &Config, instance: &str, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
     let Some((gitlab, token)) = config.gitlab.as_ref().and_then(|gitlab| Some((gitlab, gitlab.read_token.clone()?))) else { return Ok(None) };
-    Ok(Some(Arc::new(HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?)))
+    let client = HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?;
+    Ok(Some(Arc::new(MeteredGitLab::new(client, Arc::clone(metrics)))))
 }
 
 /// Sends the traces of ended jobs, where that is configured; else nothing of it exists.
@@ -279,10 +295,18 @@ async fn serve(listener: TcpListener, router: axum::Router, lifecycle: Lifecycle
 }
 
 /// Keeps the broker listening where runners reach it, also when the engine comes late or makes its network anew.
-async fn run_broker(broker: Arc<Broker>, driver: Arc<dyn Driver>, config: Arc<Config>, url: watch::Sender<Option<String>>, lifecycle: Lifecycle) {
+async fn run_broker(
+    broker: Arc<Broker>,
+    driver: Arc<dyn Driver>,
+    config: Arc<Config>,
+    url: watch::Sender<Option<String>>,
+    lifecycle: Lifecycle,
+    metrics: Arc<Metrics>,
+) {
     let mut said = String::new();
     while !lifecycle.stop.is_cancelled() {
-        let served = serve_broker(&broker, driver.as_ref(), &config, &url, &lifecycle).await;
+        let routes = metered(broker_router(Arc::clone(&broker)), Arc::clone(&metrics));
+        let served = serve_broker(routes, driver.as_ref(), &config, &url, &lifecycle).await;
         url.send_replace(None);
         if let Err(error) = served
             && error != said
@@ -299,7 +323,7 @@ async fn run_broker(broker: Arc<Broker>, driver: Arc<dyn Driver>, config: Arc<Co
 
 /// Listens until the daemon stops or the address is no longer the right one.
 async fn serve_broker(
-    broker: &Arc<Broker>,
+    routes: axum::Router,
     driver: &dyn Driver,
     config: &Config,
     url: &watch::Sender<Option<String>>,
@@ -321,7 +345,7 @@ async fn serve_broker(
         }
     };
     // Dropping `moved` loses nothing; `serve` is ended by its token and waited for.
-    let serving = serve(listener, broker_router(Arc::clone(broker)), here.clone());
+    let serving = serve(listener, routes, here.clone());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}

@@ -4,6 +4,8 @@
 
 pub mod domain;
 
+pub mod metrics;
+
 pub mod config;
 
 pub mod store;

@@ -9,6 +9,7 @@ use super::App;
 use crate::config::{Changes, Config, ConfigFaults, Live};
 use crate::domain::{Clock, chain};
 use crate::jobs::ManagerHandle;
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{LogLevel, TelemetryError};
 
@@ -34,14 +35,16 @@ pub struct Reloader {
     handle: ManagerHandle,
     clock: Arc<dyn Clock>,
     level: LogLevel,
+    metrics: Arc<Metrics>,
 }
 
 impl Reloader {
     /// For a daemon that was started with the configuration in `file`, or in none that was named.
     #[must_use]
     pub fn new(app: &App, file: Option<&Path>, clock: Arc<dyn Clock>, level: LogLevel) -> Self {
-        let App { handle, store, config, .. } = app;
-        Self { file: file.map(Path::to_path_buf), live: config.clone(), store: Arc::clone(store), handle: handle.clone(), clock, level }
+        let App { handle, store, config, metrics, .. } = app;
+        let metrics = Arc::clone(metrics);
+        Self { file: file.map(Path::to_path_buf), live: config.clone(), store: Arc::clone(store), handle: handle.clone(), clock, level, metrics }
     }
 
     /// Reads the configuration from where the start read it, and puts it in force if nothing is wrong with it. Logs what came of it, and answers
@@ -75,6 +78,7 @@ impl Reloader {
         // What can fail comes first; from here on nothing does.
         self.store.set_caps(&config.caps()).await?;
         self.level.set(filter);
+        self.metrics.configure(config.classes.iter().map(|class| &class.name));
         self.live.replace(config, &changes, self.clock.now());
         self.handle.nudge();
         Ok(changes)

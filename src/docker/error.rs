@@ -121,6 +121,24 @@ impl DriverError {
         }
     }
 
+    /// The kind, in a word: for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BadHost { .. } => "bad_host",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Deadline { .. } => "deadline",
+            Self::Interrupted { .. } => "interrupted",
+            Self::NotFound { .. } => "not_found",
+            Self::Conflict { .. } => "conflict",
+            Self::Refused { .. } => "refused",
+            Self::Garbled { .. } => "garbled",
+            Self::ImageRefused { .. } => "image_refused",
+            Self::PullFailed { .. } => "pull_failed",
+            Self::PullStalled { .. } => "pull_stalled",
+        }
+    }
+
     /// Whether the engine behind the address may be another one from now on, so that its version has to be asked for again.
     pub(super) fn ends_connection(&self) -> bool {
         match self {

@@ -15,6 +15,7 @@ mod driver;
 mod image;
 mod labels;
 mod logs;
+mod metered;
 mod network;
 mod wire;
 
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 pub use driver::DockerDriver;
 pub use error::DriverError;
 pub use facts::{ContainerFacts, ContainerState, EngineEvent, EngineInfo, LogRecord, LogStream, NetworkInfo, Usage};
+pub use metered::Metered;
 pub use plan::{ContainerPlan, Owner, RegistryLogin, ResolvedImage};
 pub use verdict::{Continuity, judge};
 

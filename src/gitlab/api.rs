@@ -262,6 +262,20 @@ impl GitLabError {
         }
     }
 
+    /// The kind, in a word: for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Denied { .. } => "denied",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Deadline { .. } => "deadline",
+            Self::TooMany { .. } => "too_many",
+            Self::Conflict => "conflict",
+            Self::Server { .. } => "server",
+            Self::Protocol { .. } => "protocol",
+        }
+    }
+
     /// How long GitLab wants to be left alone, when it said so.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -10,8 +10,10 @@ pub mod setup;
 pub mod webhook;
 
 mod keywords;
+mod metered;
 mod stall;
 
 pub use api::{ClaimedJob, GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
 pub use client::HttpGitLab;
 pub use listing::{HttpListing, ListedJob, ListedJobs, ListedRunner, Listing, More};
+pub use metered::Metered;

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use crate::http::harness::{Harness, OPERATOR, VIEWER, request};
 
 /// Every route that asks for a role, and the least role.
-const ROUTES: [(&str, &str, &str); 16] = [
+const ROUTES: [(&str, &str, &str); 17] = [
     ("GET", "/status", "viewer"),
     ("GET", "/hosts", "viewer"),
     ("GET", "/runners", "viewer"),
@@ -16,6 +16,7 @@ const ROUTES: [(&str, &str, &str); 16] = [
     ("GET", "/jobs/0/events", "viewer"),
     ("GET", "/queue", "viewer"),
     ("GET", "/history", "viewer"),
+    ("GET", "/metrics", "viewer"),
     ("POST", "/jobs", "operator"),
     ("DELETE", "/jobs/0", "operator"),
     ("POST", "/runners", "operator"),

@@ -84,6 +84,26 @@ pub(super) enum GpuState {
     Unused,
 }
 
+impl GpuState {
+    /// Every state.
+    pub(super) const ALL: [Self; 8] =
+        [Self::Free, Self::InUse, Self::Checking, Self::Quarantined, Self::Unhealthy, Self::Lost, Self::Divided, Self::Unused];
+
+    /// The word in answers.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::InUse => "in_use",
+            Self::Checking => "checking",
+            Self::Quarantined => "quarantined",
+            Self::Unhealthy => "unhealthy",
+            Self::Lost => "lost",
+            Self::Divided => "divided",
+            Self::Unused => "unused",
+        }
+    }
+}
+
 /// How much a note matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -16,6 +16,7 @@ use crate::domain::{
     RunnerOrigin, Step,
 };
 use crate::jobs::{ManagerHandle, Seat, Vitals, channel};
+use crate::metrics::Metrics;
 use crate::security::{SecurityManager, sha256};
 use crate::store::log::LogStore;
 use crate::store::{Candidate, JobFilter, SqliteStore, Store};
@@ -42,6 +43,12 @@ pub(super) const NO_RETRY: RetryPolicy =
 #[derive(Debug)]
 pub(super) struct TestClock(AtomicI64);
 
+impl TestClock {
+    pub(super) fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_second(self.0.load(Ordering::SeqCst)).expect("a time")
@@ -51,6 +58,7 @@ impl Clock for TestClock {
 /// What the tests hold.
 pub(super) struct Harness {
     router: Router,
+    pub(super) state: AppState,
     pub(super) store: Arc<dyn Store>,
     pub(super) logs: Arc<LogStore>,
     pub(super) clock: Arc<TestClock>,
@@ -141,7 +149,8 @@ image = "debian:bookworm"
         );
         std::fs::write(&file, text).expect("written");
         let config = Config::load(Some(&file), std::iter::empty()).unwrap_or_else(|faults| panic!("{faults}"));
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path.join("queue.db")).expect("a store"));
+        let metrics = Arc::new(Metrics::new(config.classes.iter().map(|class| &class.name)));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_metered(&path.join("queue.db"), Arc::clone(&metrics)).expect("a store"));
         let logs = Arc::new(LogStore::new(path.join("logs"), 1 << 20).expect("logs"));
         let security = Arc::new(SecurityManager::open(path, &config).expect("keys"));
         let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
@@ -157,7 +166,8 @@ image = "debian:bookworm"
         };
         let (manager, seat) = channel(Arc::clone(&store), clock.clone(), Arc::new(Vitals::default()), facts);
         let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager.clone(), security, Arc::new(config), clock.clone());
-        Self { router: router(state), store, logs, clock, manager, _seat: seat, _directory: directory }
+        let state = AppState { metrics, ..state };
+        Self { router: router(state.clone()), state, store, logs, clock, manager, _seat: seat, _directory: directory }
     }
 
     /// Sends a request as it is. The answer must be as the API's document says.

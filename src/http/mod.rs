@@ -21,6 +21,7 @@ pub mod hosts;
 pub mod jobs;
 pub mod layers;
 pub mod logs;
+pub mod metrics;
 mod openapi;
 pub mod page;
 pub mod params;
@@ -33,7 +34,10 @@ pub mod submit;
 pub mod webhook;
 
 pub use broker::broker_router;
+pub use metrics::metered;
 pub use state::AppState;
+
+use std::sync::Arc;
 
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
@@ -46,7 +50,7 @@ use crate::domain::MemoryBytes;
 
 /// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
 pub fn router(state: AppState) -> Router {
-    let config = state.config.clone();
+    let (config, counted) = (state.config.clone(), Arc::clone(&state.metrics));
     let most = |limit: fn(&Limits) -> MemoryBytes| {
         let config = config.clone();
         move || limit(&config.current().limits)
@@ -56,7 +60,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(async || Problem::NoSuchPath)
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);
-    layers::surround(routes)
+    metered(layers::surround(routes), counted)
 }
 
 /// The API and the page. How an endpoint is added stands in [`openapi`].
@@ -80,6 +84,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(events::stream_all))
         .routes(routes!(queue::groups))
         .routes(routes!(history::samples))
+        .routes(routes!(metrics::scrape))
         .routes(routes!(openapi::served))
         .routes(routes!(page::index))
         .routes(routes!(page::file))

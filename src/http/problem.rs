@@ -162,6 +162,12 @@ impl Problem {
         Self::Unknown { what: quoted(&format!("host {}; known: {known}", quoted(id))) }
     }
 
+    /// The status that it is answered with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.face().status
+    }
+
     pub(super) fn face(&self) -> Face {
         match self {
             Self::NotJson { .. } => faces::NOT_JSON,

@@ -12,6 +12,7 @@ use super::problem::Problem;
 use crate::config::Live;
 use crate::domain::Clock;
 use crate::jobs::{History, ManagerHandle};
+use crate::metrics::Metrics;
 use crate::security::SecurityManager;
 use crate::store::Store;
 use crate::store::log::LogStore;
@@ -40,6 +41,8 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// The last hours in numbers.
     pub history: Arc<History>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// When the daemon started.
     pub started_at: Timestamp,
     /// What is rationed.
@@ -58,7 +61,18 @@ impl AppState {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let started_at = clock.now();
-        Self { store, logs, manager, security, config: config.into(), clock, history: Arc::default(), started_at, rations: Rations::default() }
+        Self {
+            store,
+            logs,
+            manager,
+            security,
+            config: config.into(),
+            clock,
+            history: Arc::default(),
+            metrics: Arc::default(),
+            started_at,
+            rations: Rations::default(),
+        }
     }
 }
 
@@ -73,11 +87,16 @@ impl FromRef<AppState> for Arc<dyn Store> {
 pub struct Rations {
     streams: Arc<Semaphore>,
     large_bodies: Arc<Semaphore>,
+    disk: Arc<Semaphore>,
 }
 
 impl Default for Rations {
     fn default() -> Self {
-        Self { streams: Arc::new(Semaphore::new(MAX_STREAMS)), large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)) }
+        Self {
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)),
+            disk: Arc::new(Semaphore::new(1)),
+        }
     }
 }
 
@@ -95,6 +114,18 @@ impl Rations {
     pub fn stream(&self) -> Result<Permit, Problem> {
         let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Problem::TooManyStreams)?;
         Ok(Permit { _permit: permit })
+    }
+
+    /// Streams that are open.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        MAX_STREAMS - self.streams.available_permits()
+    }
+
+    /// The right to ask the file system something; `None` while it has not answered to who asked before.
+    #[must_use]
+    pub fn look_at_disk(&self) -> Option<Permit> {
+        Arc::clone(&self.disk).try_acquire_owned().ok().map(|permit| Permit { _permit: permit })
     }
 
     /// Room for a body of the size that is announced, waited for if need be; `None` when it is small and needs none.

@@ -61,8 +61,10 @@ enum Meaning {
     Cancel(JobId),
     /// A job may have been cancelled that is about to be ours: look again.
     LookAgain(String),
-    /// Nothing.
-    Nothing(String),
+    /// Nothing: the job is in a state that needs nobody.
+    NothingToDo(String),
+    /// Nothing: it is another event than a job's.
+    NotForUs(String),
 }
 
 /// `POST /webhook/job`.
@@ -86,6 +88,22 @@ enum Meaning {
     extensions(("x-role" = json!("webhook")), ("x-problems" = json!(["not-json", "store-unavailable", "conflict"]))),
 )]
 pub(super) async fn receive(State(state): State<AppState>, request: Request) -> Result<Json<Answer>, Problem> {
+    let answer = take(&state, request).await;
+    state.metrics.webhooks.count([result_of(&answer).into()]);
+    answer.map(|(answer, _)| Json(answer))
+}
+
+/// How a delivery was answered, as one of [`crate::metrics::WEBHOOK_RESULTS`].
+fn result_of(answer: &Result<(Answer, &'static str), Problem>) -> &'static str {
+    match answer {
+        Ok((_, result)) => result,
+        Err(Problem::WebhookUnverified) => "unauthorized",
+        Err(problem) if problem.status().is_client_error() => "malformed",
+        Err(_) => "failed",
+    }
+}
+
+async fn take(state: &AppState, request: Request) -> Result<(Answer, &'static str), Problem> {
     let headers = request.headers().clone();
     let _room = state.rations.body(&headers).await;
     let body = body_bytes(request, &()).await?;
@@ -96,29 +114,30 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
     })?;
     let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
     let reading = webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?;
-    let job = job_of(&state, &reading);
-    let meaning = meaning_of(&state, reading).await?;
+    let job = job_of(state, &reading);
+    let meaning = meaning_of(state, reading).await?;
     if let Meaning::Cancel(job) = &meaning {
         // Before the delivery is remembered: when this fails, it is not a double that is sent again.
-        cancel(&state, job).await?;
+        cancel(state, job).await?;
     }
     let about = job.filter(|_| matches!(meaning, Meaning::Ring | Meaning::Cancel(_)));
     let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning), about };
     if state.store.record_delivery(delivery, now).await? == Recorded::Duplicate {
-        return Ok(Json(Answer::ignored("duplicate")));
+        return Ok((Answer::ignored("duplicate"), "ignored_duplicate"));
     }
-    Ok(Json(match meaning {
+    Ok(match meaning {
         Meaning::Ring => {
             state.manager.ring();
-            Answer::accepted()
+            (Answer::accepted(), "accepted")
         }
-        Meaning::Cancel(_) => Answer::accepted(),
+        Meaning::Cancel(_) => (Answer::accepted(), "accepted"),
         Meaning::LookAgain(reason) => {
             state.manager.nudge();
-            Answer::ignored(reason)
+            (Answer::ignored(reason), "ignored_canceled")
         }
-        Meaning::Nothing(reason) => Answer::ignored(reason),
-    }))
+        Meaning::NothingToDo(reason) => (Answer::ignored(reason), "ignored_status"),
+        Meaning::NotForUs(reason) => (Answer::ignored(reason), "ignored_event"),
+    })
 }
 
 /// The headers that say who sent it.
@@ -142,7 +161,7 @@ fn job_of(state: &AppState, reading: &Reading) -> Option<DeliveredJob> {
 async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Problem> {
     let job = match reading {
         Reading::Job(job) => job,
-        Reading::Ignored(reason) => return Ok(Meaning::Nothing(reason)),
+        Reading::Ignored(reason) => return Ok(Meaning::NotForUs(reason)),
     };
     Ok(match job.status {
         BuildStatus::Pending => Meaning::Ring,
@@ -151,7 +170,7 @@ async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Probl
             None => Meaning::LookAgain("the job was canceled".to_owned()),
         },
         BuildStatus::Created | BuildStatus::Running | BuildStatus::Success | BuildStatus::Failed | BuildStatus::Other(_) => {
-            Meaning::Nothing(format!("nothing to do for status {}", quoted(job.status.as_str())))
+            Meaning::NothingToDo(format!("nothing to do for status {}", quoted(job.status.as_str())))
         }
     })
 }
@@ -176,7 +195,7 @@ async fn cancel(state: &AppState, job: &JobId) -> Result<(), Problem> {
 fn outcome_of(meaning: &Meaning) -> String {
     match meaning {
         Meaning::Ring | Meaning::Cancel(_) => "accepted".to_owned(),
-        Meaning::LookAgain(reason) | Meaning::Nothing(reason) => quoted(reason),
+        Meaning::LookAgain(reason) | Meaning::NothingToDo(reason) | Meaning::NotForUs(reason) => quoted(reason),
     }
 }
 

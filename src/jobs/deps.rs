@@ -22,6 +22,7 @@ use crate::config::{Class, Config, Live};
 use crate::docker::{Driver, DriverError};
 use crate::domain::{ClassName, Clock, Requirement, RetryPolicy, RunnerId, Start};
 use crate::gitlab::{GitLab, Listing};
+use crate::metrics::Metrics;
 use crate::platform::PlatformManager;
 use crate::security::SecurityManager;
 use crate::store::log::{LogStore, LogWriter};
@@ -54,6 +55,8 @@ pub struct Deps {
     pub broker_url: watch::Receiver<Option<String>>,
     /// Signs of life.
     pub vitals: Arc<Vitals>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The manager's own face.
     pub handle: ManagerHandle,
     /// Where tasks are counted.

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -22,6 +22,7 @@ use super::deps::{Deps, Followers, Shared};
 use super::follow::follow;
 use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
 use super::hearing::{Broker, Hearing};
+use super::held::Held;
 use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
@@ -64,6 +65,7 @@ pub struct JobManager {
     strays: HashMap<String, Timestamp>,
     restarts: Restarts,
     hearing: Hearing,
+    held: Held,
     adopted: bool,
     /// The settings of the pass before.
     config: Arc<Config>,
@@ -92,6 +94,7 @@ impl JobManager {
             strays: HashMap::new(),
             restarts: Restarts::default(),
             hearing: Hearing::default(),
+            held: Held::default(),
             adopted: false,
         }
     }
@@ -102,9 +105,13 @@ impl JobManager {
         self.spawn_watchers();
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
+            let began = Instant::now();
             let pass = self.tick().await;
             self.publish(pass.as_ref().err());
+            self.held.note(&shared.deps.metrics, &self.seat.status.borrow(), began);
+            shared.deps.metrics.manager.passes.observe([], began.elapsed());
             if let Err(error) = pass {
+                shared.deps.metrics.manager.failures.count([]);
                 error!(error = chain(&error), "a pass failed; the next one begins from scratch");
             }
             for reply in waiting.drain(..) {
@@ -295,6 +302,7 @@ impl JobManager {
                 continue;
             }
             self.strays.insert(name.clone(), now);
+            self.shared.deps.metrics.manager.strays.count([]);
             warn!(container = name, "a container of ours belongs to no runner; it is removed");
             let (shared, name) = (Arc::clone(&self.shared), name.clone());
             self.shared.deps.tracker.spawn(async move {

@@ -30,6 +30,7 @@ mod follow;
 mod gpus;
 mod grant;
 mod hearing;
+mod held;
 mod image;
 mod launch;
 mod ops;

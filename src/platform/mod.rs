@@ -7,6 +7,7 @@ pub mod devices;
 pub mod explain;
 pub mod fit;
 mod probe;
+pub mod process;
 mod share;
 
 use std::collections::{BTreeMap, HashSet};

@@ -58,6 +58,7 @@ macro_rules! every_rule {
                         the_delivery_that_rang_begins_the_history_of_its_job }
             gpus { gpus_are_remembered_by_host_until_forgotten }
             lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count, the_queue_is_grouped,
+                    classes_have_queues_of_their_own,
                     events_are_in_order, the_latest_event_of_a_job_is_found }
         }
     };

@@ -3,6 +3,7 @@
 //! The database is the queue; everything else only wakes somebody to look at it. Every method that changes something answers
 //! after its commit is on disk. The rules of change are not here but in [`crate::domain::step`]: a store loads, applies, writes.
 
+mod count;
 mod ended;
 pub mod log;
 pub mod sqlite;
@@ -46,6 +47,19 @@ pub enum StoreError {
     /// A row does not make sense: the file was changed by another program, or by a newer version of this one.
     #[error("a stored row makes no sense: {0}")]
     Corrupt(String),
+}
+
+impl StoreError {
+    /// The kind, in a word: for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::UnknownRunner(_) => "unknown_runner",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
 }
 
 /// A job to accept.
@@ -203,6 +217,17 @@ pub struct QueueGroup {
     pub oldest: Timestamp,
 }
 
+/// What waits for one class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassQueue {
+    /// The class.
+    pub class: ClassName,
+    /// How many of its jobs wait and may start now.
+    pub ready: u64,
+    /// When the oldest of its jobs that wait was stored, one that waits for a later try included.
+    pub oldest: Option<Timestamp>,
+}
+
 /// Which part of the history to read, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct EventQuery {
@@ -318,6 +343,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Waiting jobs by class and project, the group with the oldest job first. Only the `most` oldest jobs are counted, so that the answer
     /// does not cost more the longer the queue is.
     async fn queue_groups(&self, most: u32) -> Result<Vec<QueueGroup>, StoreError>;
+
+    /// What waits for each of these classes, in their order. Costs the same however long the queue is.
+    async fn class_queues(&self, classes: &[ClassName]) -> Result<Vec<ClassQueue>, StoreError>;
 
     /// What is remembered of this machine's GPUs, by id.
     async fn gpu_records(&self, host: &HostId) -> Result<Vec<GpuRecord>, StoreError>;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// Rooms, bottom to top. A room uses only rooms of a lower rank, and itself.
 const RANKS: &[&[&str]] = &[
     &["domain"],
+    &["metrics"],
     &["config"],
     &["store"],
     &["security"],
@@ -26,6 +27,7 @@ const RANKS: &[&[&str]] = &[
 
 /// Outside crates and the only rooms that may name them.
 const DOORS: &[(&str, &[&str])] = &[
+    ("prometheus_client", &["metrics"]),
     ("config", &["config"]),
     ("rusqlite", &["store"]),
     ("sqlx", &["store"]),

@@ -33,6 +33,8 @@ mod job_end;
 mod job_image;
 mod journal;
 mod latency;
+mod metrics;
+mod metrics_docs;
 mod openapi_client;
 mod page;
 mod page_large;

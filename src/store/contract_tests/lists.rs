@@ -110,6 +110,29 @@ pub(in crate::store) async fn the_queue_is_grouped(store: &dyn Store) {
     assert_eq!(shown(10).await.iter().map(|group| group.2).sum::<u64>(), 3, "what was claimed waits no more");
 }
 
+pub(in crate::store) async fn classes_have_queues_of_their_own(store: &dyn Store) {
+    let classes = ["a", "b", "gone"].map(ClassName::from_trusted);
+    let shown = async || {
+        let queues = store.class_queues(&classes).await.expect("queues");
+        assert!(queues.iter().map(|queue| &queue.class).eq(&classes), "in the order in which they were asked for");
+        queues.into_iter().map(|queue| (queue.ready, queue.oldest)).collect::<Vec<_>>()
+    };
+    assert_eq!(shown().await, [(0, None); 3]);
+    // Two requirements of one class, and a class that nobody asks for.
+    for (class, cpus, priority, at) in [("a", 1000, 0, 1), ("a", 500, 5, 2), ("b", 1000, 0, 3), ("other", 1000, 0, 0)] {
+        let mut new = command(requirement(class, cpus), priority);
+        new.job.created_at = t(at);
+        created(store, new).await;
+    }
+    assert_eq!(shown().await, [(2, Some(t(1))), (1, Some(t(3))), (0, None)], "the oldest is not the one that goes first");
+    let runner = claim(store, 4).await.expect("a job").runner.id;
+    assert_eq!(shown().await[0], (1, Some(t(1))), "what was claimed waits no more");
+    take(store, &runner, [ended(Outcome::infrastructure(EndReason::StartFailed, "no"))], 5).await;
+    let oldest = claim(store, 6).await.expect("a job");
+    assert_eq!(oldest.job.expect("a job").created_at, t(1));
+    assert_eq!(shown().await[0], (0, Some(t(2))), "one that waits for a later try waits, but is not ready");
+}
+
 pub(in crate::store) async fn events_are_in_order(store: &dyn Store) {
     let a = created(store, command(requirement("default", 1000), 0)).await.id;
     let b = created(store, command(requirement("default", 1000), 0)).await.id;

@@ -1,12 +1,12 @@
 //! The history, the keys against doubles, and the counts.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
 use super::rows;
 use crate::domain::{ClassName, Event, EventKind, Job, JobId, ProjectName, Runner};
-use crate::store::{Counts, EventQuery, QueueGroup};
+use crate::store::{ClassQueue, Counts, EventQuery, QueueGroup};
 
 /// Most keys that are forgotten in one operation, so that others are not kept waiting.
 pub(super) const FORGET_AT_ONCE: u32 = 5_000;
@@ -117,6 +117,24 @@ pub(super) fn queue_groups(connection: &Connection, most: u32) -> Outcome<Vec<Qu
         })
     };
     statement.query_and_then([most], read)?.collect()
+}
+
+pub(super) const READY_OF_CLASS: &str = "SELECT ifnull(sum(ready), 0) FROM requirements WHERE class = ?1 AND ready > 0";
+// Ids sort by time, so the first one is the oldest.
+pub(super) const OLDEST_OF_CLASS: &str =
+    "SELECT created_at FROM jobs INDEXED BY jobs_by_class WHERE class = ?1 AND state = 'queued' ORDER BY id LIMIT 1";
+
+/// What waits for each class: a counter that the database keeps, and the first entry of an index.
+pub(super) fn class_queues(connection: &Connection, classes: &[ClassName]) -> Outcome<Vec<ClassQueue>> {
+    let (mut ready, mut oldest) = (connection.prepare_cached(READY_OF_CLASS)?, connection.prepare_cached(OLDEST_OF_CLASS)?);
+    let of = |class: &ClassName| {
+        Ok(ClassQueue {
+            class: class.clone(),
+            ready: rows::number("a count", ready.query_row([class.as_str()], |row| row.get(0))?)?,
+            oldest: oldest.query_row([class.as_str()], |row| row.get(0)).optional()?.map(rows::time).transpose()?,
+        })
+    };
+    classes.iter().map(of).collect()
 }
 
 /// Writes, so that a full disk or a lost mount is noticed.

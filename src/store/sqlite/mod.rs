@@ -29,6 +29,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
@@ -38,14 +39,19 @@ use tokio::sync::watch;
 use self::reader::Readers;
 use self::writer::{Notice, Writer};
 use super::ended::Ended;
-use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
+use super::{
+    Candidate, ClassQueue, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission,
+    Waiting,
+};
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
-    Attempt, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage, RequirementId,
-    Runner, RunnerId,
+    Attempt, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage,
+    RequirementId, Runner, RunnerId,
 };
+use crate::metrics::Metrics;
+use crate::store::count;
 
 /// The durable queue in one `SQLite` file.
 ///
@@ -75,11 +81,19 @@ impl SqliteStore {
     /// [`StoreError::Unavailable`] naming the file when another process has it, when it is damaged, not ours or written by a newer
     /// program, or when the file system refuses. Never replaces what is there.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_metered(path, Arc::default())
+    }
+
+    /// The same, counted in these metrics.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_metered(path: &Path, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         const DOING: &str = "open the database";
         let failed = |source: open::OpenError| StoreError::Unavailable { doing: DOING, source: Box::new(source) };
         let opened = open::open(path).map_err(failed)?;
-        let readers = Readers::start(path).map_err(failed)?;
-        let writer = Writer::start(opened.writer).map_err(|source| StoreError::Unavailable { doing: DOING, source: Box::new(source) })?;
+        let readers = Readers::start(path, Arc::clone(&metrics)).map_err(failed)?;
+        let writer = Writer::start(opened.writer, metrics).map_err(|source| StoreError::Unavailable { doing: DOING, source: Box::new(source) })?;
         Ok(Self { readers, writer, instance: opened.instance, _lock: opened.lock })
     }
 
@@ -106,7 +120,7 @@ impl Store for SqliteStore {
     }
 
     async fn submit(&self, new: NewJob) -> Result<Submission, StoreError> {
-        self.writer.call("store a job", Notice::Changes, move |connection| queue::submit(connection, &new)).await
+        self.writer.call_then("store a job", Notice::Changes, move |connection| queue::submit(connection, &new), count::submitted).await
     }
 
     async fn record_delivery(&self, delivery: Delivery, at: Timestamp) -> Result<Recorded, StoreError> {
@@ -117,8 +131,11 @@ impl Store for SqliteStore {
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError> {
         let (job, at) = (job.clone(), truncate_to_millis(at));
         let work = move |connection: &_| steps::cancel(connection, &job, reason, at);
-        let (cancelled, _) = self.writer.call_then("cancel a job", Notice::Changes, work, |(_, ended)| ended.iter().for_each(Ended::tell)).await?;
-        Ok(cancelled)
+        let told = |metrics: &Metrics, (done, ended): &steps::Cancelled| {
+            count::cancelled(metrics, done.as_ref());
+            ended.iter().for_each(Ended::tell);
+        };
+        Ok(self.writer.call_then("cancel a job", Notice::Changes, work, told).await?.0)
     }
 
     async fn set_caps(&self, caps: &[ProjectCap]) -> Result<(), StoreError> {
@@ -141,12 +158,14 @@ impl Store for SqliteStore {
 
     async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
         let (candidates, at) = (candidates.to_vec(), truncate_to_millis(at));
-        self.writer.call("claim a job", Notice::Changes, move |connection| queue::claim(connection, &candidates, at)).await
+        let work = move |connection: &_| queue::claim(connection, &candidates, at);
+        self.writer.call_then("claim a job", Notice::Changes, work, move |metrics, bound| count::bound(metrics, bound.as_ref(), at)).await
     }
 
     async fn assign(&self, runner: &RunnerId, at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
         let (runner, at) = (runner.clone(), truncate_to_millis(at));
-        self.writer.call("assign a job", Notice::Changes, move |connection| queue::assign(connection, &runner, at)).await
+        let work = move |connection: &_| queue::assign(connection, &runner, at);
+        self.writer.call_then("assign a job", Notice::Changes, work, move |metrics, bound| count::bound(metrics, bound.as_ref(), at)).await
     }
 
     async fn plan_runner(&self, runner: &Runner) -> Result<(), StoreError> {
@@ -157,13 +176,18 @@ impl Store for SqliteStore {
     async fn apply(&self, runner: &RunnerId, step: Step, at: Timestamp) -> Result<Aggregate, StoreError> {
         let (runner, at) = (runner.clone(), truncate_to_millis(at));
         let work = move |connection: &_| steps::apply(connection, &runner, &step, at);
-        let (after, _) = self.writer.call_then("take a step", Notice::Changes, work, |(_, ended)| ended.iter().for_each(Ended::tell)).await?;
-        Ok(after)
+        let told = move |metrics: &Metrics, taken: &count::Taken| {
+            count::step(metrics, taken, at);
+            taken.ended.iter().for_each(Ended::tell);
+        };
+        Ok(self.writer.call_then("take a step", Notice::Changes, work, told).await?.after)
     }
 
     async fn note(&self, runner: &RunnerId, kind: EventKind, at: Timestamp) -> Result<(), StoreError> {
-        let runner = runner.clone();
-        self.writer.call("add to the history", Notice::Changes, move |connection| steps::note(connection, &runner, &kind, at)).await
+        let (runner, noted) = (runner.clone(), kind.clone());
+        let work = move |connection: &_| steps::note(connection, &runner, &kind, at);
+        let then = move |metrics: &Metrics, runner: &Runner| count::event(metrics, runner, &noted, at);
+        self.writer.call_then("add to the history", Notice::Changes, work, then).await.map(|_runner| ())
     }
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
@@ -237,6 +261,11 @@ impl Store for SqliteStore {
 
     async fn queue_groups(&self, most: u32) -> Result<Vec<QueueGroup>, StoreError> {
         self.readers.ask("group the queue", move |connection| history::queue_groups(connection, most)).await
+    }
+
+    async fn class_queues(&self, classes: &[ClassName]) -> Result<Vec<ClassQueue>, StoreError> {
+        let classes = classes.to_vec();
+        self.readers.ask("look at the queues of classes", move |connection| history::class_queues(connection, &classes)).await
     }
 
     async fn newest_event(&self) -> Result<i64, StoreError> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::fault::{Outcome, gone};
 use super::open::{OpenError, Role, connect};
 use super::writer::guarded;
+use crate::metrics::Metrics;
 use crate::store::StoreError;
 
 /// Threads that read.
@@ -24,14 +26,15 @@ type Question = Box<dyn FnOnce(&Connection) + Send>;
 pub(super) struct Readers {
     queue: Option<mpsc::Sender<Question>>,
     threads: Vec<JoinHandle<()>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Readers {
     /// Opens the connections and starts the threads.
-    pub(super) fn start(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn start(path: &Path, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut readers = Self { queue: Some(queue), threads: Vec::with_capacity(THREADS) };
+        let mut readers = Self { queue: Some(queue), threads: Vec::with_capacity(THREADS), metrics };
         for number in 1..=THREADS {
             let connection = connect(path, Role::Reader)?;
             let waiting = Arc::clone(&waiting);
@@ -56,9 +59,14 @@ impl Readers {
             });
             let _ = answer.send(result.map_err(|fault| fault.into_store_error(doing)));
         });
-        let queue = self.queue.as_ref().ok_or_else(|| gone(doing))?;
-        queue.send(question).await.map_err(|_| gone(doing))?;
-        answered.await.map_err(|_| gone(doing))?
+        let asked = Instant::now();
+        let sent = async { self.queue.as_ref()?.send(question).await.ok() }.await;
+        let result = match sent {
+            Some(()) => answered.await.unwrap_or_else(|_| Err(gone(doing))),
+            None => Err(gone(doing)),
+        };
+        self.metrics.store.record(doing, asked.elapsed(), result.as_ref().err().map(StoreError::kind));
+        result
     }
 }
 

@@ -228,6 +228,8 @@ async fn no_question_scans_the_queue() {
         (bound(queue::AHEAD_BY_PRIORITY), "jobs_ready (requirement_id=? AND priority>?)"),
         (bound(queue::AHEAD_BY_SHARE), "jobs_ready (requirement_id=? AND priority=? AND share<?)"),
         (bound(queue::AHEAD_BY_AGE), "jobs_ready (requirement_id=? AND priority=? AND share=? AND rowid<?)"),
+        (bound(history::READY_OF_CLASS), "requirements_ready (class=?)"),
+        (bound(history::OLDEST_OF_CLASS), "jobs_by_class (class=? AND state=?)"),
         (bound(share::FORGET), "shares_behind (priority=? AND promised<?)"),
         (bound(&format!("{} {}", rows::EVENT, history::LATEST)), "events_by_job "),
         (job("j.id < 'x'"), "(id<?)"),

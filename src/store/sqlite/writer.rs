@@ -6,11 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::fault::{Fault, Outcome, gone, unavailable};
+use crate::metrics::Metrics;
 use crate::store::StoreError;
 
 /// Most operations that wait; further callers wait for room.
@@ -43,17 +45,19 @@ pub(super) struct Writer {
     thread: Option<JoinHandle<()>>,
     changes: watch::Receiver<u64>,
     tally: Arc<Tally>,
+    metrics: Arc<Metrics>,
 }
 
 impl Writer {
     /// Starts the thread, which owns the connection from now on.
-    pub(super) fn start(connection: Connection) -> std::io::Result<Self> {
+    pub(super) fn start(connection: Connection, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let (ticks, changes) = watch::channel(0);
         let tally = Arc::new(Tally::default());
-        let mut work = Work { connection, waiting, ticks, tally: Arc::clone(&tally), group: Vec::with_capacity(GROUP) };
+        let mut work =
+            Work { connection, waiting, ticks, tally: Arc::clone(&tally), metrics: Arc::clone(&metrics), group: Vec::with_capacity(GROUP) };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || work.run())?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), changes, tally })
+        Ok(Self { queue: Some(queue), thread: Some(thread), changes, tally, metrics })
     }
 
     /// Carries out one operation and answers after its commit. One that fails leaves no trace, whatever stands beside it in the group.
@@ -62,20 +66,27 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     {
-        self.call_then(doing, notice, work, |_| {}).await
+        self.call_then(doing, notice, work, |_, _| {}).await
     }
 
-    /// The same, and `then` hears of what was committed right after the commit, also when nobody waits for the answer any more.
-    pub(super) async fn call_then<T, F>(&self, doing: &'static str, notice: Notice, work: F, then: fn(&T)) -> Result<T, StoreError>
+    /// The same, and `then` hears of what was committed right after the commit, also when nobody waits for the answer any more: for what is to be
+    /// counted or told.
+    pub(super) async fn call_then<T, F, G>(&self, doing: &'static str, notice: Notice, work: F, then: G) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+        G: FnOnce(&Metrics, &T) + Send + 'static,
     {
+        let asked = Instant::now();
         let (answer, answered) = oneshot::channel();
-        let call = Call { doing, notice, work: Some(work), result: None, then, answer };
-        let queue = self.queue.as_ref().ok_or_else(|| gone(doing))?;
-        queue.send(Box::new(call)).await.map_err(|_| gone(doing))?;
-        answered.await.map_err(|_| gone(doing))?
+        let call = Call { doing, notice, work: Some(work), then, result: None, answer };
+        let sent = async { self.queue.as_ref()?.send(Box::new(call)).await.ok() }.await;
+        let result = match sent {
+            Some(()) => answered.await.unwrap_or_else(|_| Err(gone(doing))),
+            None => Err(gone(doing)),
+        };
+        self.metrics.store.record(doing, asked.elapsed(), result.as_ref().err().map(StoreError::kind));
+        result
     }
 
     /// Ticks after every commit that changed something.
@@ -104,7 +115,7 @@ trait Operation: Send {
     /// Carries it out; tells whether it succeeded.
     fn run(&mut self, connection: &Connection) -> Ran;
     /// Answers the caller.
-    fn answer(self: Box<Self>, committed: Result<(), &str>);
+    fn answer(self: Box<Self>, committed: Result<(), &str>, metrics: &Metrics);
     /// Whether others are to hear of it.
     fn notice(&self) -> Notice;
 }
@@ -118,19 +129,20 @@ enum Ran {
     Badly,
 }
 
-struct Call<T, F> {
+struct Call<T, F, G> {
     doing: &'static str,
     notice: Notice,
     work: Option<F>,
+    then: G,
     result: Option<Result<T, StoreError>>,
-    then: fn(&T),
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T, F> Operation for Call<T, F>
+impl<T, F, G> Operation for Call<T, F, G>
 where
     T: Send + 'static,
     F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+    G: FnOnce(&Metrics, &T) + Send + 'static,
 {
     fn run(&mut self, connection: &Connection) -> Ran {
         let Some(work) = self.work.take() else { return Ran::Badly };
@@ -140,17 +152,17 @@ where
         ran
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), &str>) {
+    fn answer(self: Box<Self>, committed: Result<(), &str>, metrics: &Metrics) {
         let result = match (self.result, committed) {
             // A refusal stands by itself; it did not depend on the commit.
             (Some(Err(error)), _) => Err(error),
-            (Some(Ok(value)), Ok(())) => {
-                (self.then)(&value);
-                Ok(value)
-            }
+            (Some(Ok(value)), Ok(())) => Ok(value),
             (Some(Ok(_)) | None, Err(why)) => Err(unavailable(self.doing, why.to_owned())),
             (None, Ok(())) => Err(gone(self.doing)),
         };
+        if let Ok(value) = &result {
+            (self.then)(metrics, value);
+        }
         let _ = self.answer.send(result);
     }
 
@@ -175,6 +187,7 @@ struct Work {
     waiting: mpsc::Receiver<Box<dyn Operation>>,
     ticks: watch::Sender<u64>,
     tally: Arc<Tally>,
+    metrics: Arc<Metrics>,
     group: Vec<Box<dyn Operation>>,
 }
 
@@ -212,6 +225,7 @@ impl Work {
         };
         if committed.is_ok() {
             self.tally.commits.fetch_add(1, Ordering::Relaxed);
+            self.metrics.store_commits.count([]);
             self.tally.operations.fetch_add(done.len() as u64, Ordering::Relaxed);
             if tick && self.connection.total_changes() != before {
                 self.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
@@ -219,7 +233,7 @@ impl Work {
         }
         let why = committed.err().map(|error| error.to_string());
         for operation in done {
-            operation.answer(why.as_deref().map_or(Ok(()), Err));
+            operation.answer(why.as_deref().map_or(Ok(()), Err), &self.metrics);
         }
     }
 

@@ -253,6 +253,10 @@ impl Store for MemoryStore {
         unimplemented!()
     }
 
+    async fn class_queues(&self, _: &[crate::domain::ClassName]) -> Result<Vec<crate::store::ClassQueue>, StoreError> {
+        unimplemented!()
+    }
+
     async fn set_caps(&self, _: &[crate::domain::ProjectCap]) -> Result<(), StoreError> {
         unimplemented!()
     }
