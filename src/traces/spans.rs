@@ -194,24 +194,14 @@ impl Milestone {
     }
 }
 
-/// What an attempt was at when it ended.
-struct Course {
-    reached: Milestone,
-    pulling: bool,
-    was_waiting: bool,
-    is_command: bool,
-}
-
-impl Course {
-    fn at_its_end(&self) -> &'static str {
-        match self.reached {
-            Milestone::Claimed if self.was_waiting => "hand over",
-            Milestone::Claimed if self.pulling => "image pull",
-            Milestone::Claimed | Milestone::Image => "create",
-            Milestone::Created => "start",
-            Milestone::Started if !self.is_command => "hand over",
-            Milestone::Started | Milestone::HandedOver | Milestone::Ended | Milestone::Removed => "run",
-        }
+/// What an attempt is at once it has come so far.
+fn after(milestone: Milestone, job: &Job) -> &'static str {
+    match milestone {
+        Milestone::Claimed | Milestone::Image => "create",
+        Milestone::Created => "start",
+        Milestone::Started if !job.is_command() => "hand over",
+        Milestone::Started | Milestone::HandedOver => "run",
+        Milestone::Ended | Milestone::Removed => "remove",
     }
 }
 
@@ -220,29 +210,33 @@ fn attempt_spans(job: &Job, root: SpanId, attempt: &Attempt, events: &[Event]) -
     let id = SpanId::of(&job.id, &format!("attempt/{}", attempt.number));
     let outcome = attempt.ended.as_ref().map(|(_, outcome)| outcome);
     let ended_badly = outcome.map_or(Status::Unset, status);
-    let mut course = Course { reached: Milestone::Claimed, pulling: false, was_waiting: false, is_command: job.is_command() };
+    let (mut reached, mut doing) = (Milestone::Claimed, after(Milestone::Claimed, job));
     let mut begun: Option<(Timestamp, Timestamp)> = None;
     let mut parts = Vec::new();
     for event in own {
-        course.pulling |= matches!(event.kind, EventKind::ImagePull { .. });
+        if matches!(event.kind, EventKind::ImagePull { .. }) && reached == Milestone::Claimed {
+            doing = "image pull";
+        }
         let Some(milestone) = Milestone::of(&event.kind) else { continue };
         let Some((start, at)) = &mut begun else {
-            course.was_waiting = event.kind == EventKind::Assigned;
+            if event.kind == EventKind::Assigned {
+                doing = "hand over";
+            }
             begun = Some((event.at, event.at));
             continue;
         };
         let (name, status) = match milestone {
             // What was written late, after what comes behind it, tells nothing new.
-            late if late <= course.reached => continue,
+            late if late <= reached => continue,
             Milestone::Claimed => continue,
             Milestone::Image => ("image pull", Status::Unset),
             Milestone::Created => ("create", Status::Unset),
             Milestone::Started => ("start", Status::Unset),
             Milestone::HandedOver => ("hand over", Status::Unset),
-            Milestone::Ended => (course.at_its_end(), ended_badly.clone()),
+            Milestone::Ended => (doing, ended_badly.clone()),
             Milestone::Removed => ("remove", Status::Unset),
         };
-        course.reached = milestone;
+        (reached, doing) = (milestone, after(milestone, job));
         let end = event.at.max(*at).max(*start);
         let place = format!("attempt/{}/{}", attempt.number, parts.len());
         parts.push(Span { id: SpanId::of(&job.id, &place), parent: Some(id), name, start: *at, end, attributes: Vec::new(), status });

@@ -292,7 +292,7 @@ proptest! {
         let read: ExportTraceServiceRequest = serde_json::from_str(&request.to_string()).expect("OTLP");
         let spans = &read.resource_spans[0].scope_spans[0].spans;
         prop_assert_eq!(spans.len(), trace.spans.len());
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         for (read, sent) in spans.iter().zip(&trace.spans) {
             prop_assert_eq!((hex(&read.trace_id), hex(&read.span_id)), (trace.id.to_string(), sent.id.to_string()));
             prop_assert_eq!(hex(&read.parent_span_id), sent.parent.map(|id| id.to_string()).unwrap_or_default());

@@ -97,7 +97,7 @@ impl Collector {
 
     /// The spans of a job, by its id; of a trace that came twice, both.
     pub(crate) fn spans_of(&self, job: &str) -> Vec<Span> {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         self.seen().spans.iter().filter(|span| hex(&span.trace_id) == job).cloned().collect()
     }
 
