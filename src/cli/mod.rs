@@ -17,6 +17,7 @@ use secrecy::ExposeSecret as _;
 use crate::app::{self, Outside};
 use crate::config::Config;
 use crate::lifecycle::{Ended, Lifecycle, Signals};
+use crate::listen::Inherited;
 use crate::security::SecurityManager;
 use crate::telemetry::{self, LogFormat};
 
@@ -84,6 +85,11 @@ pub fn run(cli: &Cli) -> ExitCode {
     if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
         return fail(&error);
     }
+    // Before there are threads.
+    let inherited = match &cli.command {
+        Command::Serve => Inherited::take(),
+        _ => Ok(Inherited::default()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -100,7 +106,10 @@ pub fn run(cli: &Cli) -> ExitCode {
         Err(faults) => return fail(&faults),
     };
     match &cli.command {
-        Command::Serve => runtime.block_on(serve(config)),
+        Command::Serve => match inherited {
+            Ok(inherited) => runtime.block_on(serve(config, inherited)),
+            Err(error) => fail(&error),
+        },
         Command::Check(options) => runtime.block_on(check::run(&config, options)),
         Command::Jobs(options) => runtime.block_on(jobs::run(&config, options)),
         Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
@@ -108,13 +117,13 @@ pub fn run(cli: &Cli) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, inherited: Inherited) -> ExitCode {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
     let lifecycle = Lifecycle::default();
-    if let Err(error) = app::start(config, Outside::default(), &lifecycle).await {
+    if let Err(error) = app::start(config, Outside { inherited, ..Outside::default() }, &lifecycle).await {
         return fail(&error);
     }
     match lifecycle.run(signals).await {
