@@ -31,8 +31,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ring", &["security"]),
     ("bollard", &["docker"]),
     ("nvml_wrapper", &["platform"]),
-    ("reqwest", &["gitlab"]),
-    ("rustls", &["gitlab"]),
+    // The one speaks to GitLab, the other, from another process, to the daemon.
+    ("reqwest", &["gitlab", "cli"]),
+    ("rustls", &["gitlab", "cli"]),
     // The composition root serves what the http room routes.
     ("axum", &["http", "app"]),
     ("tower_http", &["http"]),
@@ -42,6 +43,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry"]),
     // The log format is an option of the command line.
     ("clap", &["cli", "telemetry", "main"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("anstream", &["cli"]),
+    ("anstyle", &["cli"]),
+    ("unicode_width", &["cli"]),
 ];
 
 /// What `app` may take from `axum`: it serves a router and knows nothing of requests.

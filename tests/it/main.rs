@@ -8,6 +8,7 @@ mod bench;
 mod big_artifact;
 mod broker;
 mod caps;
+mod cli;
 mod decision;
 mod docker;
 mod doorbell;
