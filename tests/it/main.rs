@@ -11,6 +11,7 @@ mod caps;
 mod cli;
 mod decision;
 mod docker;
+mod docs;
 mod doorbell;
 mod emulation;
 mod engine_proxy;

@@ -6,7 +6,7 @@ pub(crate) mod browser;
 pub(crate) mod engine;
 pub(crate) mod road;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -151,6 +151,11 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"));
         command.arg("--config").arg(&self.file).args(arguments);
         command
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> &Path {
+        &self.file
     }
 
     /// Its process.
