@@ -29,18 +29,21 @@ use crate::listen::Inherited;
 use crate::security::SecurityManager;
 use crate::telemetry::{self, LogFormat};
 
+/// Above the options that every command has, in its help.
+const GENERAL: &str = "General";
+
 /// Takes CI jobs from GitLab and a REST API and runs each in one hardened, throw-away container.
 #[derive(Debug, Parser)]
 #[command(name = "runner-coordinator", version, about)]
 pub struct Cli {
     /// The configuration file [env: `RUNNER_COORDINATOR_CONFIG`] [default: /etc/runner-coordinator/config.toml, where it exists].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL, display_order = 900)]
     config: Option<PathBuf>,
     /// How log lines on standard error look.
-    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_enum, default_value = "text")]
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_enum, default_value = "text", help_heading = GENERAL, display_order = 900)]
     log_format: LogFormat,
     /// Which log lines are written: a level, or a list such as `info,runner_coordinator::jobs=debug`.
-    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG", default_value = "info", value_name = "FILTER", help_heading = GENERAL, display_order = 900)]
     log: String,
     /// What to do.
     #[command(subcommand)]
@@ -96,12 +99,8 @@ enum TokenCommand {
 /// Does what was asked.
 #[must_use]
 pub fn run(cli: &Cli) -> ExitCode {
-    match &cli.command {
-        Command::Token { command: TokenCommand::New { name } } => return new_token(name),
-        Command::Config(options) => return settings::run(options),
-        Command::Completions(options) => return pages::completions(Cli::command(), options),
-        Command::Man(options) => return pages::manual(Cli::command(), options),
-        _ => {}
+    if let Some(code) = without_configuration(cli) {
+        return code;
     }
     if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
         return fail(&error);
@@ -115,15 +114,6 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let file = cli.config.as_deref();
-    match &cli.command {
-        Command::Status(options) => return runtime.block_on(status::run(file, options)),
-        Command::Jobs(options) => return runtime.block_on(jobs::run(file, options)),
-        Command::Runners(options) => return runtime.block_on(runners::run(file, options)),
-        Command::Hosts(options) => return runtime.block_on(hosts::run(file, options)),
-        Command::Gpus(options) => return runtime.block_on(gpus::run(file, options)),
-        _ => {}
-    }
     if let Command::Gitlab { command } = &cli.command {
         // Its business is to write the files of secrets that a configuration may already name.
         return match Config::for_setup(cli.config.as_deref()) {
@@ -135,13 +125,35 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return fail(&faults),
     };
-    match &cli.command {
-        Command::Serve => match inherited {
-            Ok(inherited) => runtime.block_on(serve(config, inherited)),
-            Err(error) => fail(&error),
-        },
-        Command::Check(options) => runtime.block_on(check::run(&config, options)),
-        _ => ExitCode::SUCCESS,
+    match (&cli.command, inherited) {
+        (Command::Check(options), _) => runtime.block_on(check::run(&config, options)),
+        (_, Ok(inherited)) => runtime.block_on(serve(config, inherited)),
+        (_, Err(error)) => fail(&error),
+    }
+}
+
+/// Everything but the daemon and what sets it up: these write no log, and read of the configuration at most where the daemon is.
+fn without_configuration(cli: &Cli) -> Option<ExitCode> {
+    let file = cli.config.as_deref();
+    Some(match &cli.command {
+        Command::Serve | Command::Check(_) | Command::Gitlab { .. } => return None,
+        Command::Config(options) => settings::run(options),
+        Command::Token { command: TokenCommand::New { name } } => new_token(name),
+        Command::Completions(options) => pages::completions(Cli::command(), options),
+        Command::Man(options) => pages::manual(Cli::command(), options),
+        Command::Status(options) => wait_for(status::run(file, options)),
+        Command::Jobs(options) => wait_for(jobs::run(file, options)),
+        Command::Runners(options) => wait_for(runners::run(file, options)),
+        Command::Hosts(options) => wait_for(hosts::run(file, options)),
+        Command::Gpus(options) => wait_for(gpus::run(file, options)),
+    })
+}
+
+/// Runs a client of a daemon: one thread is enough.
+fn wait_for(client: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(client),
+        Err(error) => fail(&error),
     }
 }
 

@@ -35,7 +35,7 @@ const MAX_FILE: u64 = 64 << 20;
 /// What is to run, and what it needs.
 #[derive(Debug, Default, Args)]
 pub(super) struct Options {
-    /// Image that it runs in; without it the class's.
+    /// Image to run it in; without it the class's.
     #[arg(long)]
     image: Option<String>,
     /// Class that gives what is not said here.
