@@ -240,8 +240,8 @@ async fn serve<L: axum::serve::Listener<Addr: std::fmt::Debug>>(listener: L, rou
 
 /// The same for the Unix socket, whose file goes when it is no longer served.
 async fn serve_socket(socket: LocalSocket, router: axum::Router, lifecycle: Lifecycle) {
-    let LocalSocket { listener, file } = socket;
-    info!(path = file.as_ref().map(|file| file.path().display().to_string()), "listening on a Unix socket");
+    let LocalSocket { listener, path, file } = socket;
+    info!(path = %path.display(), "listening on a Unix socket");
     serve(listener, router, lifecycle).await;
     drop(file);
 }

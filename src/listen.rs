@@ -173,6 +173,8 @@ pub struct Listeners {
 pub struct LocalSocket {
     /// The listener.
     pub listener: UnixListener,
+    /// Where it is.
+    pub path: PathBuf,
     /// Its file, which goes with this value; `None` where it is the service manager's.
     pub file: Option<SocketFile>,
 }
@@ -192,7 +194,7 @@ pub async fn open(http: &Http, inherited: Inherited) -> Result<Listeners, Listen
         return Err(ListenError::Exposed(address));
     }
     let socket = match (inherited.socket, &http.socket) {
-        (Some(listener), _) => Some(LocalSocket { listener: guarded(listener)?, file: None }),
+        (Some(listener), _) => Some(guarded(listener)?),
         (None, Some(path)) => Some(bind(path).await?),
         (None, None) => None,
     };
@@ -205,14 +207,15 @@ fn taken_over(listener: StdTcpListener) -> io::Result<TcpListener> {
 }
 
 /// A Unix socket that was handed over, if its file keeps others out.
-fn guarded(listener: StdUnixListener) -> Result<UnixListener, ListenError> {
+fn guarded(listener: StdUnixListener) -> Result<LocalSocket, ListenError> {
     let address = listener.local_addr().map_err(ListenError::HandOver)?;
     let Some(path) = address.as_pathname() else { return Err(ListenError::OpenToAll { path: "without a file".to_owned() }) };
     let mode = std::fs::metadata(path).map_err(ListenError::HandOver)?.mode();
     if mode & OTHERS_MAY_WRITE != 0 {
         return Err(ListenError::OpenToAll { path: path.display().to_string() });
     }
-    listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map_err(ListenError::HandOver)
+    let taken = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map_err(ListenError::HandOver)?;
+    Ok(LocalSocket { listener: taken, path: path.to_path_buf(), file: None })
 }
 
 /// Makes the socket beside its path and moves it there when its mode is right, over one that a dead daemon left.
@@ -233,7 +236,7 @@ async fn bind(path: &Path) -> Result<LocalSocket, ListenError> {
     let new = PathBuf::from(new);
     let listener = UnixListener::bind(&new).map_err(failed)?;
     let file = settle(&new, path).inspect_err(|_| _ = std::fs::remove_file(&new)).map_err(failed)?;
-    Ok(LocalSocket { listener, file: Some(file) })
+    Ok(LocalSocket { listener, path: path.to_path_buf(), file: Some(file) })
 }
 
 fn settle(new: &Path, path: &Path) -> io::Result<SocketFile> {
@@ -248,14 +251,6 @@ fn settle(new: &Path, path: &Path) -> io::Result<SocketFile> {
 pub struct SocketFile {
     path: PathBuf,
     id: (u64, u64),
-}
-
-impl SocketFile {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for SocketFile {

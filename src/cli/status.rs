@@ -47,7 +47,7 @@ fn lines(answer: &Value) -> Vec<String> {
         if !list(&host["gpus"], "devices").is_empty() {
             section(gpus::rows(&host["gpus"]["devices"]));
         }
-        for note in list(&host["gpus"], "notes") {
+        for note in list(&host["gpus"], "notes").iter().filter(|note| note["weight"] == "warning") {
             section(vec![paint(WAIT, &format!("{}: {}", word(note, "about"), word(note, "text")))]);
         }
     }
@@ -133,7 +133,7 @@ mod tests {
             "gitlab_queue": {"projects": [{"pending": 3}, {"pending": 4}], "stranded": [{}]},
             "hosts": [{"id": "box1", "state": "engine_down", "arch": "amd64", "cpus": {"total": 16, "free": 12},
                 "memory": {"total_bytes": 68_719_476_736_u64, "free_bytes": 34_359_738_368_u64}, "gpus": {"total": 1, "free": 0, "unhealthy": 0, "devices": [gpu],
-                "notes": [{"about": "nvidia-ctk", "text": "it is too old"}]}}],
+                "notes": [{"about": "nvidia-ctk", "weight": "warning", "text": "it is too old"}, {"about": "nvidia", "weight": "info", "text": "no driver"}]}}],
         });
         let queue = json!({"groups": [{"jobs": 12, "class": "gpu", "project": "team/app", "oldest_wait_seconds": 303}, {"jobs": 2, "class": "default", "project": null, "oldest_wait_seconds": 5}], "more": true});
         let lines = lines(&json!({ "status": status, "queue": queue }));

@@ -84,7 +84,7 @@ async fn a_dead_daemons_socket_is_replaced_and_a_living_ones_is_not() {
     let error = bind(&path).await.expect_err("refused").to_string();
     assert!(error.contains("another daemon answers there"), "{error}");
     assert!(UnixStream::connect(&path).await.is_ok(), "the first one is still met");
-    let LocalSocket { listener, file } = first;
+    let LocalSocket { listener, file, .. } = first;
     drop(listener);
     let second = bind(&path).await.expect("the first one listens no more");
     drop(file);

@@ -85,6 +85,17 @@ async fn an_interrupt_cancels_the_job_and_its_end_is_awaited() {
     assert!(err.contains("is cancelled; once more leaves at once") && err.contains("was cancelled with canceled_by_user"), "{err}");
     assert_eq!(daemon.job(out.trim()).await["state"], "canceled");
 
+    // A job that does not listen: whoever asks twice does not wait for it.
+    let stubborn = submit(&["--wait", "--project", "stubborn"], "trap '' TERM; while true; do sleep 0.1; done");
+    let child = spawn(&mut daemon.command(&stubborn));
+    let job = async |daemon: &Daemon| daemon.get("/jobs?project=stubborn").await["jobs"][0].clone();
+    daemon.until("it runs", async |daemon| job(daemon).await["state"] == "running").await;
+    kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");
+    daemon.until("it is to be cancelled", async |daemon| job(daemon).await["cancel_requested_at"].is_string()).await;
+    kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");
+    assert_eq!(ended(child).await.0, Some(130));
+    assert!(job(&daemon).await["finished_at"].is_null(), "nobody waited for it");
+
     let id = daemon.cli(&submit(&[], "sleep 60"));
     assert!(daemon.cli(&["jobs", "cancel", id.trim()]).starts_with(id.trim()));
     daemon.ended(id.trim()).await;
