@@ -148,9 +148,6 @@ fn unreachable(place: &Place, error: &reqwest::Error) -> String {
         Place::Socket(path) if denied => {
             format!("you may not open it: be in the group of {} (`ls -l` shows it), or use --server http://HOST:PORT with a token", path.display())
         }
-        Place::Url(_) if is_untrusted(error) => {
-            "its certificate must be signed by one that this machine trusts: package ca-certificates, or SSL_CERT_FILE=FILE for one of your own".to_owned()
-        }
         Place::Socket(_) | Place::Url(_) => {
             "is it running? `systemctl start runner-coordinator` or `runner-coordinator serve` starts it; if it is elsewhere, --server URL or RUNNER_COORDINATOR_SERVER says where".to_owned()
         }
@@ -159,27 +156,14 @@ fn unreachable(place: &Place, error: &reqwest::Error) -> String {
 
 /// What the kernel said, deep in an error.
 fn io_kind(error: &reqwest::Error) -> Option<ErrorKind> {
-    causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
-}
-
-/// Whether TLS refused the certificate that was shown.
-fn is_untrusted(error: &reqwest::Error) -> bool {
-    // TLS's own error is carried by one of the system's.
-    let inner = |cause: &(dyn std::error::Error + 'static)| {
-        let carried =
-            cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(carried.or(cause.downcast_ref()), Some(rustls::Error::InvalidCertificate(_)))
-    };
-    causes(error).any(inner)
-}
-
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    let mut next = error.source();
-    std::iter::from_fn(move || {
-        let cause = next?;
-        next = cause.source();
-        Some(cause)
-    })
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        cause = inner.source();
+    }
+    None
 }
 
 #[cfg(test)]
