@@ -1,39 +1,51 @@
-//! The command line: `serve`, `check`, `gitlab setup`, `gitlab teardown`, `gpus`, `jobs` and `token new`.
+//! The command line: the daemon, what sets it up, and clients of a running one.
 
 mod check;
 mod client;
 mod gitlab;
 mod gpus;
+mod hosts;
 mod jobs;
+mod pages;
+mod render;
+mod runners;
 mod settings;
+mod status;
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
 use crate::app::{self, Outside, Reloader};
 use crate::config::{Config, Log, LogFormat};
+use crate::domain::{Clock as _, SystemClock};
 use crate::lifecycle::{Ended, Lifecycle, Signals};
+use crate::listen::Inherited;
 use crate::security::SecurityManager;
 use crate::telemetry::{self, LevelSource, LogLevel, TelemetryError};
+
+/// Above the options that every command has, in its help.
+const GENERAL: &str = "General";
 
 /// Takes CI jobs from GitLab and a REST API and runs each in one hardened, throw-away container.
 #[derive(Debug, Parser)]
 #[command(name = "runner-coordinator", version, about)]
 pub struct Cli {
     /// The configuration file [env: `RUNNER_COORDINATOR_CONFIG`] [default: /etc/runner-coordinator/config.toml, where it exists].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL, display_order = 900)]
     config: Option<PathBuf>,
     /// How log lines look, and where they go: to standard error, or to systemd's journal. Wins over `log.format` [default: text].
-    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_parser = log_formats())]
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_parser = log_formats(), help_heading = GENERAL, display_order = 900)]
     log_format: Option<LogFormat>,
     /// Which log lines are written: a level, or a list such as `info,runner_coordinator::jobs=debug`. Wins over `log.level` [default: info].
-    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG", value_name = "FILTER", help_heading = GENERAL, display_order = 900)]
     log: Option<String>,
     /// What to do.
     #[command(subcommand)]
@@ -53,15 +65,27 @@ enum Command {
         #[command(subcommand)]
         command: gitlab::GitLabCommand,
     },
-    /// See the GPUs of the running daemon, take one from jobs or give it back.
-    Gpus(gpus::Options),
-    /// Ask the running daemon about jobs.
+    /// Show how a running daemon is: machine, GPUs, queue.
+    Status(status::Options),
+    /// Submit jobs to a running daemon, watch, read, cancel and explain them.
     Jobs(jobs::Options),
+    /// List the runners of a running daemon, start or end one.
+    Runners(runners::Options),
+    /// List machines, take one out of work or let it work again.
+    Hosts(hosts::Options),
+    /// List the GPUs of a running daemon, take one from jobs or give it back.
+    Gpus(gpus::Options),
     /// Make bearer tokens of the API.
     Token {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Print completions for a shell.
+    #[command(display_order = 1000)]
+    Completions(pages::Completions),
+    /// Print the manual page, or write those of all commands.
+    #[command(display_order = 1000)]
+    Man(pages::Manual),
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,12 +101,14 @@ enum TokenCommand {
 /// Does what was asked.
 #[must_use]
 pub fn run(cli: &Cli) -> ExitCode {
-    if let Command::Token { command: TokenCommand::New { name } } = &cli.command {
-        return new_token(name);
+    if let Some(code) = without_configuration(cli) {
+        return code;
     }
-    if let Command::Config(options) = &cli.command {
-        return settings::run(options);
-    }
+    // Before there are threads.
+    let inherited = match &cli.command {
+        Command::Serve => Inherited::take(),
+        _ => Ok(Inherited::default()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -107,12 +133,10 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(level) => level,
         Err(error) => return fail(&error),
     };
-    match &cli.command {
-        Command::Serve => runtime.block_on(serve(config, cli.config.as_deref(), level)),
-        Command::Check(options) => runtime.block_on(check::run(&config, options)),
-        Command::Jobs(options) => runtime.block_on(jobs::run(&config, options)),
-        Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
-        Command::Token { .. } | Command::Config(_) | Command::Gitlab { .. } => ExitCode::SUCCESS,
+    match (&cli.command, inherited) {
+        (Command::Check(options), _) => runtime.block_on(check::run(&config, options)),
+        (_, Ok(inherited)) => runtime.block_on(serve(config, inherited, cli.config.as_deref(), level)),
+        (_, Err(error)) => fail(&error),
     }
 }
 
@@ -129,13 +153,38 @@ fn log_formats() -> impl TypedValueParser<Value = LogFormat> {
         .map(|name| LogFormat::ALL.into_iter().find(|format| format.as_str() == name).unwrap_or(LogFormat::Text))
 }
 
-async fn serve(config: Config, file: Option<&Path>, level: LogLevel) -> ExitCode {
+/// Everything but the daemon and what sets it up: these write no log, and read of the configuration at most where the daemon is.
+fn without_configuration(cli: &Cli) -> Option<ExitCode> {
+    let file = cli.config.as_deref();
+    Some(match &cli.command {
+        Command::Serve | Command::Check(_) | Command::Gitlab { .. } => return None,
+        Command::Config(options) => settings::run(options),
+        Command::Token { command: TokenCommand::New { name } } => new_token(name),
+        Command::Completions(options) => pages::completions(Cli::command(), options),
+        Command::Man(options) => pages::manual(Cli::command(), options),
+        Command::Status(options) => wait_for(status::run(file, options)),
+        Command::Jobs(options) => wait_for(jobs::run(file, options)),
+        Command::Runners(options) => wait_for(runners::run(file, options)),
+        Command::Hosts(options) => wait_for(hosts::run(file, options)),
+        Command::Gpus(options) => wait_for(gpus::run(file, options)),
+    })
+}
+
+/// Runs a client of a daemon: one thread is enough.
+fn wait_for(client: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(client),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level: LogLevel) -> ExitCode {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
     let lifecycle = Lifecycle::default();
-    let outside = Outside::default();
+    let outside = Outside { inherited, ..Outside::default() };
     let clock = Arc::clone(&outside.clock);
     let app = match app::start(config, outside, &lifecycle).await {
         Ok(app) => app,
@@ -170,19 +219,38 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         let _ = write!(text, "\n  because: {cause}");
         source = cause.source();
     }
-    #[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
-    {
-        eprintln!("{text}");
-    }
+    remark(&text);
     ExitCode::FAILURE
 }
 
-/// Prints to a person.
-fn say(text: &str) {
-    #[expect(clippy::print_stdout, reason = "the command line speaks to a person")]
-    {
-        println!("{text}");
+/// The same with what to do next.
+fn tell_error(error: &client::ClientError) -> ExitCode {
+    let code = fail(error);
+    if let Some(advice) = error.advice() {
+        remark(&format!("  next: {advice}"));
     }
+    code
+}
+
+/// Prints a mistake that has no cause further down.
+fn complain(text: &str) -> ExitCode {
+    remark(&format!("error: {text}"));
+    ExitCode::FAILURE
+}
+
+/// Prints to a person, with colours where a terminal shows them. A reader that went away is no failure.
+fn say(text: &str) {
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// Prints to a person who may read the output of the program elsewhere.
+fn remark(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// The time, to tell how long ago something was.
+fn now() -> Timestamp {
+    SystemClock.now()
 }
 
 #[cfg(test)]

@@ -101,8 +101,9 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     let Config { service_name, data_dir, http, store, docker, host, gpu, gitlab, broker, classes, projects, limits, traces, log } = old;
     changes.compare(Effect::Restart, "service_name", service_name, &new.service_name);
     changes.compare(Effect::Restart, "data_dir", data_dir, &new.data_dir);
-    let Http { listen, tokens } = http;
+    let Http { listen, socket, tokens } = http;
     changes.compare(Effect::Restart, "http.listen", listen, &new.http.listen);
+    changes.compare(Effect::Restart, "http.socket", socket, &new.http.socket);
     lists(&mut changes, "http.tokens", (tokens, &new.http.tokens), |token| &token.name, diff_token);
     let (StoreUrl::Sqlite(path), StoreUrl::Sqlite(new_path)) = (store, &new.store);
     changes.compare(Effect::Restart, "store.url", path, new_path);
@@ -268,7 +269,7 @@ impl Config {
         let config = Self {
             service_name: self.service_name.clone(),
             data_dir: self.data_dir.clone(),
-            http: Http { listen: self.http.listen, tokens: new.http.tokens },
+            http: Http { listen: self.http.listen, socket: self.http.socket.clone(), tokens: new.http.tokens },
             store: self.store.clone(),
             docker: Docker { host: self.docker.host.clone(), registries: new.docker.registries },
             host: self.host.clone(),

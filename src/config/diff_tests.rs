@@ -21,6 +21,7 @@ const ROWS: &[Row] = &[
     // The queue lies in it unless its own place is given.
     ("data_dir", "/tmp/a", "/tmp/b", "data_dir store.url", Restart),
     ("http.listen", "127.0.0.1:1", "127.0.0.1:2", "http.listen", Restart),
+    ("http.socket", "/a", "/b", "http.socket", Restart),
     ("http.tokens[].name", "a", "b", "http.tokens[a] http.tokens[b]", AtOnce),
     ("http.tokens[].role", "viewer", "operator", "http.tokens[ci].role", AtOnce),
     ("http.tokens[].sha256", SHA_1, SHA_2, "http.tokens[ci].sha256", AtOnce),

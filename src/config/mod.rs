@@ -76,6 +76,8 @@ pub struct Config {
 pub struct Http {
     /// `http.listen`, default `127.0.0.1:8080`. An address other machines reach needs at least one token.
     pub listen: SocketAddr,
+    /// `http.socket`, default none: a Unix socket with the same API, for whom its file's mode lets in.
+    pub socket: Option<PathBuf>,
     /// `[[http.tokens]]`, default none: bearer tokens of the API.
     pub tokens: Vec<ApiToken>,
 }

@@ -105,6 +105,11 @@ pub const REFERENCE: &[Part] = &[
             key("service_name", "`runner-coordinator`", "name of this service in logs, labels, metrics and `/status`"),
             key("data_dir", "`/var/lib/runner-coordinator`, or `./data` when that is not writable", "database, logs of jobs, own keys"),
             key("http.listen", "`127.0.0.1:8080`", "API, webhook and page. An address that is not loopback needs `[[http.tokens]]`"),
+            key(
+                "http.socket",
+                "none",
+                "path of a Unix socket that serves the same (mode 0660). Who may open it is `operator` without a token, see [the Unix socket](#the-unix-socket-and-socket-activation)",
+            ),
             key("store.url", "`sqlite:coordinator.db`", "the queue. A relative path counts from `data_dir`. `postgres://` is not supported yet"),
             key("docker.host", "`DOCKER_HOST`, else `unix:///var/run/docker.sock`", "the engine: `unix://`, `tcp://` or `http://`"),
             key("host.name", "the machine's host name", "id of this machine"),

@@ -23,7 +23,7 @@ use crate::store::{Candidate, JobFilter, SqliteStore, Store};
 
 use super::openapi::answers::{self, Got, Sent};
 use super::webhook::hex;
-use super::{AppState, router};
+use super::{AppState, router, through_socket};
 
 /// The secret of GitLab's webhook.
 pub(super) const HOOK_SECRET: &str = "a-secret-of-the-webhook-0123456789";
@@ -188,6 +188,12 @@ image = "debian:bookworm"
         let faults = answers::faults_of_answer(&sent, given.as_deref(), &got);
         assert!(faults.is_empty(), "not as the document says: {faults:#?}\n{}", answer.text);
         answer
+    }
+
+    /// The same routes as they are served on the Unix socket.
+    pub(super) fn through_socket(mut self) -> Self {
+        self.router = through_socket(self.router);
+        self
     }
 
     /// Sends a request and leaves the answer's body to be read. Its head must be as the API's document says.

@@ -39,7 +39,7 @@ pub use state::AppState;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -61,6 +61,11 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);
     metered(layers::surround(routes), counted)
+}
+
+/// The same routes for the Unix socket: whoever can open its file is `operator`.
+pub fn through_socket(routes: Router) -> Router {
+    routes.layer(Extension(extract::ThroughSocket))
 }
 
 /// The API and the page. How an endpoint is added stands in [`openapi`].
