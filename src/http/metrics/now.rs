@@ -150,11 +150,11 @@ impl Daemon {
             self.resident.set([], float(process.resident.0));
             self.files.set([], float(process.open_files));
         }
-        self.stopping.set([], yes(status.stopping));
-        self.store.set([], yes(facts.stored.is_some()));
-        self.engine.set([], yes(matches!(status.engine, EngineState::Up { .. })));
+        self.stopping.set([], f64::from(status.stopping));
+        self.store.set([], f64::from(facts.stored.is_some()));
+        self.engine.set([], f64::from(matches!(status.engine, EngineState::Up { .. })));
         self.tick.set([], age(status.last_tick_at, facts.now));
-        self.tick_failed.set([], yes(status.last_tick_error.is_some()));
+        self.tick_failed.set([], f64::from(status.last_tick_error.is_some()));
         self.streams.set([], float(u64::try_from(facts.streams).unwrap_or(u64::MAX)));
         if let Some(room) = &facts.room {
             self.disk.set([], float(room.size.0));
@@ -215,7 +215,7 @@ impl Host {
         self.cpus_held.set([], cpus(status.used_cpus));
         self.memory.set([], float(status.facts.memory.0));
         self.memory_held.set([], float(status.used_memory.0));
-        self.draining.set([], yes(status.drain.is_some()));
+        self.draining.set([], f64::from(status.drain.is_some()));
     }
 }
 
@@ -240,12 +240,12 @@ impl Gpus {
         let one = || [Label::of_bounded_set(gpu.id.as_str()), vendor()];
         let shown = GpuDto::new(gpu, None, None, Holding::of(status, &gpu.id));
         for state in GpuState::ALL {
-            self.states.raise([vendor(), state.as_str().into()], yes(shown.state == state));
+            self.states.raise([vendor(), state.as_str().into()], f64::from(shown.state == state));
         }
         if !gpu.is_for_jobs() {
             return;
         }
-        self.held.set(one(), yes(Holding::of(status, &gpu.id) == Holding::Held));
+        self.held.set(one(), f64::from(Holding::of(status, &gpu.id) == Holding::Held));
         if let Some(memory) = gpu.memory.known() {
             self.memory.set(one(), float(memory.0));
         }
@@ -295,12 +295,12 @@ impl GitLab {
     fn fill(&self, facts: &Facts<'_>) {
         let status = facts.status;
         if facts.config.classes.iter().any(|class| class.gitlab_token.is_some()) {
-            self.broker.set([], yes(status.broker.is_some()));
+            self.broker.set([], f64::from(status.broker.is_some()));
         }
         for one in &status.intake {
             let class = || Label::of_bounded_set(one.class.as_str());
             for state in IntakeWord::ALL {
-                self.intake.set([class(), state.as_str().into()], yes(one.state == state));
+                self.intake.set([class(), state.as_str().into()], f64::from(one.state == state));
             }
             if let Some(at) = one.last_answer_at {
                 self.answered.set([class()], age(at, facts.now));
@@ -316,10 +316,6 @@ impl GitLab {
 /// Seconds from one time to a later one; 0 when the clock was set back.
 fn age(then: Timestamp, now: Timestamp) -> f64 {
     now.duration_since(then).as_secs_f64().max(0.0)
-}
-
-fn yes(so: bool) -> f64 {
-    if so { 1.0 } else { 0.0 }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "samples are such numbers, and exact up to 2^53")]

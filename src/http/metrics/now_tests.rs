@@ -94,7 +94,7 @@ fn gitlab_the_engine_and_the_manager_are_told_as_they_were_published() {
         assert_eq!(told.get(series), Some(&value), "{series}: {told:#?}");
     }
     let quiet = samples(|status| status.last_tick_at += jiff::SignedDuration::from_secs(60));
-    assert_eq!(quiet["last_tick_age_seconds"], 0.0, "a clock set back is no lag");
+    assert_eq!(quiet.get("last_tick_age_seconds"), Some(&0.0), "a clock set back is no lag");
     assert_eq!(quiet.get("gitlab_pending_jobs"), None, "what was never looked at is not 0");
     assert!(!quiet.keys().any(|series| series.starts_with("jobs{") || series.starts_with("queue_")), "nor is what a store that is down did not tell");
 }
