@@ -108,8 +108,9 @@ async fn serve(config: Config) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let lifecycle = Lifecycle::default();
-    if let Err(error) = app::start(config, Outside::default(), &lifecycle).await {
-        return fail(&error);
+    match app::start(config, Outside::default(), &lifecycle).await {
+        Ok(app) => lifecycle.attend(app.handle, app.store),
+        Err(error) => return fail(&error),
     }
     match lifecycle.run(signals).await {
         Ended::Cleanly => ExitCode::SUCCESS,

@@ -35,6 +35,7 @@ mod pull;
 mod repair;
 mod restart;
 mod runner_mock;
+mod service;
 mod token_secrecy;
 mod two_phase;
 mod webhook_forms;
