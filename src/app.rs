@@ -14,12 +14,13 @@ use crate::config::{BrokerListen, Config, StoreUrl};
 use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing};
-use crate::http::{AppState, broker_router, router};
+use crate::http::{AppState, broker_router, router, through_socket};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
 use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
+use crate::listen::{self, Inherited, ListenError, Listeners, LocalSocket};
 use crate::platform::{HostProbe, PlatformManager, SystemProbe, devices};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
@@ -61,20 +62,16 @@ pub enum StartError {
         /// The name now.
         configured: HostId,
     },
-    /// The listen address is taken or not ours.
-    #[error("http.listen {address} cannot be listened on")]
-    Listen {
-        /// As configured.
-        address: SocketAddr,
-        /// What the kernel said.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The API cannot be met.
+    #[error("the daemon cannot listen")]
+    Listen(#[from] ListenError),
 }
 
 /// The outside world, so that tests can put something else in its place.
 #[derive(Debug)]
 pub struct Outside {
+    /// Sockets that the service manager opened.
+    pub inherited: Inherited,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The kernel.
@@ -85,7 +82,7 @@ pub struct Outside {
 
 impl Default for Outside {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), probe: Arc::new(SystemProbe), driver: None }
+        Self { inherited: Inherited::default(), clock: Arc::new(SystemClock), probe: Arc::new(SystemProbe), driver: None }
     }
 }
 
@@ -164,10 +161,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
     lifecycle.tracker.spawn(history::run(Arc::clone(&state.history), Arc::clone(&store), handle.clone(), lifecycle.stop.clone()));
-    let address = config.http.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-    let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-    lifecycle.tracker.spawn(serve(listener, router(state), lifecycle.clone()));
+    let address = serve_api(listen::open(&config.http, outside.inherited).await?, router(state), lifecycle);
     let (broker_lifecycle, broker_config) = (lifecycle.clone(), Arc::clone(&config));
     lifecycle.tracker.spawn(async move { run_broker(broker, driver, broker_config, broker_url_sender, broker_lifecycle).await });
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
@@ -223,8 +217,18 @@ fn logins(config: &Config) -> Vec<RegistryLogin> {
     config.docker.registries.iter().map(login).collect()
 }
 
+/// Serves the API wherever the daemon is met; where that is in the network.
+fn serve_api(listeners: Listeners, routes: axum::Router, lifecycle: &Lifecycle) -> SocketAddr {
+    let Listeners { http, address, socket } = listeners;
+    if let Some(socket) = socket {
+        lifecycle.tracker.spawn(serve_socket(socket, through_socket(routes.clone()), lifecycle.clone()));
+    }
+    lifecycle.tracker.spawn(serve(http, routes, lifecycle.clone()));
+    address
+}
+
 /// Serves until the daemon stops; answers that are open then get a moment to end.
-async fn serve(listener: TcpListener, router: axum::Router, lifecycle: Lifecycle) {
+async fn serve<L: axum::serve::Listener<Addr: std::fmt::Debug>>(listener: L, router: axum::Router, lifecycle: Lifecycle) {
     let stop = lifecycle.stop.clone();
     let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
     // A stream that is followed would hold the daemon up for ever.
@@ -232,6 +236,14 @@ async fn serve(listener: TcpListener, router: axum::Router, lifecycle: Lifecycle
         result = served => if let Err(error) = result { warn!(%error, "the listener failed") },
         () = async { lifecycle.stop.cancelled().await; tokio::time::sleep(HTTP_GRACE).await } => {}
     }
+}
+
+/// The same for the Unix socket, whose file goes when it is no longer served.
+async fn serve_socket(socket: LocalSocket, router: axum::Router, lifecycle: Lifecycle) {
+    let LocalSocket { listener, file } = socket;
+    info!(path = file.as_ref().map(|file| file.path().display().to_string()), "listening on a Unix socket");
+    serve(listener, router, lifecycle).await;
+    drop(file);
 }
 
 /// Keeps the broker listening where runners reach it, also when the engine comes late or makes its network anew.

@@ -23,4 +23,5 @@ pub mod http;
 pub mod app;
 pub mod cli;
 pub mod lifecycle;
+pub mod listen;
 pub mod telemetry;

@@ -5,6 +5,7 @@ mod client;
 mod gitlab;
 mod gpus;
 mod jobs;
+mod settings;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use secrecy::ExposeSecret as _;
 use crate::app::{self, Outside};
 use crate::config::Config;
 use crate::lifecycle::{Ended, Lifecycle, Signals};
+use crate::listen::Inherited;
 use crate::security::SecurityManager;
 use crate::telemetry::{self, LogFormat};
 
@@ -43,6 +45,8 @@ enum Command {
     Serve,
     /// Validate the configuration and examine the machine: one line each, non-zero exit on a problem.
     Check(check::Options),
+    /// Explain the keys of the configuration.
+    Config(settings::Options),
     /// Set a group or project of GitLab up for this machine, or undo that.
     Gitlab {
         #[command(subcommand)]
@@ -75,9 +79,17 @@ pub fn run(cli: &Cli) -> ExitCode {
     if let Command::Token { command: TokenCommand::New { name } } = &cli.command {
         return new_token(name);
     }
+    if let Command::Config(options) = &cli.command {
+        return settings::run(options);
+    }
     if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
         return fail(&error);
     }
+    // Before there are threads.
+    let inherited = match &cli.command {
+        Command::Serve => Inherited::take(),
+        _ => Ok(Inherited::default()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -94,21 +106,24 @@ pub fn run(cli: &Cli) -> ExitCode {
         Err(faults) => return fail(&faults),
     };
     match &cli.command {
-        Command::Serve => runtime.block_on(serve(config)),
+        Command::Serve => match inherited {
+            Ok(inherited) => runtime.block_on(serve(config, inherited)),
+            Err(error) => fail(&error),
+        },
         Command::Check(options) => runtime.block_on(check::run(&config, options)),
         Command::Jobs(options) => runtime.block_on(jobs::run(&config, options)),
         Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
-        Command::Token { .. } | Command::Gitlab { .. } => ExitCode::SUCCESS,
+        Command::Token { .. } | Command::Config(_) | Command::Gitlab { .. } => ExitCode::SUCCESS,
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, inherited: Inherited) -> ExitCode {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
     let lifecycle = Lifecycle::default();
-    match app::start(config, Outside::default(), &lifecycle).await {
+    match app::start(config, Outside { inherited, ..Outside::default() }, &lifecycle).await {
         Ok(app) => lifecycle.attend(app.handle, app.store),
         Err(error) => return fail(&error),
     }

@@ -1,4 +1,4 @@
-//! Tests of the whole way from sources to settings, of the example and of the reference.
+//! Tests of the whole way from sources to settings, and of the example.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,8 +19,10 @@ mod gitlab;
 #[path = "load_gpu_tests.rs"]
 mod gpus;
 
+#[path = "load_reference_tests.rs"]
+mod reference;
+
 const EXAMPLE: &str = include_str!("../../config/runner-coordinator.toml");
-const REFERENCE: &str = include_str!("../../docs/configuration.md");
 
 /// A directory with the file `c.toml`.
 fn written(toml: &str) -> TempDir {
@@ -365,14 +367,6 @@ fn what_the_example_has_off_can_be_switched_on() {
     };
     let config = good(&EXAMPLE.lines().map(on).collect::<String>(), &[]);
     assert_eq!((config.host.cpus, config.classes[0].max_runners), (Some(CpuMillis(14_500)), Some(4)));
-}
-
-#[test]
-fn the_reference_names_every_key() {
-    for key in known_keys() {
-        let shown = key.rsplit("[].").next().unwrap_or(&key);
-        assert!(REFERENCE.contains(&format!("`{shown}`")), "docs/configuration.md does not name {key}");
-    }
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! The settings of the daemon: what an operator may say, checked once at the start, so that no other room reads a file or the environment.
 //!
 //! Defaults come first, then the TOML file, then the environment. Every fault is reported at once, with where it stands and its dotted
-//! key. `docs/configuration.md` is the reference for people; the field docs here name key, default and unit.
+//! key. [`reference`] says in words what each key means, and `docs/configuration.md` is made from it.
 
 mod classes;
 mod fault;
@@ -10,6 +10,7 @@ mod gpu;
 mod layers;
 mod load;
 mod projects;
+pub mod reference;
 mod secret;
 mod section;
 mod values;
@@ -63,6 +64,8 @@ pub struct Config {
 pub struct Http {
     /// `http.listen`, default `127.0.0.1:8080`. An address other machines reach needs at least one token.
     pub listen: SocketAddr,
+    /// `http.socket`, default none: a Unix socket with the same API, for whom its file's mode lets in.
+    pub socket: Option<PathBuf>,
     /// `[[http.tokens]]`, default none: bearer tokens of the API.
     pub tokens: Vec<ApiToken>,
 }

@@ -15,6 +15,9 @@ use crate::domain::{FieldFault, HostId};
 /// Length of the key that signs webhooks.
 const SIGNING_KEY_BYTES: usize = 32;
 
+/// Longest path of a Unix socket.
+const MAX_SOCKET_BYTES: usize = 96;
+
 /// A second.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// An hour.
@@ -59,6 +62,13 @@ pub(super) fn root(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
     let path = PathBuf::from(text);
     let good = path.is_absolute() && !text.contains('\0');
     if good { Ok(path) } else { Err(FieldFault::new(field, "must be a path that begins with /")) }
+}
+
+/// A Unix socket by its whole path. The kernel takes 107 bytes, of which some are left for the name under which it is made.
+pub(super) fn socket(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
+    let fault = FieldFault::new(field, format!("must be a path of at most {MAX_SOCKET_BYTES} bytes that begins with / and names a file"));
+    let good = text.len() <= MAX_SOCKET_BYTES && !text.ends_with('/');
+    if good { root(field, text).map_err(|_| fault) } else { Err(fault) }
 }
 
 /// A library: a whole path, or a plain name that the loader looks up.

@@ -66,6 +66,16 @@ proptest! {
     }
 
     #[test]
+    fn any_socket_that_is_taken_fits_the_kernel(text in "[ -~]{0,120}") {
+        if let Ok(path) = socket("k", &format!("/{text}")) {
+            let made = format!("{}.4194304", path.display());
+            prop_assert!(std::os::unix::net::SocketAddr::from_pathname(made).is_ok() && path.file_name().is_some());
+        }
+        let relative = format!("a{text}");
+        prop_assert!(socket("k", &relative).is_err());
+    }
+
+    #[test]
     fn no_reader_panics_or_repeats_what_it_refuses(text in ".{6,40}") {
         let readers: [fn(&str, &str) -> Option<FieldFault>; 6] = [
             |k, t| base_url(k, t).err(),

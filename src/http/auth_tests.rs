@@ -55,6 +55,19 @@ async fn every_route_asks_for_its_role() {
 }
 
 #[tokio::test]
+async fn through_the_socket_everybody_is_operator_whatever_the_request_says() {
+    let headers = [("host", "evil.example"), ("origin", "http://evil.example"), ("sec-fetch-site", "cross-site"), ("authorization", "Bearer wrong")];
+    for harness in [Harness::guarded().through_socket(), Harness::start().through_socket()] {
+        for (method, path, _) in ROUTES {
+            for headers in [&headers[..], &[]] {
+                let answer = harness.send(request(method, path, headers, "")).await;
+                assert!(![401, 403].contains(&answer.status.as_u16()), "{method} {path}: {}", answer.text);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_tokens_everybody_on_this_machine_is_operator_and_nobody_else() {
     let harness = Harness::start();
     assert_eq!(harness.send(request("GET", "/jobs", &[("host", "localhost:8080")], "")).await.status, StatusCode::OK);

@@ -21,7 +21,7 @@ use crate::store::log::LogStore;
 use crate::store::{Candidate, JobFilter, SqliteStore, Store};
 
 use super::webhook::hex;
-use super::{AppState, router};
+use super::{AppState, router, through_socket};
 
 /// The secret of GitLab's webhook.
 pub(super) const HOOK_SECRET: &str = "a-secret-of-the-webhook-0123456789";
@@ -159,6 +159,12 @@ image = "debian:bookworm"
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 64 << 20).await.expect("a whole body");
         Answer { status: parts.status, headers: parts.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+    }
+
+    /// The same routes as they are served on the Unix socket.
+    pub(super) fn through_socket(mut self) -> Self {
+        self.router = through_socket(self.router);
+        self
     }
 
     /// Sends a request and leaves the answer's body to be read.

@@ -31,8 +31,8 @@ pub mod webhook;
 pub use broker::broker_router;
 pub use state::AppState;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 
 use problem::Problem;
 
@@ -63,6 +63,11 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);
     layers::surround(routes)
+}
+
+/// The same routes for the Unix socket: whoever can open its file is `operator`.
+pub fn through_socket(routes: Router) -> Router {
+    routes.layer(Extension(extract::ThroughSocket))
 }
 
 #[cfg(test)]

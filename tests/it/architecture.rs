@@ -17,7 +17,7 @@ const RANKS: &[&[&str]] = &[
     &["gitlab"],
     &["jobs"],
     &["http"],
-    &["lifecycle", "telemetry"],
+    &["lifecycle", "telemetry", "listen"],
     &["app"],
     &["cli"],
     &["main", "lib"],
@@ -36,7 +36,9 @@ const DOORS: &[(&str, &[&str])] = &[
     // The composition root serves what the http room routes.
     ("axum", &["http", "app"]),
     ("tower_http", &["http"]),
-    ("sd_notify", &["lifecycle"]),
+    // One tells systemd of the daemon's state, the other learns from it which sockets are handed over.
+    ("sd_notify", &["lifecycle", "listen"]),
+    ("listenfd", &["listen"]),
     ("tracing_subscriber", &["telemetry"]),
     // The log format is an option of the command line.
     ("clap", &["cli", "telemetry", "main"]),

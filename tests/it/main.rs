@@ -28,6 +28,7 @@ mod gpu_usage;
 mod harness;
 mod job_image;
 mod latency;
+mod listen;
 mod page;
 mod page_large;
 mod page_looks;

@@ -1,0 +1,317 @@
+//! Every key of the configuration in words: what `runner-coordinator config reference` prints, and the tables of `docs/configuration.md`.
+//!
+//! Tests hold this to the code that reads the keys: no key may be missing here or made up, and a default that is a plain value must be
+//! what the code does without the key.
+
+/// One key, or a secret's two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// The dotted name; a list's element has `[]` in it: `classes[].image`.
+    pub name: &'static str,
+    /// What holds without it, in Markdown.
+    pub default: &'static str,
+    /// What it means, in Markdown.
+    pub meaning: &'static str,
+    /// Whether the same name with `_file` behind it names a file that holds the value.
+    pub file: HasFile,
+}
+
+/// Whether a key has a twin that names a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HasFile {
+    /// It has: a secret.
+    Yes,
+    /// It has none.
+    No,
+}
+
+/// Keys that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// What their table is called: the section, or `general`.
+    pub name: &'static str,
+    /// The keys, in the order in which they are shown.
+    pub keys: &'static [Key],
+}
+
+const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, default, meaning, file: HasFile::No }
+}
+
+const fn secret(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, default, meaning, file: HasFile::Yes }
+}
+
+impl Key {
+    /// Its name, and its twin's.
+    pub fn names(self) -> impl Iterator<Item = String> {
+        let twin = (self.file == HasFile::Yes).then(|| format!("{}_file", self.name));
+        std::iter::once(self.name.to_owned()).chain(twin)
+    }
+
+    /// What it means, without the marks of Markdown.
+    #[must_use]
+    pub fn plain_meaning(self) -> String {
+        plain(self.meaning)
+    }
+
+    /// Its default, without the marks of Markdown.
+    #[must_use]
+    pub fn plain_default(self) -> String {
+        plain(self.default)
+    }
+}
+
+impl Part {
+    /// The rows of its table in Markdown. The keys of a list are named as they stand below its heading.
+    #[must_use]
+    pub fn table(self) -> String {
+        let shown = |name: &str| format!("`{}`", name.rsplit("[].").next().unwrap_or(name));
+        let row = |key: &Key| {
+            let names: Vec<String> = key.names().map(|name| shown(&name)).collect();
+            format!("| {} | {} | {} |\n", names.join(", "), key.default, key.meaning)
+        };
+        let rows: String = self.keys.iter().map(row).collect();
+        format!("| key | default | meaning |\n| --- | --- | --- |\n{rows}")
+    }
+}
+
+/// Links become their words, and code is not marked.
+fn plain(markdown: &str) -> String {
+    let mut text = String::new();
+    let mut rest = markdown;
+    while let Some((before, link)) = rest.split_once('[') {
+        text.push_str(before);
+        match link.split_once("](").and_then(|(words, after)| Some((words, after.split_once(')')?.1))) {
+            Some((words, after)) if !words.contains('[') => {
+                text.push_str(words);
+                rest = after;
+            }
+            Some(_) | None => {
+                text.push('[');
+                rest = link;
+            }
+        }
+    }
+    text.push_str(rest);
+    text.replace('`', "")
+}
+
+/// All of them.
+pub const REFERENCE: &[Part] = &[
+    Part {
+        name: "general",
+        keys: &[
+            key("service_name", "`runner-coordinator`", "name of this service in logs, labels, metrics and `/status`"),
+            key("data_dir", "`/var/lib/runner-coordinator`, or `./data` when that is not writable", "database, logs of jobs, own keys"),
+            key("http.listen", "`127.0.0.1:8080`", "API, webhook and page. An address that is not loopback needs `[[http.tokens]]`"),
+            key(
+                "http.socket",
+                "none",
+                "path of a Unix socket that serves the same (mode 0660). Who may open it is `operator` without a token, see [the Unix socket](#the-unix-socket-and-socket-activation)",
+            ),
+            key("store.url", "`sqlite:coordinator.db`", "the queue. A relative path counts from `data_dir`. `postgres://` is not supported yet"),
+            key("docker.host", "`DOCKER_HOST`, else `unix:///var/run/docker.sock`", "the engine: `unix://`, `tcp://` or `http://`"),
+            key("host.name", "the machine's host name", "id of this machine"),
+            key("host.cpus", "all", "most processor time that jobs use together, such as `14.5`"),
+            key("host.memory", "all", "most memory that jobs use together"),
+            key(
+                "broker.listen",
+                "`gateway:8093`",
+                "where runners reach the coordinator: `gateway:PORT` is this machine's address in the runners' network; or `ADDRESS:PORT`",
+            ),
+            key("broker.advertise", "the address listened on", "base URL that runners use, when it differs"),
+        ],
+    },
+    Part {
+        name: "gpu",
+        keys: &[
+            key("gpu.probe_interval", "`15s`", "how often the machine's devices are looked at"),
+            key("gpu.hold_after", "`10m`", "a job that waited so long for GPUs has those that become free held back for it, until it has all"),
+            key(
+                "gpu.recheck_after",
+                "`30s`",
+                "how soon a GPU in [quarantine](gpu.md#health-between-jobs) is tested again; the wait doubles each time, up to 30 minutes (or this, if longer)",
+            ),
+            key(
+                "gpu.shared",
+                "`[]`",
+                "GPUs of which several jobs may have shares: ids as `check` shows them, or patterns of models' names such as `\"*A100*\"`; see [shares](gpu.md#shares)",
+            ),
+            key(
+                "gpu.toolkit",
+                "`nvidia-ctk`",
+                "the program of NVIDIA's container toolkit that tells its version (`--version`), a path or a name in `PATH`",
+            ),
+            key(
+                "gpu.old_toolkit",
+                "`refuse`",
+                "when the toolkit is older than 1.17.8: `refuse` gives no GPU of NVIDIA's to jobs until it is updated, `allow` only tells",
+            ),
+            key("gpu.integrated", "`ignore`", "graphics that are part of the processor: `ignore` shows them, `use` gives them to jobs"),
+            key("gpu.nvml", "`libnvidia-ml.so.1`", "NVIDIA's management library: a whole path, or a name for the loader to find"),
+            key("gpu.sysfs", "`/sys`", "where the kernel's `/sys` is"),
+            key("gpu.dev", "`/dev`", "where `/dev` is"),
+            key("gpu.proc", "`/proc`", "where the kernel's `/proc` is"),
+        ],
+    },
+    Part {
+        name: "http.tokens[]",
+        keys: &[
+            key("http.tokens[].name", "needed", "who holds it, for logs; unique"),
+            key("http.tokens[].role", "needed", "`viewer` looks; `operator` also submits, cancels, spawns, terminates and drains"),
+            key("http.tokens[].sha256", "needed", "SHA-256 of the token in 64 hexadecimal digits"),
+        ],
+    },
+    Part {
+        name: "docker.registries[]",
+        keys: &[
+            key("docker.registries[].server", "needed", "host and perhaps port, as image references name it; `docker.io` for Docker's own; unique"),
+            key("docker.registries[].username", "needed", ""),
+            secret("docker.registries[].password", "needed", ""),
+        ],
+    },
+    Part {
+        name: "gitlab",
+        keys: &[
+            key("gitlab.url", "needed", "base URL"),
+            secret(
+                "gitlab.webhook.signing_token",
+                "none",
+                "what signs webhooks (GitLab 19.0 and later): `whsec_` and the base64 of 32 bytes; a list allows several, so that the token can be changed without losing an event. A signed webhook must be signed with one of these",
+            ),
+            secret(
+                "gitlab.webhook.secret_token",
+                "none",
+                "what `X-Gitlab-Token` of a webhook without a signature must be; a list allows several. With signing tokens only, a webhook without a signature is refused. Without any token, every webhook is refused, and jobs are found by polling alone",
+            ),
+            key("gitlab.poll_interval", "`15s`", "how often GitLab is asked for work without an event"),
+            key(
+                "gitlab.repair_interval",
+                "`10m`",
+                "how often, besides every start, what is here is [compared with what GitLab says](gitlab.md#when-the-two-sides-differ)",
+            ),
+            secret(
+                "gitlab.read_token",
+                "none",
+                "access token with the scope `read_api`, to [see GitLab's queue](gitlab.md#seeing-gitlabs-queue); everything else works without",
+            ),
+            key(
+                "gitlab.projects",
+                "none",
+                "the projects whose queue is looked at, at most 100, each a full path or an id: `[\"team/app\", 42]`; needs `gitlab.read_token`",
+            ),
+        ],
+    },
+    Part {
+        name: "classes[]",
+        keys: &[
+            key("classes[].name", "needed", "unique; letters, digits, `.`, `_`, `-`, at most 63"),
+            key(
+                "classes[].image",
+                "none",
+                "image of jobs that name none; for a class with `gitlab_token`, needed: the image that holds gitlab-runner",
+            ),
+            key("classes[].tags", "none", "for people and `/status`; GitLab matches by the tags of its own runner"),
+            key("classes[].arch", "any", "`amd64`, `arm64`, `riscv64`"),
+            key(
+                "classes[].emulation",
+                "`deny`",
+                "whether jobs that do not say so themselves may run where their architecture is only emulated: `deny` or `allow`",
+            ),
+            key("classes[].gpus.count", "needed with `gpus`", "GPUs of each runner, 1 to 64, for it alone"),
+            key("classes[].gpus.vendor", "any", "`nvidia`, `amd`, `intel`"),
+            key("classes[].gpus.min_memory", "none", "least memory of each GPU"),
+            key("classes[].gpus.model", "any", "pattern for the model's name, `*` for any text, capital or small: `\"*A100*\"`"),
+            key("classes[].gpus.compute_capability", "any", "least compute capability, `\"8.0\"`; needs `gpus.vendor = \"nvidia\"`"),
+            key(
+                "classes[].gpus.memory",
+                "none",
+                "a share of one GPU's memory in place of GPUs of its own, on one that `gpu.shared` opens; not with `gpus.min_memory`, `gpus.mig_profile` or a `gpus.count` above 1",
+            ),
+            key("classes[].gpus.mig_profile", "none", "MIG profile such as `1g.10gb`; needs `gpus.vendor = \"nvidia\"`"),
+            key("classes[].cpus", "`1`", "processor time of each runner"),
+            key("classes[].memory", "`2GiB`", "memory of each runner, at least `6MiB`"),
+            key("classes[].pids", "`512`", "most processes and threads"),
+            key("classes[].timeout", "`1h`", "longest run time of a job that names none, at most `limits.max_timeout`"),
+            key("classes[].network", "`isolated`", "`isolated`: the broker and the outside, no other container; `none`: nothing"),
+            key("classes[].runtime", "`runc`", "the engine's runtime"),
+            key("classes[].user", "`65532:65532`", "numeric user and group, neither of them root"),
+            key("classes[].warm", "`0`", "runners kept ready for GitLab's jobs; needs `gitlab_token`"),
+            key("classes[].max_runners", "what fits", "most runners at once"),
+            key("classes[].priority", "`0`", "of jobs that name none; higher goes first"),
+            secret("classes[].gitlab_token", "none", "authentication token of a runner of GitLab; needs `image` and `gitlab.url`, and a network"),
+            key("classes[].pull", "`if-missing`", "when the image is pulled: `if-missing`, `always`, `never`"),
+            key("classes[].tmp_size", "`512MiB`", "size of `/tmp`, which counts as memory"),
+            key(
+                "classes[].job_image",
+                "`deny`",
+                "what becomes of a job of GitLab that names an `image:`: `deny` fails it with a message, `ignore` runs it in the class's image, `allow` runs it in its own",
+            ),
+            key(
+                "classes[].job_images",
+                "any",
+                "patterns of images that jobs may name, with `*` for anything; only with `job_image = \"allow\"`. They are compared with the full name too (`docker.io/library/alpine:3`)",
+            ),
+            key(
+                "classes[].runner_binary",
+                "",
+                "GitLab Runner on the engine's machine, an absolute path; needed with `job_image = \"allow\"`. Such containers see this one file, read-only, as `/usr/local/bin/gitlab-runner`",
+            ),
+            key("classes[].shell", "`bash`", "the shell for which GitLab Runner writes scripts: `bash` or `sh`; the image must have it"),
+        ],
+    },
+    Part {
+        name: "projects[]",
+        keys: &[
+            key("projects[].name", "needed", "as jobs name it in `project`; for jobs of GitLab the project's path; unique"),
+            key("projects[].weight", "`1`", "jobs that start for one of a project of weight 1, 1 to 1000"),
+            key("projects[].max_running", "no limit", "most of its jobs that start or run at once, 1 to 100000"),
+            key("projects[].max_gpus", "no limit", "most GPUs that its jobs have at once, 1 to 100000; a share of one counts as one"),
+        ],
+    },
+    Part {
+        name: "limits",
+        keys: &[
+            key("limits.body", "`1MiB`", "largest body of a request to the API"),
+            key("limits.webhook_body", "`25MiB`", "largest body of a webhook; GitLab's own limit"),
+            key("limits.queue_per_project", "`10000`", "most jobs that wait for one project"),
+            key("limits.log_size", "`64MiB`", "most that is kept of one attempt's log"),
+            key("limits.infrastructure_retries", "`2`", "how often a job is tried again after failing through no doing of its own"),
+            key("limits.retry_backoff", "`5s`", "wait before the first retry, doubled for each further one"),
+            key("limits.retry_backoff_max", "`5m`", "longest wait before a retry"),
+            key("limits.stop_grace", "`10s`", "time between SIGTERM and SIGKILL, whole seconds"),
+            key("limits.start_timeout", "`120s`", "longest time for a container to start, pulling not counted"),
+            key("limits.runner_contact_timeout", "`5m`", "a runner of GitLab that is silent for longer is lost"),
+            key("limits.delivery_memory", "`7days`", "how long webhook deliveries are remembered against doubles"),
+            key("limits.max_timeout", "`24h`", "longest timeout of a class or a job"),
+            key("limits.env_vars", "`256`", "most environment variables of one job"),
+            key("limits.command_bytes", "`128KiB`", "most bytes of a job's command, and most of its environment"),
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_markdown_are_for_the_page_only() {
+        assert_eq!(plain("a GPU in [quarantine](gpu.md#health) is `x`"), "a GPU in quarantine is x");
+        assert_eq!(plain("a list, `[\"team/app\", 42]`; or `[[http.tokens]]`"), "a list, [\"team/app\", 42]; or [[http.tokens]]");
+        assert_eq!(plain("[a](b) and [c](d)"), "a and c");
+        assert_eq!(plain("[unfinished](x"), "[unfinished](x");
+    }
+
+    #[test]
+    fn no_key_is_told_twice_and_every_one_in_its_part() {
+        let names: Vec<String> = REFERENCE.iter().flat_map(|part| part.keys).flat_map(|key| key.names()).collect();
+        let mut once = names.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), names.len());
+        for part in REFERENCE.iter().filter(|part| part.name != "general") {
+            assert!(part.keys.iter().all(|key| key.name.starts_with(part.name)), "{}", part.name);
+        }
+    }
+}
