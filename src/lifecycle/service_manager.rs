@@ -19,8 +19,8 @@ use crate::store::{Counts, Store};
 
 /// How many signs of life fall into the time after which systemd gives the daemon up: some may be late.
 const SIGNS_PER_LIMIT: u32 = 6;
-/// How often the line is written where no watchdog is set.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the line is looked at.
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest text of an engine's error in the line.
 const MOST_OF_AN_ERROR: usize = 120;
 
@@ -50,30 +50,42 @@ impl Pulse {
 
 /// Tells systemd about the daemon until it is to stop. Where no systemd listens, nothing is sent.
 pub(super) async fn attend(manager: ManagerHandle, store: Arc<dyn Store>, stop: CancellationToken) {
-    let limit = sd_notify::watchdog_enabled();
-    let interval = limit.map_or(LINE_INTERVAL, |limit| limit / SIGNS_PER_LIMIT);
+    let signs = async {
+        if let Some(limit) = sd_notify::watchdog_enabled() {
+            give_signs(&manager, store.as_ref(), limit / SIGNS_PER_LIMIT).await;
+        }
+    };
+    // Neither ends by itself where there is something to tell; dropping them loses nothing.
+    tokio::select! {
+        ((), ()) = async { tokio::join!(signs, tell(&manager, store.as_ref())) } => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Gives signs of life, as long as there is life.
+async fn give_signs(manager: &ManagerHandle, store: &dyn Store, interval: Duration) {
     let mut pulse = Pulse { passes: manager.status().passes };
+    loop {
+        tokio::time::sleep(interval).await;
+        let answer = ask(store, interval).await;
+        if pulse.beats(manager.status().passes, answer) {
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            warn!(store = ?answer, manager.passes = pulse.passes, "systemd gets no sign of life: the manager or the store does not get on");
+        }
+    }
+}
+
+/// Writes the line whenever it has changed.
+async fn tell(manager: &ManagerHandle, store: &dyn Store) {
     let mut said = String::new();
     loop {
-        // Both arms only wait.
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = stop.cancelled() => return,
-        }
-        if limit.is_some() {
-            let answer = ask(store.as_ref(), interval).await;
-            if !pulse.beats(manager.status().passes, answer) {
-                warn!(store = ?answer, manager.passes = pulse.passes, "systemd gets no sign of life: the manager or the store does not get on");
-                continue;
-            }
-            notify(&[NotifyState::Watchdog]);
-        }
-        if let Ok(Ok(counts)) = tokio::time::timeout(interval, store.counts()).await {
-            let line = line(&manager.status().engine, &counts);
-            if line != said {
-                notify(&[NotifyState::Status(&line)]);
-                said = line;
-            }
+        tokio::time::sleep(LINE_INTERVAL).await;
+        let Ok(counts) = store.counts().await else { continue };
+        let line = line(&manager.status().engine, &counts);
+        if line != said {
+            notify(&[NotifyState::Status(&line)]);
+            said = line;
         }
     }
 }

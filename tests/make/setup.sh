@@ -2,13 +2,15 @@
 # Gets what is missing on a Debian or Ubuntu machine from the distribution's packages. Where nothing is missing it
 # changes nothing and needs neither root nor a package index.
 #
-# usage: tests/make/setup.sh run|test
+# usage: tests/make/setup.sh run|test|dist|systemd
 #
-#   run   what `make run` needs; an engine only if none answers
-#   test  what `make test` needs; always an engine's programs, since the tests start a private one
+#   run      what `make run` needs; an engine only if none answers
+#   test     what `make test` needs; always an engine's programs, since the tests start a private one
+#   dist     what `make dist` needs
+#   systemd  what `make test-systemd` needs: an engine's programs, and what makes a machine with a systemd of its own
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test'
+[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test|dist|systemd'
 missing=()
 
 # need PACKAGE CHECK...: notes the package if the check fails.
@@ -44,6 +46,14 @@ look() {
         need chromium have chromium
         need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
         ;;
+    dist) packages ;;
+    systemd)
+        engine
+        packages
+        need iproute2 have ip
+        need debootstrap have debootstrap
+        need systemd-container have systemd-nspawn
+        ;;
     *) fail "setup.sh: what is '$1'?" ;;
     esac
 }
@@ -51,6 +61,12 @@ look() {
 engine() {
     need docker.io have dockerd
     need iptables have iptables
+}
+
+packages() {
+    need binutils have objdump
+    need dpkg have dpkg-deb
+    need xz-utils have xz
 }
 
 install() {
@@ -70,7 +86,7 @@ have cargo || fail 'cargo is missing: this is built with Rust 1.90 or newer'
 look "$1"
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 # Newer distributions keep the client in a package of its own.
-have docker || install docker-cli
+[ "$1" = dist ] || have docker || install docker-cli
 look "$1"
 [ ${#missing[@]} -eq 0 ] || fail "still missing after the installation: ${missing[*]}"
 note 'everything is there'
