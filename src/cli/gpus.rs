@@ -1,12 +1,14 @@
 //! `gpus`: what the running daemon knows of its GPUs, and quarantine by hand.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{ClientError, Target, call, segment};
-use crate::config::Config;
+use super::client::{Client, ClientError, Target, segment};
+use super::render::{Cell, bytes, table, word};
+use super::tell_error;
 
 /// What to do with GPUs.
 #[derive(Debug, Args)]
@@ -37,38 +39,57 @@ enum GpuCommand {
 }
 
 /// Does what was asked of the running daemon.
-pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
-    options.target.tell(ask(config, options).await, lines)
+pub(super) async fn run(config: Option<&Path>, options: &Options) -> ExitCode {
+    let target = &options.target;
+    match target.client(config) {
+        Ok(client) => target.tell(ask(&client, &options.command).await, lines),
+        Err(error) => tell_error(&error),
+    }
 }
 
-async fn ask(config: &Config, options: &Options) -> Result<Value, ClientError> {
-    let target = &options.target;
-    match &options.command {
+async fn ask(client: &Client, command: &GpuCommand) -> Result<Value, ClientError> {
+    match command {
         GpuCommand::List => {
-            let mut hosts = call(config, target, "GET", "/hosts", None).await?;
+            let mut hosts = client.get("/hosts").await?;
             Ok(json!({ "gpus": hosts["hosts"][0]["gpus"]["devices"].take() }))
         }
         GpuCommand::Quarantine { id, reason } => {
             let body = reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-            call(config, target, "POST", &format!("/gpus/{}/quarantine", segment(id)), Some(&body)).await
+            client.post(&format!("/gpus/{}/quarantine", segment(id)), Some(&body)).await
         }
-        GpuCommand::Release { id } => call(config, target, "POST", &format!("/gpus/{}/release", segment(id)), None).await,
+        GpuCommand::Release { id } => client.post(&format!("/gpus/{}/release", segment(id)), None).await,
     }
 }
 
-/// One line for each GPU of a list, or for the only one.
+/// A list, or the only one.
 fn lines(answer: &Value) -> Vec<String> {
-    let all = answer["gpus"].as_array().map_or_else(|| vec![answer], |gpus| gpus.iter().collect());
+    rows(answer.get("gpus").unwrap_or(&Value::Array(vec![answer.clone()])))
+}
+
+/// GPUs, one in a row.
+pub(super) fn rows(gpus: &Value) -> Vec<String> {
+    let all = gpus.as_array().map_or(&[][..], Vec::as_slice);
     if all.is_empty() {
         return vec!["this machine has no GPU".to_owned()];
     }
-    let word = |gpu: &Value, field: &str| gpu[field].as_str().unwrap_or_default().to_owned();
-    let widest = all.iter().map(|gpu| word(gpu, "id").len()).max().unwrap_or(0);
-    let line = |gpu: &&Value| {
-        let state = gpu["state"].as_str().unwrap_or("not there");
-        format!("{:widest$}  {state:11}  {}  {}", word(gpu, "id"), word(gpu, "model"), word(gpu, "reason")).trim_end().to_owned()
+    let row = |gpu: &Value| -> [Cell; 7] {
+        let of = |used: &str, whole: &str| match (gpu[used].as_u64(), gpu[whole].as_u64()) {
+            (Some(used), Some(whole)) => format!("{} of {}", bytes(used), bytes(whole)),
+            (None, Some(whole)) => bytes(whole),
+            (_, None) => String::new(),
+        };
+        let number = |field: &str, unit: &str| gpu[field].as_u64().map_or(String::new(), |number| format!("{number} {unit}"));
+        [
+            word(gpu, "id").into(),
+            Cell::state(gpu["state"].as_str().unwrap_or("not there")),
+            word(gpu, "model").into(),
+            of("memory_used_bytes", "memory_bytes").into(),
+            number("utilization_percent", "%").into(),
+            number("temperature_celsius", "°C").into(),
+            word(gpu, "reason").into(),
+        ]
     };
-    all.iter().map(line).collect()
+    table(["GPU", "STATE", "MODEL", "MEMORY", "BUSY", "TEMPERATURE", "WHY"], &all.iter().map(row).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -76,13 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_and_a_single_gpu_are_lines() {
+    fn a_list_and_a_single_gpu_are_rows() {
         let list = json!({ "gpus": [
-            { "id": "GPU-1", "state": "free", "model": "NVIDIA A100", "reason": null },
+            { "id": "GPU-1", "state": "free", "model": "NVIDIA A100", "reason": null, "memory_bytes": 85_899_345_920_u64, "memory_used_bytes": null,
+              "utilization_percent": 0, "temperature_celsius": 31 },
             { "id": "amd-0000:03:00.0", "state": "quarantined", "model": null, "reason": "in quarantine by hand: hot" },
         ]});
-        assert_eq!(lines(&list), ["GPU-1             free         NVIDIA A100", "amd-0000:03:00.0  quarantined    in quarantine by hand: hot"]);
-        assert_eq!(lines(&json!({ "id": "GPU-1", "state": null })), ["GPU-1  not there"]);
-        assert_eq!(lines(&json!({ "gpus": [] })), ["this machine has no GPU"]);
+        let plain = |answer: &Value| anstream::adapter::strip_str(&lines(answer).join("\n")).to_string();
+        insta::assert_snapshot!(plain(&list), @r"
+        GPU               STATE        MODEL        MEMORY  BUSY  TEMPERATURE  WHY
+        GPU-1             free         NVIDIA A100  80 GiB  0 %   31 °C
+        amd-0000:03:00.0  quarantined                                          in quarantine by hand: hot
+        ");
+        assert_eq!(plain(&json!({ "id": "GPU-1", "state": null })), "GPU    STATE\nGPU-1  not there");
+        assert_eq!(plain(&json!({ "gpus": [] })), "this machine has no GPU");
     }
 }

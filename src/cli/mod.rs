@@ -1,21 +1,29 @@
-//! The command line: `serve`, `check`, `gitlab setup`, `gitlab teardown`, `gpus`, `jobs` and `token new`.
+//! The command line: the daemon, what sets it up, and clients of a running one.
 
 mod check;
 mod client;
 mod gitlab;
 mod gpus;
+mod hosts;
 mod jobs;
+mod pages;
+mod render;
+mod runners;
 mod settings;
+mod status;
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
 use crate::app::{self, Outside};
 use crate::config::Config;
+use crate::domain::{Clock as _, SystemClock};
 use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::listen::Inherited;
 use crate::security::SecurityManager;
@@ -52,15 +60,27 @@ enum Command {
         #[command(subcommand)]
         command: gitlab::GitLabCommand,
     },
-    /// See the GPUs of the running daemon, take one from jobs or give it back.
-    Gpus(gpus::Options),
-    /// Ask the running daemon about jobs.
+    /// Show how a running daemon is: machine, GPUs, queue.
+    Status(status::Options),
+    /// Submit jobs to a running daemon, watch, read, cancel and explain them.
     Jobs(jobs::Options),
+    /// List the runners of a running daemon, start or end one.
+    Runners(runners::Options),
+    /// List machines, take one out of work or let it work again.
+    Hosts(hosts::Options),
+    /// List the GPUs of a running daemon, take one from jobs or give it back.
+    Gpus(gpus::Options),
     /// Make bearer tokens of the API.
     Token {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Print completions for a shell.
+    #[command(display_order = 1000)]
+    Completions(pages::Completions),
+    /// Print the manual page, or write those of all commands.
+    #[command(display_order = 1000)]
+    Man(pages::Manual),
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,11 +96,12 @@ enum TokenCommand {
 /// Does what was asked.
 #[must_use]
 pub fn run(cli: &Cli) -> ExitCode {
-    if let Command::Token { command: TokenCommand::New { name } } = &cli.command {
-        return new_token(name);
-    }
-    if let Command::Config(options) = &cli.command {
-        return settings::run(options);
+    match &cli.command {
+        Command::Token { command: TokenCommand::New { name } } => return new_token(name),
+        Command::Config(options) => return settings::run(options),
+        Command::Completions(options) => return pages::completions(Cli::command(), options),
+        Command::Man(options) => return pages::manual(Cli::command(), options),
+        _ => {}
     }
     if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
         return fail(&error);
@@ -94,6 +115,15 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
+    let file = cli.config.as_deref();
+    match &cli.command {
+        Command::Status(options) => return runtime.block_on(status::run(file, options)),
+        Command::Jobs(options) => return runtime.block_on(jobs::run(file, options)),
+        Command::Runners(options) => return runtime.block_on(runners::run(file, options)),
+        Command::Hosts(options) => return runtime.block_on(hosts::run(file, options)),
+        Command::Gpus(options) => return runtime.block_on(gpus::run(file, options)),
+        _ => {}
+    }
     if let Command::Gitlab { command } = &cli.command {
         // Its business is to write the files of secrets that a configuration may already name.
         return match Config::for_setup(cli.config.as_deref()) {
@@ -111,9 +141,7 @@ pub fn run(cli: &Cli) -> ExitCode {
             Err(error) => fail(&error),
         },
         Command::Check(options) => runtime.block_on(check::run(&config, options)),
-        Command::Jobs(options) => runtime.block_on(jobs::run(&config, options)),
-        Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
-        Command::Token { .. } | Command::Config(_) | Command::Gitlab { .. } => ExitCode::SUCCESS,
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -155,19 +183,38 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         let _ = write!(text, "\n  because: {cause}");
         source = cause.source();
     }
-    #[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
-    {
-        eprintln!("{text}");
-    }
+    remark(&text);
     ExitCode::FAILURE
 }
 
-/// Prints to a person.
-fn say(text: &str) {
-    #[expect(clippy::print_stdout, reason = "the command line speaks to a person")]
-    {
-        println!("{text}");
+/// The same with what to do next.
+fn tell_error(error: &client::ClientError) -> ExitCode {
+    let code = fail(error);
+    if let Some(advice) = error.advice() {
+        remark(&format!("  next: {advice}"));
     }
+    code
+}
+
+/// Prints a mistake that has no cause further down.
+fn complain(text: &str) -> ExitCode {
+    remark(&format!("error: {text}"));
+    ExitCode::FAILURE
+}
+
+/// Prints to a person, with colours where a terminal shows them. A reader that went away is no failure.
+fn say(text: &str) {
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// Prints to a person who may read the output of the program elsewhere.
+fn remark(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// The time, to tell how long ago something was.
+fn now() -> Timestamp {
+    SystemClock.now()
 }
 
 #[cfg(test)]

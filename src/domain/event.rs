@@ -90,6 +90,27 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Every name.
+    pub const NAMES: [&str; 17] = [
+        "submitted",
+        "claimed",
+        "assigned",
+        "image_pull",
+        "image_ready",
+        "container_created",
+        "container_started",
+        "runner_idle",
+        "handed_over",
+        "cancel_requested",
+        "stop_ordered",
+        "progress",
+        "adopted",
+        "attempt_ended",
+        "retry_scheduled",
+        "ended",
+        "runner_removed",
+    ];
+
     /// The name in answers and rows.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -33,6 +33,9 @@ pub enum Source {
 }
 
 impl Source {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Api, Self::GitLab];
+
     /// The name in answers and rows.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -7,10 +7,12 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::dto::JobDto;
 use super::explain;
 use super::extract::{JsonBody, Operator, Viewer};
+use super::openapi::{fields, words};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
 use super::state::AppState;
@@ -24,16 +26,33 @@ use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
 /// A submitter's key against doubles.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Longest key.
-const MAX_KEY_BYTES: usize = 255;
+pub(super) const MAX_KEY_BYTES: usize = 255;
 
 /// A page of jobs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobList)]
 struct JobPage {
     jobs: Vec<JobDto>,
     next_cursor: Option<String>,
 }
 
 /// `POST /jobs`.
+#[utoipa::path(
+    post,
+    path = "/jobs",
+    operation_id = "submitJob",
+    tag = "jobs",
+    summary = "Submit a job",
+    description = "Answered after the job was stored. A job that no machine could ever run is refused unless it says to wait.",
+    params(
+        ("Idempotency-Key" = inline(Option<fields::IdempotencyKey>), Header, description = "A repeated submission with the same key and body answers with the job of the first one."),
+    ),
+    request_body(content = SubmitBody),
+    responses(
+        (status = 202, description = "The job was stored; or, with a known `Idempotency-Key`, the job of the first request.", body = JobDto, headers(("Location" = String, description = "Where it is."))),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "unsatisfiable", "idempotency-key-reused", "queue-full", "store-unavailable"]))),
+)]
 pub(super) async fn submit(
     _operator: Operator,
     State(state): State<AppState>,
@@ -87,6 +106,25 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// `GET /jobs`: newest first.
+#[utoipa::path(
+    get,
+    path = "/jobs",
+    operation_id = "listJobs",
+    tag = "jobs",
+    summary = "Jobs, newest first",
+    description = "",
+    params(
+        ("state" = inline(Option<words::JobStates>), Query, style = Form, explode = false, description = "Only these states, parted by commas."),
+        ("project" = inline(Option<fields::ProjectPath>), Query, description = "Only of this project."),
+        ("class" = inline(Option<fields::ClassName>), Query, description = "Only of this class."),
+        ("limit" = inline(Option<fields::PageLimit>), Query, description = "Most elements of the page."),
+        ("cursor" = inline(Option<fields::Cursor>), Query, description = "A `next_cursor` of an earlier answer: the page begins after it."),
+    ),
+    responses(
+        (status = 200, description = "A page of jobs.", body = JobPage),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "store-unavailable"]))),
+)]
 pub(super) async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, mut params: Params) -> Result<Response, Problem> {
     let states = params.names("state", &JobState::NAMES);
     let project = params.read("project", ProjectName::parse);
@@ -100,6 +138,21 @@ pub(super) async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, m
 }
 
 /// `GET /jobs/{id}`.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}",
+    operation_id = "getJob",
+    tag = "jobs",
+    summary = "One job",
+    description = "",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+    ),
+    responses(
+        (status = 200, description = "The job.", body = JobDto),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+)]
 pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Json<JobDto>, Problem> {
     params.finish()?;
     let job = known(&*state.store, &id).await?;
@@ -122,6 +175,21 @@ pub(super) async fn known(store: &dyn Store, id: &str) -> Result<Job, Problem> {
 }
 
 /// `DELETE /jobs/{id}`: cancels. Repeating it is fine, also when the first one has ended the job meanwhile.
+#[utoipa::path(
+    delete,
+    path = "/jobs/{id}",
+    operation_id = "cancelJob",
+    tag = "jobs",
+    summary = "Cancel a job",
+    description = "Repeating it is fine.",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+    ),
+    responses(
+        (status = 202, description = "The job: `canceled` when it waited; still running, with `cancel_requested_at`, when it ran.", body = JobDto),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "not-found", "job-ended", "conflict", "store-unavailable"]))),
+)]
 pub(super) async fn cancel(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
     let cancelled = state.manager.cancel(&JobId::from_trusted(&*id), EndReason::CanceledByUser).await?;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::extract::Viewer;
 use super::jobs::known;
+use super::openapi::fields;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::{AppState, Permit};
@@ -28,6 +29,23 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// `GET /jobs/{id}/logs`: of the latest attempt, or of the one that is asked for.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/logs",
+    operation_id = "getJobLog",
+    tag = "jobs",
+    summary = "What a job wrote",
+    description = "Of the latest attempt, or of the one that is asked for; kept after its container is gone.",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+        ("follow" = inline(Option<fields::Flag>), Query, description = "Whether to go on until the job has ended."),
+        ("attempt" = inline(Option<fields::AttemptNumber>), Query, description = "Of this attempt instead of the latest."),
+    ),
+    responses(
+        (status = 200, description = "The text, as the job wrote it.", body = String, content_type = "text/plain; charset=utf-8"),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "too-many-streams", "store-unavailable"]))),
+)]
 pub(super) async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, mut params: Params) -> Result<Response, Problem> {
     let follow = params.flag("follow");
     let asked = params.read("attempt", attempt_number);

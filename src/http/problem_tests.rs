@@ -5,7 +5,7 @@ use axum::body::to_bytes;
 use super::*;
 
 /// One of every variant. The match makes sure that a new variant is added here: it does not compile without it.
-fn every_problem() -> Vec<Problem> {
+pub(in crate::http) fn every_problem() -> Vec<Problem> {
     let all = vec![
         Problem::NotJson { detail: "expected value at line 1 column 1".to_owned() },
         Problem::WrongContentType,

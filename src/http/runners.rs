@@ -7,9 +7,11 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
+use utoipa::ToSchema;
 
 use super::dto::cpus;
 use super::extract::{JsonBody, Operator, Viewer};
+use super::openapi::{fields, words};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
 use super::state::AppState;
@@ -19,30 +21,39 @@ use crate::platform::Ever;
 use crate::store::RunnerFilter;
 
 /// A page of runners.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunnerList)]
 struct RunnerPage {
     runners: Vec<RunnerDto>,
     next_cursor: Option<String>,
 }
 
 /// A runner.
-#[derive(Debug, Serialize)]
-struct RunnerDto {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Runner)]
+pub(super) struct RunnerDto {
     id: String,
     class: String,
     host: String,
     /// `job`, `pool` or `request`.
+    #[schema(value_type = words::RunnerOrigin)]
     origin: &'static str,
+    #[schema(value_type = words::RunnerState)]
     state: &'static str,
+    #[schema(value_type = String, format = DateTime)]
     state_since: Timestamp,
+    #[schema(value_type = Option<words::EndReason>)]
     reason: Option<&'static str>,
     job_id: Option<String>,
     attempt: Option<u32>,
     container: Option<String>,
+    #[schema(value_type = f64)]
     cpus: Number,
     memory: String,
     devices: Vec<String>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
     last_contact_at: Option<Timestamp>,
     /// In use: 100 is one whole CPU. `null` until it was measured.
     cpu_percent: Option<f64>,
@@ -55,7 +66,8 @@ struct RunnerDto {
 }
 
 impl RunnerDto {
-    fn new(runner: Runner, vitals: &Vital) -> Self {
+    /// Shows a runner and what it uses.
+    pub(super) fn new(runner: Runner, vitals: &Vital) -> Self {
         let (job_id, attempt) = runner.job.as_ref().map(|(job, attempt)| (job.to_string(), *attempt)).unzip();
         Self {
             id: runner.id.to_string(),
@@ -87,6 +99,24 @@ fn shown(state: &AppState, runner: Runner) -> RunnerDto {
 }
 
 /// `GET /runners`: newest first; those that are gone only when asked for.
+#[utoipa::path(
+    get,
+    path = "/runners",
+    operation_id = "listRunners",
+    tag = "runners",
+    summary = "Runners, newest first",
+    description = "",
+    params(
+        ("state" = inline(Option<words::RunnerStates>), Query, style = Form, explode = false, description = "Only these states, parted by commas. Without it those that are gone are left out."),
+        ("class" = inline(Option<fields::ClassName>), Query, description = "Only of this class."),
+        ("limit" = inline(Option<fields::PageLimit>), Query, description = "Most elements of the page."),
+        ("cursor" = inline(Option<fields::Cursor>), Query, description = "A `next_cursor` of an earlier answer: the page begins after it."),
+    ),
+    responses(
+        (status = 200, description = "A page of runners.", body = RunnerPage),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "store-unavailable"]))),
+)]
 pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, mut params: Params) -> Result<Response, Problem> {
     let states = params.names("state", &RunnerState::NAMES);
     let class = params.read("class", ClassName::parse);
@@ -100,6 +130,21 @@ pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, mut par
 }
 
 /// `GET /runners/{id}`.
+#[utoipa::path(
+    get,
+    path = "/runners/{id}",
+    operation_id = "getRunner",
+    tag = "runners",
+    summary = "One runner",
+    description = "",
+    params(
+        ("id" = String, Path, description = "The id of a runner."),
+    ),
+    responses(
+        (status = 200, description = "The runner.", body = RunnerDto),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+)]
 pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
     let runner = known(&state, &id).await?;
@@ -112,13 +157,29 @@ async fn known(state: &AppState, id: &str) -> Result<Runner, Problem> {
 }
 
 /// The body of `POST /runners`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SpawnRunner)]
 pub struct SpawnBody {
+    /// A class with a GitLab runner token.
+    #[schema(inline, required = true, value_type = fields::ClassName)]
     class: Option<String>,
 }
 
 /// `POST /runners`: a runner of the class that waits for work of GitLab.
+#[utoipa::path(
+    post,
+    path = "/runners",
+    operation_id = "spawnRunner",
+    tag = "runners",
+    summary = "Start a runner that waits for work of GitLab",
+    description = "Of a class with a GitLab runner token.",
+    request_body(content = SpawnBody),
+    responses(
+        (status = 202, description = "The runner that is being started.", body = RunnerDto, headers(("Location" = String, description = "Where it is."))),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["unsatisfiable", "no-room", "stopping", "store-unavailable", "conflict"]))),
+)]
 pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, body: JsonBody<SpawnBody>) -> Result<Response, Problem> {
     let Some(name) = body.value.class else { return Err(Problem::field("class", "is needed")) };
     let class = ClassName::parse("class", &name)?;
@@ -143,6 +204,21 @@ pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, bo
 }
 
 /// `DELETE /runners/{id}`: ends it; what it held is free when its container is gone. Repeating it is fine.
+#[utoipa::path(
+    delete,
+    path = "/runners/{id}",
+    operation_id = "terminateRunner",
+    tag = "runners",
+    summary = "End a runner",
+    description = "What it held is free when its container is gone; its job ends with `runner_terminated`. Repeating it is fine.",
+    params(
+        ("id" = String, Path, description = "The id of a runner."),
+    ),
+    responses(
+        (status = 202, description = "The runner, which is being ended.", body = RunnerDto),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable", "conflict"]))),
+)]
 pub(super) async fn terminate(
     _operator: Operator,
     State(state): State<AppState>,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
+use super::openapi::{fields, words};
 use super::problem::Problem;
 use crate::config::{Class, Config};
 use crate::domain::{
@@ -19,48 +21,90 @@ const DEFAULT_CLASS: &str = "default";
 /// The engine's runtime that a requirement does not name.
 const DEFAULT_RUNTIME: &str = "runc";
 /// Bounds of a priority.
-const PRIORITIES: std::ops::RangeInclusive<i64> = -1000..=1000;
+pub(super) const PRIORITIES: std::ops::RangeInclusive<i64> = -1000..=1000;
 /// Most times that a job may ask to be tried again.
-const MAX_RETRIES: i64 = 10;
+pub(super) const MAX_RETRIES: i64 = 10;
 /// Most arguments of a command.
-const MAX_ARGUMENTS: usize = 4096;
+pub(super) const MAX_ARGUMENTS: usize = 4096;
 
-/// The body of `POST /jobs`.
-#[derive(Debug, Default, Deserialize)]
+/// A job to be run. A field that is not given, or `null`, is the class's, where nothing else is said.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SubmitJob)]
 pub struct SubmitBody {
+    /// An image reference. Needed where the class has none.
+    #[schema(min_length = 1)]
     image: Option<String>,
+    /// Program and arguments; the image's entry point is not used. Together at most `limits.command_bytes`.
+    #[schema(inline, required = true, value_type = fields::Command)]
     command: Option<Vec<String>>,
+    /// Variables. Names are letters, digits and `_`; those that could change the job's devices or what runs before its command are refused.
     env: Option<BTreeMap<String, String>>,
+    /// A configured class; `default`, or the only one there is, when it is not given.
+    #[schema(inline, value_type = Option<fields::ClassName>)]
     class: Option<String>,
+    /// For filters, the limits of the queue and its fair share.
+    #[schema(inline, value_type = Option<fields::ProjectPath>)]
     project: Option<String>,
+    /// The class's, if it has one.
+    #[schema(value_type = Option<words::Arch>)]
     arch: Option<String>,
+    /// Whether a machine that only emulates `arch` will do.
+    #[schema(value_type = Option<words::Emulation>)]
     emulation: Option<String>,
+    /// GPUs, or a share of one.
     gpus: Option<GpusBody>,
+    /// Processors, in steps of 0.001.
+    #[schema(inline, value_type = Option<fields::Cpus>)]
     cpus: Option<f64>,
+    /// Memory, such as `4GiB`; at least 6MiB.
+    #[schema(inline, value_type = Option<fields::Memory>)]
     memory: Option<String>,
+    /// A duration such as `90s`, `30m` or `1h 30m`, from 1s to `limits.max_timeout`.
+    #[schema(min_length = 1)]
     timeout: Option<String>,
+    /// Higher goes first.
+    #[schema(inline, value_type = Option<fields::Priority>)]
     priority: Option<i64>,
+    /// How often a failure of the job itself is tried again.
+    #[schema(inline, value_type = Option<fields::Retries>)]
     retries: Option<i64>,
+    /// What to do when no machine could ever run it; `refuse` when it is not given.
     if_unsatisfiable: Option<IfUnsatisfiable>,
 }
 
-/// The GPUs that a job asks for.
-#[derive(Debug, Default, Deserialize)]
+/// The GPUs that a job asks for: `count` of its own, or with `memory` a share of one.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = GpuRequest)]
 pub struct GpusBody {
+    /// Needed without `memory`; with it 1.
+    #[schema(inline, value_type = Option<fields::GpuCount>)]
     count: Option<i64>,
+    /// Any, when it is not given.
+    #[schema(value_type = Option<words::GpuVendor>)]
     vendor: Option<String>,
+    /// The least memory of each.
+    #[schema(inline, value_type = Option<fields::Memory>)]
     min_memory: Option<String>,
+    /// A pattern of model names, such as `*A100*`.
+    #[schema(inline, value_type = Option<fields::GpuModel>)]
     model: Option<String>,
+    /// The least compute capability, such as `8.0`. NVIDIA only.
+    #[schema(pattern = r"^[0-9]{1,3}\.[0-9]{1,3}$")]
     compute_capability: Option<String>,
+    /// A MIG profile, such as `1g.10gb`. NVIDIA only.
+    #[schema(pattern = r"^[0-9][0-9a-z.+-]{0,31}$")]
     mig_profile: Option<String>,
+    /// A share of one GPU's memory, such as `10GiB`; not with `min_memory` or `mig_profile`.
+    #[schema(inline, value_type = Option<fields::Memory>)]
     memory: Option<String>,
+    /// True without `memory`, false with it; no other value is taken.
     exclusive: Option<bool>,
 }
 
 /// What to do with a job that no host could ever run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IfUnsatisfiable {
     /// Refuse it at once.

@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::extract::body_bytes;
+use super::openapi::fields;
 use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::domain::job::CancelEffect;
@@ -21,21 +23,33 @@ const DELIVERY_IDS: [&str; 2] = ["webhook-id", "idempotency-key"];
 /// Longest name of a delivery that is taken over from a header.
 const MAX_DELIVERY_ID_BYTES: usize = 255;
 
+/// What was done with an event, in a word.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = WebhookResult)]
+enum Done {
+    /// It was a reason to look for work, or cancelled a job.
+    Accepted,
+    /// It was genuine, and there was nothing to do.
+    Ignored,
+}
+
 /// What was done with an event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebhookAnswer)]
 pub struct Answer {
-    status: &'static str,
+    status: Done,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
 impl Answer {
     fn accepted() -> Self {
-        Self { status: "accepted", reason: None }
+        Self { status: Done::Accepted, reason: None }
     }
 
     fn ignored(reason: impl Into<String>) -> Self {
-        Self { status: "ignored", reason: Some(reason.into()) }
+        Self { status: Done::Ignored, reason: Some(reason.into()) }
     }
 }
 
@@ -52,6 +66,25 @@ enum Meaning {
 }
 
 /// `POST /webhook/job`.
+#[utoipa::path(
+    post,
+    path = "/webhook/job",
+    operation_id = "receiveJobEvent",
+    tag = "gitlab",
+    summary = "Take a Job event of GitLab",
+    description = "A doorbell: the daemon asks GitLab for work. No bearer token; GitLab shows its secret token or signs what it sends. Every genuine event is answered 200, because GitLab disables hooks that fail.",
+    params(
+        ("X-Gitlab-Event" = Option<String>, Header, description = "What kind of event it is; others than `Job Hook` are ignored."),
+        ("webhook-id" = Option<String>, Header, description = "Names the delivery; signed. A delivery that is known is ignored."),
+        ("webhook-timestamp" = Option<String>, Header, description = "When it was sent, in seconds since 1970; signed."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names the delivery where there is no `webhook-id`."),
+    ),
+    request_body(content = fields::JobEvent, description = "The event, as GitLab sends it; up to `limits.webhook_body`, 25 MiB at first."),
+    responses(
+        (status = 200, description = "It was genuine, and taken or ignored.", body = Answer),
+    ),
+    extensions(("x-role" = json!("webhook")), ("x-problems" = json!(["not-json", "store-unavailable", "conflict"]))),
+)]
 pub(super) async fn receive(State(state): State<AppState>, request: Request) -> Result<Json<Answer>, Problem> {
     let headers = request.headers().clone();
     let _room = state.rations.body(&headers).await;

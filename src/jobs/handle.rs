@@ -116,13 +116,48 @@ pub enum EngineState {
     },
 }
 
+/// How asking GitLab for work goes, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntakeWord {
+    /// It was not asked yet.
+    Waiting,
+    /// It is asked.
+    Asking,
+    /// It is not asked, because there is no room for its work.
+    Full,
+    /// It refuses the runner's token.
+    Denied,
+    /// It asked us to come less often.
+    Limited,
+    /// It does not answer as it should.
+    Failing,
+}
+
+impl IntakeWord {
+    /// Every word.
+    pub const ALL: [Self; 6] = [Self::Waiting, Self::Asking, Self::Full, Self::Denied, Self::Limited, Self::Failing];
+
+    /// The word in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Asking => "asking",
+            Self::Full => "full",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Failing => "failing",
+        }
+    }
+}
+
 /// How asking GitLab for work goes, for one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntakeState {
     /// The class.
     pub class: ClassName,
-    /// In a word: `waiting`, `asking`, `full`, `denied`, `limited`, `failing`.
-    pub state: &'static str,
+    /// In a word.
+    pub state: IntakeWord,
     /// When GitLab last answered.
     pub last_answer_at: Option<Timestamp>,
     /// What went wrong last time.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_requirement};
-use super::handle::Status;
+use super::handle::{IntakeWord, Status};
 use super::image::decide;
 use crate::config::Class;
 use crate::domain::clock;
@@ -81,7 +81,7 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
                 }
             }
             if !status.borrow().askable.contains(&class.name) {
-                shared.intake.post(&class.name, |state| state.state = "full");
+                shared.intake.post(&class.name, |state| state.state = IntakeWord::Full);
             }
             until_askable(&mut status, &class.name, token, gitlab.as_ref()).await;
         };
@@ -100,14 +100,14 @@ async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: 
     let arch = class.arch.or(deps.platform.facts().arch).unwrap_or(Arch::Amd64);
     let name = format!("{}-{}", deps.config.service_name, deps.config.host.name);
     let info = RunnerInfo { name, version: env!("CARGO_PKG_VERSION").to_owned(), arch };
-    shared.intake.post(&class.name, |state| state.state = "asking");
+    shared.intake.post(&class.name, |state| state.state = IntakeWord::Asking);
     let answer = gitlab.request_job(token, &info).await;
     let now = deps.clock.now();
     match answer {
         Ok(answer) => {
             *failures = 0;
             shared.intake.post(&class.name, |state| {
-                (state.state, state.last_answer_at, state.error) = ("waiting", Some(now), None);
+                (state.state, state.last_answer_at, state.error) = (IntakeWord::Waiting, Some(now), None);
             });
             let JobAnswer::Job(claimed) = answer else { return Pause::Poll(jittered(poll)) };
             take(shared, class, *claimed).await;
@@ -127,15 +127,15 @@ async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: 
     }
 }
 
-fn judge(error: &GitLabError, failures: u32) -> (&'static str, Pause) {
+fn judge(error: &GitLabError, failures: u32) -> (IntakeWord, Pause) {
     match error {
-        GitLabError::TooMany { retry_after, .. } => ("limited", Pause::Backoff((*retry_after).max(BACKOFF))),
-        GitLabError::Denied { .. } => ("denied", Pause::Backoff(DENIED)),
+        GitLabError::TooMany { retry_after, .. } => (IntakeWord::Limited, Pause::Backoff((*retry_after).max(BACKOFF))),
+        GitLabError::Denied { .. } => (IntakeWord::Denied, Pause::Backoff(DENIED)),
         GitLabError::Unreachable { .. }
         | GitLabError::Deadline { .. }
         | GitLabError::Conflict
         | GitLabError::Server { .. }
-        | GitLabError::Protocol { .. } => ("failing", Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX)))),
+        | GitLabError::Protocol { .. } => (IntakeWord::Failing, Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX)))),
     }
 }
 

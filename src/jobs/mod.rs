@@ -40,7 +40,7 @@ mod turn;
 mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
-pub use handle::{EngineState, GpuMark, GpuMarked, IntakeState, ManagerHandle, Spawned, Status, Termination};
+pub use handle::{EngineState, GpuMark, GpuMarked, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
 pub use history::{History, Sample};
 pub use manager::{JobManager, Seat, channel};
 pub use queue_there::{GitLabQueue, ProjectQueue, Stranded};

@@ -133,6 +133,70 @@ async fn the_socket_needs_no_token_and_the_network_does() {
     assert!(!path.exists(), "it is removed at the stop:\n{}", daemon.log());
 }
 
+/// The program, with this before its command.
+fn cli(before: &[&str], arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"))
+        .args(before)
+        .args(arguments)
+        .env_remove("RUNNER_COORDINATOR_API_TOKEN")
+        .env_remove("RUNNER_COORDINATOR_SERVER")
+        .output()
+        .expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn the_command_line_goes_through_the_socket_or_with_a_token_and_says_what_is_missing() {
+    let (token, digest) = tokens();
+    let port = free_port();
+    let tokens = format!("[[http.tokens]]\nname = \"looker\"\nrole = \"viewer\"\nsha256 = \"{digest}\"\n");
+    let mut daemon = Daemon::start(&format!("listen = \"127.0.0.1:{port}\"\nsocket = \"DIR/api.sock\"\n{tokens}"));
+    let (path, url) = (daemon.path("api.sock"), format!("http://127.0.0.1:{port}"));
+    daemon.status(&unix(&path), "http://localhost").await;
+    let (config, socket) = (daemon.path("config.toml").display().to_string(), format!("unix:{}", path.display()));
+    let submit = ["jobs", "submit", "--image", "a:1", "--", "true"];
+
+    // With the configuration, and without being able to read any.
+    for before in [vec!["--config", &config], vec!["--config", "/nonexistent"]] {
+        let server: &[&str] = if before[1] == config { &[] } else { &["--server", &socket] };
+        let (code, out, err) = cli(&before, &[&["jobs", "submit"], server, &submit[2..]].concat());
+        assert_eq!((code, out.lines().count(), err.as_str()), (Some(0), 1, ""));
+    }
+    let (code, _, err) = cli(&["--config", "/nonexistent"], &["status"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("the configuration does not tell where the daemon is") && err.contains("next: say where it is with --server URL"), "{err}");
+
+    let (code, _, err) = cli(&[], &["jobs", "list", "--server", &url]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("(401)") && err.contains("next: give a token with --token-file"), "{err}");
+    let file = daemon.path("token");
+    std::fs::write(&file, &token).expect("written");
+    let with_file = ["--server", &url, "--token-file", file.to_str().expect("text")];
+    let (code, _, err) = cli(&[], &[&["jobs", "list"], &with_file[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(err.contains("mode 0644") && err.contains("0600"), "{err}");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+    assert_eq!(cli(&[], &[&["jobs", "list"], &with_file[..]].concat()).0, Some(0));
+    assert_eq!(cli(&[], &["jobs", "list", "--server", &url, "--token", &token]).0, Some(0));
+    let (code, _, err) = cli(&[], &[&["jobs", "submit"], &with_file[..], &submit[2..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(err.contains("the role operator is needed (403)") && err.contains("role = \"operator\""), "{err}");
+
+    daemon.terminate().await;
+    let (code, _, err) = cli(&[], &["status", "--server", &socket]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("cannot be reached") && err.contains("next: is it running?"), "{err}");
+    assert_eq!(cli(&[], &["jobs", "list", "--server", "box1"]).0, Some(2));
+}
+
+/// A fresh token and its digest, as the program makes them.
+fn tokens() -> (String, String) {
+    let (_, out, _) = cli(&[], &["token", "new"]);
+    let part = |start: &str| out.lines().find_map(|line| line.strip_prefix(start)).expect(start).trim_matches('"').to_owned();
+    (part("token: "), part("sha256 = "))
+}
+
 #[tokio::test]
 async fn two_daemons_do_not_share_a_socket_and_a_killed_ones_is_replaced() {
     let listen = || format!("listen = \"127.0.0.1:{}\"\n", free_port());

@@ -9,7 +9,7 @@ use reqwest::Url;
 
 /// Takes the place of the official `gitlab-runner` in tests and demonstrations.
 #[derive(Debug, Parser)]
-#[command(name = "gitlab-runner")]
+#[command(name = "gitlab-runner", version)]
 struct Arguments {
     /// What to do.
     #[command(subcommand)]

@@ -6,7 +6,7 @@ pub(crate) mod browser;
 pub(crate) mod engine;
 pub(crate) mod road;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -141,10 +141,21 @@ impl Daemon {
 
     /// What the command line says when it is asked with the daemon's own configuration; it must succeed.
     pub(crate) fn cli(&self, arguments: &[&str]) -> String {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_runner-coordinator")).arg("--config").arg(&self.file).args(arguments).output().expect("it runs");
+        let output = self.command(arguments).output().expect("it runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The program, asked with the daemon's own configuration.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"));
+        command.arg("--config").arg(&self.file).args(arguments);
+        command
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> &Path {
+        &self.file
     }
 
     /// Its process.

@@ -1,58 +1,27 @@
-//! `jobs`: why a job is where it is, as the running daemon tells it.
+//! `jobs explain`: why a job is where it is.
 
-use std::process::ExitCode;
-
-use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{Target, call, segment};
-use crate::config::Config;
-
-/// What to do with jobs.
-#[derive(Debug, Args)]
-pub(super) struct Options {
-    #[command(flatten)]
-    target: Target,
-    #[command(subcommand)]
-    command: JobCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum JobCommand {
-    /// Tell why a job is where it is: what it lacks, who holds it, and how many go before it.
-    Explain {
-        /// Its id.
-        id: String,
-    },
-}
-
-/// Does what was asked of the running daemon.
-pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
-    let JobCommand::Explain { id } = &options.command;
-    let answer = call(config, &options.target, "GET", &format!("/jobs/{}/explain", segment(id)), None).await;
-    options.target.tell(answer, lines)
-}
+use crate::cli::render::{list, word};
 
 /// The sentence, and below it what each machine lacks and who holds that.
-fn lines(answer: &Value) -> Vec<String> {
-    let word = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
-    let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+pub(super) fn lines(answer: &Value) -> Vec<String> {
     let mut lines = vec![format!("{} is {}: {}", word(answer, "job_id"), word(answer, "state"), word(answer, "summary"))];
     if let Some(start) = answer["estimated_start"].as_str() {
         lines.push(format!("starts at the latest {start}, if those that run use their timeouts up"));
     }
     for host in list(answer, "hosts") {
-        for missing in list(&host, "missing") {
-            lines.push(format!("{}  {}: {}", word(&host, "host"), word(&missing, "field"), word(&missing, "message")));
-            for holder in list(&missing, "holders") {
-                lines.push(format!("  held by {}", self::holder(&holder)));
+        for missing in list(host, "missing") {
+            lines.push(format!("{}  {}: {}", word(host, "host"), word(missing, "field"), word(missing, "message")));
+            for holder in list(missing, "holders") {
+                lines.push(format!("  held by {}", self::holder(holder)));
             }
             match missing["more_holders"].as_u64() {
                 Some(0) | None => {}
                 Some(more) => lines.push(format!("  and {more} more")),
             }
-            for gpu in list(&missing, "unusable") {
-                lines.push(format!("  {} cannot be used: {}", word(&gpu, "device"), word(&gpu, "reason")));
+            for gpu in list(missing, "unusable") {
+                lines.push(format!("  {} cannot be used: {}", word(gpu, "device"), word(gpu, "reason")));
             }
         }
     }
