@@ -58,7 +58,7 @@ last_change() {
 
 # newest_glibc BINARY: the newest version of the C library that a symbol of it asks for.
 newest_glibc() {
-    LC_ALL=C objdump -T "$1" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1
+    LC_ALL=C readelf --wide --dyn-syms "$1" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1
 }
 
 # helpers BINARY FROM TO: completions and man pages, copied from the directory FROM, or asked of the binary.
