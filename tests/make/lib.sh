@@ -71,7 +71,7 @@ helpers() {
     "$1" completions bash >"$3/runner-coordinator.bash"
     "$1" completions zsh >"$3/_runner-coordinator"
     "$1" completions fish >"$3/runner-coordinator.fish"
-    "$1" man --out "$3/man"
+    "$1" man --out "$3/man" >/dev/null
 }
 
 # measure NAME WHAT: runs the tests named NAME one by one beside a private engine, and keeps what they print in .run/NAME.log.
@@ -95,6 +95,14 @@ engine_answers() {
 
 engine_address() {
     printf '%s' "${DOCKER_HOST:-unix:///var/run/docker.sock}"
+}
+
+# forget_networks: removes the networks of daemons that are gone, whose log lines stand on the standard input.
+forget_networks() {
+    local instance
+    for instance in $(sed -n 's/.*listening.*instance="\([0-9a-f-]*\)".*/\1/p' | sort -u); do
+        docker network ls --quiet --filter "label=runner-coordinator.instance=$instance" | xargs -r docker network rm >/dev/null
+    done
 }
 
 # --- programs in the background, each with NAME.pid and NAME.log below .run ------------------------------------

@@ -318,6 +318,7 @@ upgrades() {
 
 goes() {
     step 'Removing'
+    inside journalctl --no-pager --unit "$unit" >"$directory/journal"
     inside dpkg --remove runner-coordinator >"$directory/dpkg.log" 2>&1 || fail "dpkg does not remove it: $(cat "$directory/dpkg.log")"
     ! inside systemctl is-active "$unit" "$socket" >/dev/null || fail 'a unit is still active'
     must 'configuration and store are kept' test -e "$machine/etc/runner-coordinator/config.toml" -a -e "$machine/var/lib/runner-coordinator/coordinator.db"
@@ -334,6 +335,7 @@ goes() {
     ! inside getent group runner-coordinator || fail 'its group is left'
     note 'its user and group are gone'
     must 'dpkg knows nothing of it any more' test -z "$(inside dpkg-query --show --showformat '${db:Status-Abbrev}' runner-coordinator 2>/dev/null | grep -v '^un')"
+    forget_networks <"$directory/journal"
     must 'no unit failed' test -z "$(inside systemctl list-units --failed --quiet --plain)"
 }
 
