@@ -106,10 +106,10 @@ is() {
     [ "$(property "$1" "$2")" = "$3" ]
 }
 
-# api METHOD PATH [BODY]: over the Unix socket, as root unless `as` names a user.
+# api METHOD PATH [BODY [OPTION...]]: over the Unix socket, as root unless `as` names a user.
 api() {
     inside setpriv --reuid "${as:-0}" --init-groups curl -sS --fail-with-body --max-time 20 --unix-socket "$path" -X "$1" "http://localhost$2" \
-        ${3:+-H 'content-type: application/json' --data-binary "$3"}
+        ${3:+-H 'content-type: application/json' --data-binary "$3"} "${@:4}"
 }
 
 healthy() {
@@ -254,6 +254,46 @@ stops_and_adopts() {
     end_job
 }
 
+reloads() {
+    step 'Reload'
+    local pid
+    configure '[[classes]]
+name = "default"
+image = "rc-test/busybox:1"
+memory = "32MiB"'
+    inside systemctl restart "$unit"
+    soon 'it is healthy' healthy
+    pid=$(property "$unit" MainPID)
+    must 'a job of a class that is not there is refused' test "$(job_of_class late)" != 202
+    configure '[[classes]]
+name = "default"
+image = "rc-test/busybox:1"
+memory = "32MiB"
+
+[[classes]]
+name = "late"
+image = "rc-test/busybox:1"
+memory = "32MiB"'
+    must 'systemctl reload is carried out' inside systemctl reload "$unit"
+    soon 'then the class is there and takes a job' class_is_there late
+    must 'it is the same process' is "$unit" MainPID "$pid"
+    configure 'nonsense = 1'
+    inside systemctl reload "$unit"
+    soon 'a configuration with a fault is named in the journal' named_in_journal nonsense
+    must 'and changes nothing' class_is_there late
+    must 'the service is active' is "$unit" ActiveState active
+    configure '# The defaults serve.'
+    inside systemctl reload "$unit"
+}
+
+job_of_class() {
+    api POST /jobs "{\"class\": \"$1\", \"command\": [\"true\"]}" --write-out '%{http_code}' --output /dev/null 2>/dev/null || true
+}
+
+class_is_there() {
+    [ "$(job_of_class "$1")" = 202 ]
+}
+
 is_activated() {
     step 'Socket activation'
     inside systemctl stop "$unit"
@@ -347,6 +387,7 @@ installs
 is_hardened
 lets_in
 stops_and_adopts
+reloads
 is_activated
 reads_credentials
 is_killed_when_it_hangs
