@@ -3,16 +3,19 @@
 # libraries of other machines as packages. Needs root. The binary lies in target/cross/out; it needs the C library of Debian 13 or newer.
 #
 # usage: tests/make/cross.sh arm64|riscv64
+#
+#   RC_CROSS_SUITE  the suite; default: testing
+#   RC_CROSS_APT    options of apt-get, such as "-o Acquire::Check-Valid-Until=false" for a mirror that stands still
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-readonly suite=${RC_CROSS_SUITE:-testing}
+readonly suite=${RC_CROSS_SUITE:-testing} apt_options=${RC_CROSS_APT:-}
 case ${1:-} in
 arm64) triple=aarch64-unknown-linux-gnu tools=aarch64-linux-gnu ;;
 riscv64) triple=riscv64gc-unknown-linux-gnu tools=riscv64-linux-gnu ;;
 *) fail 'usage: tests/make/cross.sh arm64|riscv64' ;;
 esac
 [ "$(id -u)" = 0 ] || fail 'needs root, for a base system'
-tests/make/setup.sh systemd
+tests/make/setup.sh cross
 directory=$(target_directory)/cross
 root=$directory/root
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
@@ -27,8 +30,10 @@ base() {
     debootstrap --variant=minbase "$suite" "$root" "$mirror" sid
     chroot "$root" dpkg --add-architecture arm64
     chroot "$root" dpkg --add-architecture riscv64
-    chroot "$root" apt-get update -qq
-    chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends cargo rustc gcc libc6-dev \
+    # The options are words, so they are not quoted.
+    # shellcheck disable=SC2086
+    chroot "$root" apt-get $apt_options update -qq
+    chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get $apt_options install -y -qq --no-install-recommends cargo rustc gcc libc6-dev \
         libstd-rust-dev:arm64 libstd-rust-dev:riscv64 gcc-aarch64-linux-gnu gcc-riscv64-linux-gnu libc6-dev-arm64-cross libc6-dev-riscv64-cross
     touch "$directory/whole"
 }
