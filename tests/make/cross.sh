@@ -22,7 +22,7 @@ cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 base() {
     local mirror
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Component: main' | head -n 1)
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' "Codename: $(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")" 'Component: main' | head -n 1)
     [ -n "$mirror" ] || fail 'this machine knows no mirror of Debian'
     rm -rf "$root"
     mkdir -p "$directory"
@@ -38,7 +38,12 @@ base() {
     touch "$directory/whole"
 }
 
-[ -e "$directory/whole" ] || base >"$directory.log" 2>&1 || fail "the base system cannot be made: $(tail -n 5 "$directory.log")"
+if ! [ -e "$directory/whole" ]; then
+    # Not within a condition, where the first command that fails would not end it.
+    trap 'printf "the base system could not be made: %s\n" "$(tail -n 5 "$directory.log")" >&2' EXIT
+    base >"$directory.log" 2>&1
+    trap - EXIT
+fi
 cargo fetch --locked
 mkdir -p "$root/src" "$root/cargo" "$root/out" "$directory/out"
 upper=$(tr a-z- A-Z_ <<<"$triple")
