@@ -364,7 +364,7 @@ goes() {
     must 'configuration and store are kept' test -e "$machine/etc/runner-coordinator/config.toml" -a -e "$machine/var/lib/runner-coordinator/coordinator.db"
     step 'Purging'
     inside dpkg --purge runner-coordinator >"$directory/dpkg.log" 2>&1 || fail "dpkg does not purge it: $(cat "$directory/dpkg.log")"
-    note "$(cat "$directory/dpkg.log" | tail -n 1)"
+    note "$(tail -n 1 "$directory/dpkg.log")"
     for gone in etc/runner-coordinator var/lib/runner-coordinator run/runner-coordinator usr/share/doc/runner-coordinator usr/lib/systemd/system/$unit \
         usr/lib/sysusers.d/runner-coordinator.conf etc/systemd/system/multi-user.target.wants/$unit etc/systemd/system/sockets.target.wants/$socket \
         etc/systemd/system/$unit etc/systemd/system/$socket; do
