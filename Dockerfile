@@ -8,20 +8,31 @@
 #     -v runner-coordinator:/var/lib/runner-coordinator \
 #     -v /etc/runner-coordinator:/etc/runner-coordinator:ro \
 #     runner-coordinator
+#
+# It holds the program, the libraries that it is linked to, and certificates: no shell, no packages. BASE puts that on top of another image,
+# for those who want a shell. BINARY=prebuilt takes what `make dist` laid out in the context instead of building it.
+ARG BASE=scratch
+ARG BINARY=build
+
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY src src
 COPY tests tests
-RUN cargo build --locked --release --bin runner-coordinator
+COPY docs docs
+COPY config config
+RUN cargo build --locked --release --bin runner-coordinator \
+ && config/image/root target/release/runner-coordinator /of-image
 
-FROM debian:bookworm-slim
-RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates \
- && rm -rf /var/lib/apt/lists/* \
- && install -d -o 65532 -g 65532 -m 0700 /var/lib/runner-coordinator
-COPY --from=build /src/target/release/runner-coordinator /usr/bin/runner-coordinator
+FROM scratch AS prebuilt
+COPY of-image /of-image
+
+FROM ${BINARY} AS binary
+
+FROM ${BASE}
+COPY --from=binary /of-image/root /
+COPY --from=binary --chown=65532:65532 /of-image/state /var/lib/runner-coordinator
 USER 65532:65532
 VOLUME /var/lib/runner-coordinator
 STOPSIGNAL SIGTERM

@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test test-engines drain latency decision lint
+.PHONY: help run stop test test-engines test-systemd dist drain latency decision lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -15,6 +15,12 @@ test: ## Get what is missing and run every test, those against a real engine too
 
 test-engines: ## Run the tests that drive an engine against a newer one too
 	@tests/make/engines.sh
+
+test-systemd: ## Show the Debian package and its unit on a systemd of its own
+	@tests/make/systemd.sh
+
+dist: ## Make what is handed out, in target/dist: archive, Debian package, image, checksums, list of parts
+	@tests/make/dist.sh
 
 drain: ## Drain 1,000 queued jobs through a real engine (JOBS=1000)
 	@JOBS="$(JOBS)" tests/make/drain.sh

@@ -3,6 +3,9 @@
 //! The first SIGTERM or SIGINT asks everybody to finish what they are at (`stop`). A second one, or the deadline, ends the process
 //! at once. Containers are left running both ways. SIGHUP asks for the configuration to be read again.
 
+mod service_manager;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -10,6 +13,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+
+use crate::jobs::ManagerHandle;
+use crate::store::Store;
 
 /// How long tasks may take to finish after the first signal.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -75,6 +81,11 @@ impl Signals {
 }
 
 impl Lifecycle {
+    /// Tells systemd from now on that the daemon is alive and how it does.
+    pub fn attend(&self, manager: ManagerHandle, store: Arc<dyn Store>) {
+        self.tracker.spawn(service_manager::attend(manager, store, self.stop.clone()));
+    }
+
     /// Tells systemd that the daemon is ready, waits for a signal to stop, and ends everything in order. At a signal to reload, `reload` is called;
     /// systemd is told what it answers.
     pub async fn run(self, mut signals: Signals, reload: impl AsyncFn() -> String) -> Ended {

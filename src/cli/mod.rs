@@ -190,6 +190,7 @@ async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level:
         Ok(app) => app,
         Err(error) => return fail(&error),
     };
+    lifecycle.attend(app.handle.clone(), Arc::clone(&app.store));
     let reloader = Reloader::new(&app, file, clock, level);
     match lifecycle.run(signals, async || reloader.reload().await).await {
         Ended::Cleanly => ExitCode::SUCCESS,

@@ -216,6 +216,8 @@ pub struct Status {
     pub gitlab_queue: Option<Arc<GitLabQueue>>,
     /// The base URL at which runners reach the broker, once it listens.
     pub broker: Option<String>,
+    /// How many passes have ended. Unlike times it cannot jump.
+    pub passes: u64,
     /// When the last pass ended.
     pub last_tick_at: Timestamp,
     /// What stopped the last pass, if anything did.

@@ -47,6 +47,7 @@ mod reload;
 mod repair;
 mod restart;
 mod runner_mock;
+mod service;
 mod token_secrecy;
 mod traces;
 mod traces_exporter;

@@ -44,6 +44,36 @@ target_directory() {
     cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory
 }
 
+# --- packages ---------------------------------------------------------------------------------------------------
+
+# The version in Cargo.toml.
+our_version() {
+    cargo metadata --format-version 1 --no-deps --locked | jq -r '.packages[] | select(.name == "runner-coordinator").version'
+}
+
+# When the last commit was made, in seconds; without a repository, when the newest entry of the change log was.
+last_change() {
+    git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md
+}
+
+# newest_glibc BINARY: the newest version of the C library that a symbol of it asks for.
+newest_glibc() {
+    LC_ALL=C readelf --wide --dyn-syms "$1" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1
+}
+
+# helpers BINARY FROM TO: completions and man pages, copied from the directory FROM, or asked of the binary.
+helpers() {
+    mkdir -p "$3/man"
+    if [ -n "$2" ]; then
+        cp -R "$2/." "$3"
+        return
+    fi
+    "$1" completions bash >"$3/runner-coordinator.bash"
+    "$1" completions zsh >"$3/_runner-coordinator"
+    "$1" completions fish >"$3/runner-coordinator.fish"
+    "$1" man --out "$3/man" >/dev/null
+}
+
 # measure NAME WHAT: runs the tests named NAME one by one beside a private engine, and keeps what they print in .run/NAME.log.
 measure() {
     tests/make/setup.sh test
@@ -65,6 +95,14 @@ engine_answers() {
 
 engine_address() {
     printf '%s' "${DOCKER_HOST:-unix:///var/run/docker.sock}"
+}
+
+# forget_networks: removes the networks of daemons that are gone, whose log lines stand on the standard input.
+forget_networks() {
+    local instance
+    for instance in $(sed -n 's/.*listening.*instance="\([0-9a-f-]*\)".*/\1/p' | sort -u); do
+        docker network ls --quiet --filter "label=runner-coordinator.instance=$instance" | xargs -r docker network rm >/dev/null
+    done
 }
 
 # --- programs in the background, each with NAME.pid and NAME.log below .run ------------------------------------

@@ -12,3 +12,5 @@ export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 RC_RUNNER_BIN="$(target_directory)/debug/examples/stand-in-runner"
 export RC_RUNNER_BIN
 tests/with-engine cargo test --locked --offline --no-fail-fast
+
+tests/make/systemd.sh
