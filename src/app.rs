@@ -18,7 +18,7 @@ use crate::http::{AppState, broker_router, router};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
-use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
+use crate::jobs::{Deps, JobManager, ManagerHandle, Proof, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
 use crate::platform::{HostProbe, PlatformManager, SystemProbe, devices};
 use crate::security::{SecurityError, SecurityManager};
@@ -42,6 +42,9 @@ pub enum StartError {
     /// Own keys could not be read or made.
     #[error("the daemon's own keys cannot be used")]
     Security(#[from] SecurityError),
+    /// What proves the ends of jobs has no place.
+    #[error("what proves the ends of jobs cannot be laid down in data_dir")]
+    Proof(#[source] std::io::Error),
     /// The logs of jobs have no place.
     #[error("the logs of jobs cannot be kept in data_dir")]
     Logs(#[source] std::io::Error),
@@ -148,6 +151,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         driver: Arc::clone(&driver),
         platform,
         security: Arc::clone(&security),
+        proof: Proof::open(&config).map_err(StartError::Proof)?,
         logs: Arc::clone(&logs),
         clock: Arc::clone(&outside.clock),
         config: Arc::clone(&config),

@@ -74,6 +74,9 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     if state.config.classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
+    if let Some(unseen) = &status.unseen {
+        checks.insert("receipts", Check::failing(unseen.clone(), None));
+    }
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     let sound = checks.values().all(|check| check.status == Verdict::Ok);
     let (code, verdict) = if sound { (StatusCode::OK, Verdict::Ok) } else { (StatusCode::SERVICE_UNAVAILABLE, Verdict::Failing) };

@@ -13,6 +13,7 @@ use crate::domain::{Aggregate, ClassName, CpuMillis, GpuId, HostFacts, MemoryByt
 pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
     Status {
         engine: EngineState::Unknown,
+        unseen: None,
         facts,
         gpu_vitals: BTreeMap::new(),
         used_cpus: CpuMillis(0),
@@ -38,6 +39,7 @@ pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) ->
     };
     Status {
         engine,
+        unseen: shared.observer.unseen(),
         facts: shared.deps.platform.facts(),
         gpu_vitals: shared.deps.platform.gpu_vitals(),
         quarantines: shared.deps.platform.quarantines(),

@@ -4,6 +4,7 @@
 //! after its commit is on disk. The rules of change are not here but in [`crate::domain::step`]: a store loads, applies, writes.
 
 pub mod log;
+pub mod receipts;
 pub mod sqlite;
 
 pub use self::sqlite::SqliteStore;

@@ -4,6 +4,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod engine;
+pub(crate) mod own_engine;
 pub(crate) mod road;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ const LOG_FILTER: &str = "info,runner_coordinator=debug";
 pub(crate) struct Setup {
     name: String,
     docker_host: String,
+    docker: String,
     top: String,
     rest: String,
     log_filter: String,
@@ -39,12 +41,26 @@ pub(crate) struct Setup {
 impl Setup {
     /// A daemon on the tests' engine, whose machine is called `name`: must be unique among the tests.
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), docker_host: engine::host(), top: String::new(), rest: String::new(), log_filter: LOG_FILTER.to_owned() }
+        Self {
+            name: name.to_owned(),
+            docker_host: engine::host(),
+            docker: String::new(),
+            top: String::new(),
+            rest: String::new(),
+            log_filter: LOG_FILTER.to_owned(),
+        }
     }
 
     /// Uses another engine.
     pub(crate) fn docker_host(mut self, host: &str) -> Self {
         host.clone_into(&mut self.docker_host);
+        self
+    }
+
+    /// Adds keys to the configuration's `[docker]` table.
+    pub(crate) fn docker(mut self, toml: &str) -> Self {
+        self.docker.push_str(toml);
+        self.docker.push('\n');
         self
     }
 
@@ -72,10 +88,10 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, top, rest, log_filter } = self;
+        let Self { name, docker_host, docker, top, rest, log_filter } = self;
         let data = dir.path().join("data");
         let config = format!(
-            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n[host]\nname = {name:?}\n{top}\n{rest}",
+            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
             data.display()
         );
         let file = dir.path().join("config.toml");
