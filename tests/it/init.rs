@@ -63,10 +63,15 @@ impl Attempt {
         let text = fs::read_to_string(self.path()).expect("a receipt");
         let (signed, proof) = text.split_once("proof ").expect("a proof");
         let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
-        let expected: String = hmac::sign(&key, signed.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = hex(hmac::sign(&key, signed.as_bytes()).as_ref());
         assert_eq!(proof, format!("{expected}\n"));
         signed.strip_prefix("receipt 1\njob job1\nattempt 2\nnonce nonce1\n").expect("whose it is").to_owned()
     }
+}
+
+/// Bytes as receipts write them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }
 
 fn words(output: &Output) -> String {

@@ -13,6 +13,7 @@ use runner_coordinator::domain::{JobId, ReceiptOf};
 use runner_coordinator::security::SecurityManager;
 
 use crate::harness::{BUSYBOX, Daemon, Setup, engine};
+use crate::init::hex;
 
 /// Failures of the machinery are not tried again.
 const ONCE: &str = "[limits]\ninfrastructure_retries = 0";
@@ -137,7 +138,7 @@ async fn an_end_that_is_proved_is_believed_while_the_engine_says_that_the_job_ru
     let key = ticket.expose_secret().rsplit(' ').next().expect("a key").to_owned();
     let signed = format!("receipt 1\njob {id}\nattempt 1\nnonce {runner}\nend exit 7\ntold no\n");
     let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), signed.as_bytes());
-    let proof: String = proof.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let proof = hex(proof.as_ref());
     let [receipt] = receipts(&daemon).try_into().expect("one receipt");
     fs::write(receipt, format!("{signed}proof {proof}\n")).expect("written");
     let job = daemon.ended(&id).await;
