@@ -1,6 +1,8 @@
 //! The composition root: turns settings into a running daemon. The only place that knows the concrete types; tests start the daemon
 //! through the same function, with stand-ins for the outside world.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::{BrokerListen, Config, StoreUrl};
+pub use reload::Reloader;
+
+use crate::config::{BrokerListen, Config, Live, StoreUrl};
 use crate::docker::{DockerDriver, Driver, DriverError, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing};
@@ -25,6 +29,7 @@ use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{RunnerFilter, Store, StoreError};
+use crate::traces::{Collector, CollectorError, Exporter, Parts, cursor::Cursor, exporter, spans};
 
 /// How often the broker makes sure that its address still exists.
 const BROKER_CHECK: Duration = Duration::from_secs(10);
@@ -54,6 +59,9 @@ pub enum StartError {
     /// GitLab's address makes no sense.
     #[error("gitlab.url cannot be used")]
     GitLab(#[from] GitLabError),
+    /// Traces cannot be sent as configured.
+    #[error("traces cannot be sent")]
+    Traces(#[from] CollectorError),
     /// The store holds runners of a machine of another name, which nobody would look after.
     #[error(
         "the store holds runners of the machine \"{stored}\", and this one is called \"{configured}\": set host.name = \"{stored}\" until they are gone"
@@ -101,6 +109,8 @@ pub struct App {
     pub handle: ManagerHandle,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// The settings in force.
+    pub config: Live,
 }
 
 /// Starts the daemon. It runs until `lifecycle.stop`.
@@ -108,16 +118,17 @@ pub struct App {
 /// # Errors
 /// When something of its own cannot be had. An engine or a GitLab that does not answer is not an error: the daemon waits for it.
 pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> Result<App, StartError> {
-    let config = Arc::new(config);
+    let live = Live::new(config, outside.clock.now());
+    let config = live.current();
     let StoreUrl::Sqlite(path) = &config.store;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path)?);
     refuse_other_host(store.as_ref(), &config.host.name).await?;
     store.set_caps(&config.caps()).await?;
-    let security = Arc::new(SecurityManager::open(&config.data_dir, &config)?);
-    let logs = Arc::new(LogStore::new(config.data_dir.join("logs"), config.limits.log_size.0).map_err(StartError::Logs)?);
+    let security = Arc::new(SecurityManager::open(&config.data_dir, live.clone())?);
+    let logs = Arc::new(log_store(&live).map_err(StartError::Logs)?);
     let driver = match outside.driver {
         Some(driver) => driver,
-        None => Arc::new(DockerDriver::new(&config.docker.host, store.instance().to_owned(), logins(&config))?),
+        None => Arc::new(docker_driver(&live, store.instance())?),
     };
     let gitlab: Option<Arc<dyn GitLab>> = match &config.gitlab {
         Some(gitlab) => Some(Arc::new(HttpGitLab::new(&gitlab.url, crate::gitlab::client::system_id(store.instance()))?)),
@@ -133,7 +144,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&outside.clock), Arc::clone(&vitals), platform.facts());
     recall_gpus(store.as_ref(), &config.host.name, &platform, outside.clock.now()).await?;
     watch_devices(&config, &platform, &handle, Arc::clone(&outside.clock), lifecycle).await;
-    let nudged = handle.clone();
+    let (nudged, retrying) = (handle.clone(), live.clone());
     let broker = Arc::new(Broker::new(BrokerParts {
         store: Arc::clone(&store),
         gitlab: gitlab.clone(),
@@ -142,7 +153,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         clock: Arc::clone(&outside.clock),
         host: config.host.name.clone(),
         contacts,
-        retry: retry_policy(&config),
+        retry: Arc::new(move || retry_policy(&retrying.current())),
         nudge: Arc::new(move || nudged.nudge()),
     }));
     let (broker_url_sender, broker_url) = watch::channel(None);
@@ -154,7 +165,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         proof: Proof::open(&config).map_err(StartError::Proof)?,
         logs: Arc::clone(&logs),
         clock: Arc::clone(&outside.clock),
-        config: Arc::clone(&config),
+        config: live.clone(),
         broker: Arc::clone(&broker),
         gitlab,
         listing: listing(&config, store.instance())?,
@@ -166,8 +177,9 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     };
     // One bit of the boot's number is given up, because stores count with a sign.
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
-    let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, Arc::clone(&config), outside.clock);
+    let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, live.clone(), outside.clock);
     lifecycle.tracker.spawn(history::run(Arc::clone(&state.history), Arc::clone(&store), handle.clone(), lifecycle.stop.clone()));
+    export_traces(&config, &store, lifecycle).await?;
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
@@ -176,13 +188,45 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     lifecycle.tracker.spawn(async move { run_broker(broker, driver, broker_config, broker_url_sender, broker_lifecycle).await });
     lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
-    Ok(App { address, handle, store })
+    Ok(App { address, handle, store, config: live })
+}
+
+fn log_store(live: &Live) -> std::io::Result<LogStore> {
+    let limited = live.clone();
+    LogStore::cut_at(live.current().data_dir.join("logs"), move || limited.current().limits.log_size.0)
+}
+
+fn docker_driver(live: &Live, instance: &str) -> Result<DockerDriver, DriverError> {
+    let logging_in = live.clone();
+    let driver = DockerDriver::new(&live.current().docker.host, instance.to_owned(), Vec::new())?;
+    Ok(driver.logging_in_by(move || logins(&logging_in.current())))
 }
 
 /// Only with an access token: everything else works without.
 fn listing(config: &Config, instance: &str) -> Result<Option<Arc<dyn Listing>>, GitLabError> {
     let Some((gitlab, token)) = config.gitlab.as_ref().and_then(|gitlab| Some((gitlab, gitlab.read_token.clone()?))) else { return Ok(None) };
     Ok(Some(Arc::new(HttpListing::new(&gitlab.url, crate::gitlab::client::system_id(instance), token)?)))
+}
+
+/// Sends the traces of ended jobs, where that is configured; else nothing of it exists.
+async fn export_traces(config: &Config, store: &Arc<dyn Store>, lifecycle: &Lifecycle) -> Result<(), StartError> {
+    let Some(traces) = &config.traces else { return Ok(()) };
+    let parts = Parts {
+        store: Arc::clone(store),
+        collector: Collector::new(traces)?,
+        cursor: Cursor::new(config.data_dir.join("traces.json"), store.instance()),
+        sample: traces.sample,
+        service: vec![
+            ("service.name", spans::text(&config.service_name)),
+            ("service.version", spans::text(env!("CARGO_PKG_VERSION"))),
+            ("service.instance.id", spans::text(store.instance())),
+            ("host.name", spans::text(&config.host.name)),
+        ],
+        max_backlog: exporter::MAX_BACKLOG,
+    };
+    lifecycle.tracker.spawn(Exporter::new(parts).await?.run(lifecycle.stop.clone()));
+    info!(endpoint = traces.endpoint, "traces of ended jobs are sent");
+    Ok(())
 }
 
 /// Before anybody looks at the GPUs: what was remembered of them, and which of them runners hold.

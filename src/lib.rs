@@ -16,6 +16,8 @@ pub mod platform;
 
 pub mod gitlab;
 
+pub mod traces;
+
 pub mod jobs;
 
 pub mod http;

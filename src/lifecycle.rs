@@ -1,7 +1,7 @@
 //! How the daemon begins and ends: signals, tracked tasks, and the truth to systemd.
 //!
 //! The first SIGTERM or SIGINT asks everybody to finish what they are at (`stop`). A second one, or the deadline, ends the process
-//! at once. Containers are left running both ways.
+//! at once. Containers are left running both ways. SIGHUP asks for the configuration to be read again.
 
 use std::time::Duration;
 
@@ -32,11 +32,19 @@ pub struct Lifecycle {
     pub stop: CancellationToken,
 }
 
-/// SIGTERM and SIGINT, caught from this moment on.
+/// SIGTERM, SIGINT and SIGHUP, caught from this moment on.
 #[derive(Debug)]
 pub struct Signals {
+    hang_up: Signal,
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stop(&'static str),
+    Reload,
 }
 
 impl Signals {
@@ -45,29 +53,53 @@ impl Signals {
     /// # Errors
     /// When the process may not.
     pub fn catch() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self { hang_up: signal(SignalKind::hangup())?, terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) -> &'static str {
-        // Both arms only wait.
+    async fn next(&mut self) -> Asked {
+        // All arms only wait.
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Asked::Stop(name) = self.next().await {
+                return name;
+            }
         }
     }
 }
 
 impl Lifecycle {
-    /// Tells systemd that the daemon is ready, waits for a signal, and ends everything in order.
-    pub async fn run(self, mut signals: Signals) -> Ended {
+    /// Tells systemd that the daemon is ready, waits for a signal to stop, and ends everything in order. At a signal to reload, `reload` is called;
+    /// systemd is told what it answers.
+    pub async fn run(self, mut signals: Signals, reload: impl AsyncFn() -> String) -> Ended {
         notify(&[NotifyState::Ready]);
-        // Both arms only wait.
-        tokio::select! {
-            name = signals.next() => info!(signal = name, "stopping; running containers are left to the next start"),
-            () = self.stop.cancelled() => {}
+        loop {
+            // Both arms only wait.
+            let asked = tokio::select! {
+                asked = signals.next() => asked,
+                () = self.stop.cancelled() => break,
+            };
+            match asked {
+                Asked::Stop(name) => {
+                    info!(signal = name, "stopping; running containers are left to the next start");
+                    break;
+                }
+                Asked::Reload => {
+                    info!(signal = "SIGHUP", "reading the configuration again");
+                    notify_reloading();
+                    let said = reload().await;
+                    notify(&[NotifyState::Ready, NotifyState::Status(&said.replace('\n', " "))]);
+                }
+            }
         }
         notify(&[NotifyState::Stopping]);
-        self.finish(async move { signals.next().await }).await
+        self.finish(async move { signals.stop().await }).await
     }
 
     /// Ends everything in order; `hurry` ends the patience early.
@@ -81,6 +113,14 @@ impl Lifecycle {
             () = tokio::time::sleep(STOP_DEADLINE) => warn!(tasks = self.tracker.len(), "some tasks did not finish in time"),
         }
         Ended::CutOff
+    }
+}
+
+/// systemd takes the word only with the time at which it was said.
+fn notify_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "systemd could not be told of the reload"),
     }
 }
 

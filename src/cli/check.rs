@@ -1,7 +1,9 @@
 //! `check`: validates the configuration and examines the machine, one line per finding.
 
+mod canary;
 mod devices;
 mod gitlab;
+mod machine;
 
 pub(super) use gitlab::TOKEN_VARIABLE;
 
@@ -27,12 +29,19 @@ pub(super) struct Options {
     /// The same for a group.
     #[arg(long, value_name = "GROUP")]
     gitlab_group: Option<String>,
+    /// Whether one container is run as a job's would be.
+    #[arg(long, value_enum, default_value = "local", value_name = "MODE")]
+    canary: canary::Mode,
+    /// The image for it; else that of the first class whose image is on this machine.
+    #[arg(long, value_name = "IMAGE")]
+    canary_image: Option<String>,
 }
 
 /// Examines everything, prints what was found, and fails when something is bad.
 pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     let mut findings =
-        vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk(&config.data_dir)];
+        vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk("disk", &config.data_dir)];
+    findings.extend(machine::rights(config));
     let engine = engine(config, &mut findings).await;
     let platform = Arc::new(PlatformManager::new(config.host.clone(), &SystemProbe).sharing(config.gpu.shared.clone()));
     if let Some(info) = &engine {
@@ -40,6 +49,16 @@ pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     }
     findings.extend(devices::lines(config, &platform).await);
     classes(config, &platform, &mut findings);
+    if let Some(info) = &engine {
+        findings.extend(machine::limits(info));
+        findings.extend(engine_disk(config, info));
+    }
+    findings.extend(machine::clocks(config, engine.as_ref()).await);
+    findings.extend(machine::listeners(config).await);
+    findings.push(match &engine {
+        Some(_) => canary::fly(config, options.canary, options.canary_image.as_deref()).await,
+        None => Finding::Odd("canary: no engine, so no container was tried".to_owned()),
+    });
     gitlab::examine(config, options, &mut findings).await;
     let bad = findings.iter().filter(|finding| matches!(finding, Finding::Bad(_))).count();
     for finding in &findings {
@@ -62,16 +81,26 @@ fn data_dir(path: &Path) -> Finding {
 }
 
 /// Room for the queue and the logs. Below a gibibyte one job's log and a busy day fill the disk.
-fn disk(path: &Path) -> Finding {
+fn disk(what: &str, path: &Path) -> Finding {
     const LEAST_MIB: u64 = 1024;
     match rustix::fs::statvfs(path) {
         Ok(about) => {
             let free = about.f_bavail.saturating_mul(about.f_frsize) >> 20;
-            let text = format!("disk: {free} MiB are free below {}", path.display());
-            if free < LEAST_MIB { Finding::Bad(format!("{text}; {LEAST_MIB} MiB are the least")) } else { Finding::Good(text) }
+            let text = format!("{what}: {free} MiB are free below {}", path.display());
+            if free < LEAST_MIB {
+                Finding::Bad(format!("{text}; {LEAST_MIB} MiB are the least: free some (`docker system df`)"))
+            } else {
+                Finding::Good(text)
+            }
         }
-        Err(error) => Finding::Bad(format!("disk: {} cannot be looked at: {error}", path.display())),
+        Err(error) => Finding::Bad(format!("{what}: {} cannot be looked at: {error}", path.display())),
     }
+}
+
+/// Where images and containers lie; only an engine of this machine has a disk that we see.
+fn engine_disk(config: &Config, engine: &EngineInfo) -> Option<Finding> {
+    let root = engine.data_root.as_ref().filter(|_| config.docker.host.starts_with("unix://"))?;
+    Path::new(root).exists().then(|| disk("disk of the engine", Path::new(root)))
 }
 
 async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineInfo> {

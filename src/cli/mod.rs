@@ -8,17 +8,19 @@ mod jobs;
 mod settings;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret as _;
 
-use crate::app::{self, Outside};
-use crate::config::Config;
+use crate::app::{self, Outside, Reloader};
+use crate::config::{Config, Log, LogFormat};
 use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::security::SecurityManager;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LevelSource, LogLevel, TelemetryError};
 
 /// Takes CI jobs from GitLab and a REST API and runs each in one hardened, throw-away container.
 #[derive(Debug, Parser)]
@@ -27,12 +29,12 @@ pub struct Cli {
     /// The configuration file [env: `RUNNER_COORDINATOR_CONFIG`] [default: /etc/runner-coordinator/config.toml, where it exists].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How log lines on standard error look.
-    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_enum, default_value = "text")]
-    log_format: LogFormat,
-    /// Which log lines are written: a level, or a list such as `info,runner_coordinator::jobs=debug`.
-    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG", default_value = "info", value_name = "FILTER")]
-    log: String,
+    /// How log lines look, and where they go: to standard error, or to systemd's journal. Wins over `log.format` [default: text].
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG_FORMAT", value_parser = log_formats())]
+    log_format: Option<LogFormat>,
+    /// Which log lines are written: a level, or a list such as `info,runner_coordinator::jobs=debug`. Wins over `log.level` [default: info].
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_LOG", value_name = "FILTER")]
+    log: Option<String>,
     /// What to do.
     #[command(subcommand)]
     command: Command,
@@ -81,9 +83,6 @@ pub fn run(cli: &Cli) -> ExitCode {
     if let Command::Config(options) = &cli.command {
         return settings::run(options);
     }
-    if let Err(error) = telemetry::init(cli.log_format, &cli.log) {
-        return fail(&error);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -91,7 +90,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     if let Command::Gitlab { command } = &cli.command {
         // Its business is to write the files of secrets that a configuration may already name.
         return match Config::for_setup(cli.config.as_deref()) {
-            Ok(config) => runtime.block_on(gitlab::run(command, &config)),
+            Ok(config) => match begin_logging(cli, &Log { format: LogFormat::Text, ..config.config.log.clone() }) {
+                Ok(_) => runtime.block_on(gitlab::run(command, &config)),
+                Err(error) => fail(&error),
+            },
             Err(faults) => fail(&faults),
         };
     }
@@ -99,8 +101,14 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return fail(&faults),
     };
+    // Where the daemon logs to is no place for what an operator asks for at a terminal.
+    let log = if matches!(cli.command, Command::Serve) { config.log.clone() } else { Log { format: LogFormat::Text, ..config.log.clone() } };
+    let level = match begin_logging(cli, &log) {
+        Ok(level) => level,
+        Err(error) => return fail(&error),
+    };
     match &cli.command {
-        Command::Serve => runtime.block_on(serve(config)),
+        Command::Serve => runtime.block_on(serve(config, cli.config.as_deref(), level)),
         Command::Check(options) => runtime.block_on(check::run(&config, options)),
         Command::Jobs(options) => runtime.block_on(jobs::run(&config, options)),
         Command::Gpus(options) => runtime.block_on(gpus::run(&config, options)),
@@ -108,16 +116,33 @@ pub fn run(cli: &Cli) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
+/// What the command line says wins over the configuration.
+fn begin_logging(cli: &Cli, log: &Log) -> Result<LogLevel, TelemetryError> {
+    // An empty variable counts as not set.
+    let given = cli.log.as_deref().filter(|filter| !filter.is_empty());
+    let source = if given.is_some() { LevelSource::CommandLine } else { LevelSource::Configuration };
+    telemetry::init(cli.log_format.unwrap_or(log.format), given.unwrap_or(&log.level), source)
+}
+
+fn log_formats() -> impl TypedValueParser<Value = LogFormat> {
+    PossibleValuesParser::new(LogFormat::ALL.map(LogFormat::as_str))
+        .map(|name| LogFormat::ALL.into_iter().find(|format| format.as_str() == name).unwrap_or(LogFormat::Text))
+}
+
+async fn serve(config: Config, file: Option<&Path>, level: LogLevel) -> ExitCode {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
     let lifecycle = Lifecycle::default();
-    if let Err(error) = app::start(config, Outside::default(), &lifecycle).await {
-        return fail(&error);
-    }
-    match lifecycle.run(signals).await {
+    let outside = Outside::default();
+    let clock = Arc::clone(&outside.clock);
+    let app = match app::start(config, outside, &lifecycle).await {
+        Ok(app) => app,
+        Err(error) => return fail(&error),
+    };
+    let reloader = Reloader::new(&app, file, clock, level);
+    match lifecycle.run(signals, async || reloader.reload().await).await {
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::CutOff => ExitCode::FAILURE,
     }

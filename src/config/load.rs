@@ -82,6 +82,7 @@ fn whole(section: &mut Section<'_>) -> Config {
     let data_dir = section.parsed("data_dir", data_dir).unwrap_or_else(default_data_dir);
     let limits = section.within("limits", limits);
     let has_gitlab = section.has("gitlab");
+    let has_traces = section.has("traces");
     let gitlab = has_gitlab.then(|| section.within("gitlab", gitlab::read)).flatten();
     let around = classes::Around { max_timeout: limits.max_timeout, has_gitlab };
     Config {
@@ -97,6 +98,8 @@ fn whole(section: &mut Section<'_>) -> Config {
         broker: section.within("broker", broker),
         classes: classes::read(section, &around),
         projects: super::projects::read(section),
+        traces: has_traces.then(|| section.within("traces", super::traces::read)).flatten(),
+        log: section.within("log", super::log::read),
         gitlab,
         data_dir,
         limits,

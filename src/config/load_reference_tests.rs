@@ -31,6 +31,7 @@ fn a_default_that_is_told_is_what_the_code_does() {
             Some(("classes[]", name)) => ("[[classes]]\nname = \"x\"\n", format!("{name} = {value}")),
             Some(("projects[]", name)) => ("[[projects]]\nname = \"x\"\n", format!("{name} = {value}")),
             Some(("gitlab", name)) => ("[gitlab]\nurl = \"http://gitlab.example\"\n", format!("{name} = {value}")),
+            Some(("traces", name)) => ("[traces]\nendpoint = \"http://collector.example\"\n", format!("{name} = {value}")),
             _ => ("", format!("{} = {value}", key.name)),
         };
         let dir = written("");

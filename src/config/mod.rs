@@ -1,18 +1,22 @@
-//! The settings of the daemon: what an operator may say, checked once at the start, so that no other room reads a file or the environment.
+//! The settings of the daemon: what an operator may say, checked as a whole, so that no other room reads a file or the environment.
 //!
 //! Defaults come first, then the TOML file, then the environment. Every fault is reported at once, with where it stands and its dotted
 //! key. [`reference`] says in words what each key means, and `docs/configuration.md` is made from it.
 
 mod classes;
+mod diff;
 mod fault;
 mod gitlab;
 mod gpu;
 mod layers;
+mod live;
 mod load;
+mod log;
 mod projects;
 pub mod reference;
 mod secret;
 mod section;
+mod traces;
 mod values;
 
 use std::net::SocketAddr;
@@ -21,12 +25,16 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use diff::{Changes, diff};
 pub use fault::{ConfigFault, ConfigFaults};
 pub use gitlab::GitLab;
 pub use gpu::{Gpu, IntegratedGpus, OldToolkit};
+pub use live::{Live, Loading};
 pub use load::SetupConfig;
+pub use log::{Log, LogFormat};
 pub use projects::Project;
 pub use secret::{read_secret_file, secret_of_env};
+pub use traces::{TraceHeader, Traces};
 
 use crate::domain::{Arch, ClassName, CpuMillis, Emulation, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
 
@@ -57,6 +65,10 @@ pub struct Config {
     pub projects: Vec<Project>,
     /// `limits.*`: bounds on everything that others can make grow.
     pub limits: Limits,
+    /// `traces.*`: where the traces of ended jobs go; `None` without that section: nowhere.
+    pub traces: Option<Traces>,
+    /// `log.*`: which lines are logged, and in which form.
+    pub log: Log,
 }
 
 /// The API, the webhook and the page.
@@ -132,7 +144,7 @@ pub struct Registry {
 }
 
 /// This machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// `host.name`, default the machine's host name: its id in a fleet.
     pub name: HostId,

@@ -124,6 +124,21 @@ pub const REFERENCE: &[Part] = &[
         ],
     },
     Part {
+        name: "log",
+        keys: &[
+            key(
+                "log.level",
+                "`info`",
+                "which lines are logged: `error`, `warn`, `info`, `debug`, `trace`, or a list by module such as `info,runner_coordinator::jobs=debug`. `--log` and `RUNNER_COORDINATOR_LOG` win over it, also over a reload",
+            ),
+            key(
+                "log.format",
+                "`text`",
+                "`text` or `json` on standard error, one line per event, or `journald`. `--log-format` and `RUNNER_COORDINATOR_LOG_FORMAT` win over it. Other commands than `serve` log as text unless told otherwise on the command line",
+            ),
+        ],
+    },
+    Part {
         name: "gpu",
         keys: &[
             key("gpu.probe_interval", "`15s`", "how often the machine's devices are looked at"),
@@ -268,6 +283,19 @@ pub const REFERENCE: &[Part] = &[
             key("projects[].weight", "`1`", "jobs that start for one of a project of weight 1, 1 to 1000"),
             key("projects[].max_running", "no limit", "most of its jobs that start or run at once, 1 to 100000"),
             key("projects[].max_gpus", "no limit", "most GPUs that its jobs have at once, 1 to 100000; a share of one counts as one"),
+        ],
+    },
+    Part {
+        name: "traces",
+        keys: &[
+            key(
+                "traces.endpoint",
+                "needed",
+                "base URL of an OTLP receiver that speaks HTTP, such as `http://127.0.0.1:4318`; `/v1/traces` is put behind it",
+            ),
+            key("traces.sample", "`1`", "which part of the jobs is sent, from 0 to 1; chosen by the job's id"),
+            key("traces.headers[].name", "needed", "a header of every request, such as `authorization`; at most 16"),
+            secret("traces.headers[].value", "needed", "its value; a secret"),
         ],
     },
     Part {

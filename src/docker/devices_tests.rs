@@ -20,6 +20,11 @@ fn engine(runtimes: &[&str], cdi: &[&str]) -> EngineInfo {
         cgroup_version: None,
         security_options: Vec::new(),
         cdi_devices: cdi.iter().map(|name| (*name).to_owned()).collect(),
+        unsupported: Vec::new(),
+        forwards: None,
+        warnings: Vec::new(),
+        time: None,
+        data_root: None,
     }
 }
 

@@ -38,12 +38,21 @@ const APPEARANCE_STEP: Duration = Duration::from_millis(100);
 /// The events that can mean a change of what `list` tells.
 const EVENTS: [&str; 7] = ["create", "start", "die", "oom", "destroy", "pause", "unpause"];
 
+/// Tells the registries' logins.
+struct Logins(Box<dyn Fn() -> Vec<RegistryLogin> + Send + Sync>);
+
+impl std::fmt::Debug for Logins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Logins")
+    }
+}
+
 /// A Docker engine.
 #[derive(Debug)]
 pub struct DockerDriver {
     client: Arc<Client>,
     instance: String,
-    logins: Vec<RegistryLogin>,
+    logins: Logins,
     network: OwnNetwork,
 }
 
@@ -55,7 +64,21 @@ impl DockerDriver {
     /// When the address is not one that can be used.
     pub fn new(host: &str, instance: String, logins: Vec<RegistryLogin>) -> Result<Self, DriverError> {
         let network = OwnNetwork::new(&instance);
-        Ok(Self { client: Arc::new(Client::new(host)?), instance, logins, network })
+        Ok(Self { client: Arc::new(Client::new(host)?), instance, logins: Logins(Box::new(move || logins.clone())), network })
+    }
+
+    /// Asks for the registries' logins at every pull, because they may change.
+    #[must_use]
+    pub fn logging_in_by(self, logins: impl Fn() -> Vec<RegistryLogin> + Send + Sync + 'static) -> Self {
+        Self { logins: Logins(Box::new(logins)), ..self }
+    }
+
+    /// Takes our network away, if it is there: for whoever made it for a moment only.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or a container is still on it.
+    pub async fn remove_network(&self) -> Result<(), DriverError> {
+        self.network.remove(&self.client).await
     }
 
     /// The filter for what is ours.
@@ -115,7 +138,7 @@ impl Driver for DockerDriver {
     }
 
     async fn pull(&self, image: &ImageRef, platform: Option<Arch>, progress: mpsc::Sender<String>) -> Result<ResolvedImage, DriverError> {
-        image::pull(&self.client, &self.logins, image, platform, progress).await
+        image::pull(&self.client, &(self.logins.0)(), image, platform, progress).await
     }
 
     async fn create(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> Result<String, DriverError> {

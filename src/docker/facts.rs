@@ -34,6 +34,16 @@ pub struct EngineInfo {
     pub security_options: Vec<String>,
     /// Devices that it can give to containers by name (CDI), for example `nvidia.com/gpu=0`. Engines before 28 list none.
     pub cdi_devices: Vec<String>,
+    /// What of a container it cannot limit, in words: `memory`, `swap`, `processes`, `processor time`.
+    pub unsupported: Vec<&'static str>,
+    /// Whether its machine forwards packets; `None` where it does not say so.
+    pub forwards: Option<bool>,
+    /// What it warns of by itself, in its words.
+    pub warnings: Vec<String>,
+    /// The time on its clock.
+    pub time: Option<Timestamp>,
+    /// Where on its machine it keeps images and containers.
+    pub data_root: Option<String>,
 }
 
 /// Our own bridge.

@@ -59,6 +59,17 @@ impl OwnNetwork {
         first.ok_or_else(|| DriverError::Garbled { call: CALL, message: format!("the network {} has no gateway", self.name) })
     }
 
+    /// Takes it away, if it is there.
+    pub(super) async fn remove(&self, client: &Client) -> Result<(), DriverError> {
+        for network in self.find(client).await? {
+            let id = network.id;
+            let removed = client
+                .call(CALL, DEADLINE, |c| async move { c.docker.remove_network(&id).await.map_err(|error| DriverError::from_engine(CALL, error)) });
+            removed.await?;
+        }
+        Ok(())
+    }
+
     /// Networks of this name that are ours; the engine's filter takes a part of a name for the name.
     async fn find(&self, client: &Client) -> Result<Vec<Network>, DriverError> {
         let label = format!("{}={}", labels::INSTANCE, self.instance);

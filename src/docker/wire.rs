@@ -43,6 +43,22 @@ pub(super) struct Info {
     security_options: Option<Vec<String>>,
     #[serde(rename = "DiscoveredDevices")]
     devices: Option<Vec<Device>>,
+    #[serde(rename = "MemoryLimit")]
+    memory_limit: Option<bool>,
+    #[serde(rename = "SwapLimit")]
+    swap_limit: Option<bool>,
+    #[serde(rename = "PidsLimit")]
+    pids_limit: Option<bool>,
+    #[serde(rename = "CpuCfsQuota")]
+    cpu_quota: Option<bool>,
+    #[serde(rename = "IPv4Forwarding")]
+    forwards: Option<bool>,
+    #[serde(rename = "Warnings")]
+    warnings: Option<Vec<String>>,
+    #[serde(rename = "SystemTime")]
+    time: Option<String>,
+    #[serde(rename = "DockerRootDir")]
+    data_root: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,6 +72,7 @@ struct Device {
 impl Info {
     pub(super) fn into_info(self, api: String) -> EngineInfo {
         let devices = self.devices.unwrap_or_default().into_iter();
+        let limits = [("memory", self.memory_limit), ("swap", self.swap_limit), ("processes", self.pids_limit), ("processor time", self.cpu_quota)];
         EngineInfo {
             id: self.id,
             version: self.version,
@@ -68,6 +85,11 @@ impl Info {
             cgroup_version: self.cgroup_version,
             security_options: self.security_options.unwrap_or_default(),
             cdi_devices: devices.filter(|device| device.source == "cdi").map(|device| device.id).collect(),
+            unsupported: limits.into_iter().filter(|(_, can)| *can == Some(false)).map(|(name, _)| name).collect(),
+            forwards: self.forwards,
+            warnings: self.warnings.unwrap_or_default(),
+            time: time(self.time.as_deref()),
+            data_root: self.data_root.filter(|root| !root.is_empty()),
         }
     }
 }

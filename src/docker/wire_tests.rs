@@ -82,3 +82,17 @@ fn the_gateway_is_read_with_and_without_its_prefix() {
     assert_eq!(gateway("172.18.0.1/16"), Some("172.18.0.1".to_owned()));
     assert_eq!(gateway(""), None);
 }
+
+#[test]
+fn what_an_engine_cannot_limit_is_named_and_silence_is_no_lack() {
+    let info = |value| read::<Info>(value).into_info("1.41".to_owned());
+    let old = info(json!({
+        "MemoryLimit": true, "SwapLimit": false, "PidsLimit": false, "CpuCfsQuota": true, "IPv4Forwarding": false,
+        "Warnings": ["WARNING: No swap limit support"], "SystemTime": "2026-11-23T10:00:00.5Z", "DockerRootDir": "/var/lib/docker",
+    }));
+    assert_eq!((old.unsupported, old.forwards), (vec!["swap", "processes"], Some(false)));
+    assert_eq!((old.warnings.len(), old.data_root.as_deref()), (1, Some("/var/lib/docker")));
+    assert_eq!(old.time, "2026-11-23T10:00:00.5Z".parse().ok());
+    let silent = info(json!({}));
+    assert_eq!((silent.unsupported.len(), silent.forwards, silent.time, silent.data_root), (0, None, None, None));
+}

@@ -49,6 +49,9 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Running, Self::Gpus];
+
     /// The setting's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {

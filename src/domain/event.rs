@@ -27,6 +27,11 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
+    /// GitLab told of the job at the webhook.
+    Webhook {
+        /// How the job stood there: `pending` rang for it.
+        status: String,
+    },
     /// The job was accepted and stored.
     Submitted,
     /// The job was claimed by this machine and a runner planned for it.
@@ -90,10 +95,33 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Every name.
+    pub const NAMES: [&str; 18] = [
+        "webhook",
+        "submitted",
+        "claimed",
+        "assigned",
+        "image_pull",
+        "image_ready",
+        "container_created",
+        "container_started",
+        "runner_idle",
+        "handed_over",
+        "cancel_requested",
+        "stop_ordered",
+        "progress",
+        "adopted",
+        "attempt_ended",
+        "retry_scheduled",
+        "ended",
+        "runner_removed",
+    ];
+
     /// The name in answers and rows.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Webhook { .. } => "webhook",
             Self::Submitted => "submitted",
             Self::Claimed => "claimed",
             Self::Assigned => "assigned",

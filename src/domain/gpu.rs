@@ -184,6 +184,9 @@ pub enum Sharing {
 }
 
 impl Sharing {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Exclusive, Self::Open];
+
     /// The name in answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {

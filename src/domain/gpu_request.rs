@@ -130,7 +130,7 @@ pub struct ModelPattern(String);
 
 impl ModelPattern {
     /// Longest pattern; longer than any model's name.
-    const MAX_BYTES: usize = 128;
+    pub const MAX_BYTES: usize = 128;
 
     /// Checks a pattern from outside.
     ///

@@ -33,6 +33,9 @@ pub enum Source {
 }
 
 impl Source {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Api, Self::GitLab];
+
     /// The name in answers and rows.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -167,6 +170,8 @@ pub struct Job {
     pub cancel: Option<CancelRequest>,
     /// When it was stored.
     pub created_at: Timestamp,
+    /// The job whose request it repeats, if it does.
+    pub retry_of: Option<JobId>,
 }
 
 /// What a wish to cancel led to.
@@ -195,6 +200,7 @@ impl Job {
             own_failures: 0,
             cancel: None,
             created_at: now,
+            retry_of: None,
         }
     }
 

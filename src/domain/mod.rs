@@ -39,7 +39,7 @@ pub use gpu::{DeviceNode, DeviceNote, Gpu, GpuFaults, GpuHealth, GpuProcess, Gpu
 pub use gpu_request::{ComputeCapability, GpuRequest, ModelPattern};
 pub use gpu_usage::{GpuUsage, ProjectUsage};
 pub use gpu_wiring::{Nearness, Wiring};
-pub use host::HostFacts;
+pub use host::{Drain, HostFacts};
 pub use host_file::HostFile;
 pub use ids::{ClassName, GpuId, HostId, JobId, ProjectName, RequirementId, RunnerId};
 pub use image::ImageRef;

@@ -96,6 +96,9 @@ pub enum QuarantinedBy {
 }
 
 impl QuarantinedBy {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Health, Self::Operator];
+
     /// The name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -28,6 +28,9 @@ pub enum RunnerOrigin {
 }
 
 impl RunnerOrigin {
+    /// Every origin.
+    pub const ALL: [Self; 3] = [Self::Job, Self::Pool, Self::Request];
+
     /// The name in answers and rows.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -41,7 +44,7 @@ impl RunnerOrigin {
     /// Reads a stored name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Job, Self::Pool, Self::Request].into_iter().find(|origin| origin.as_str() == name)
+        Self::ALL.into_iter().find(|origin| origin.as_str() == name)
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use jiff::Timestamp;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -59,6 +60,13 @@ impl HttpGitLab {
     /// When there is no trusted certificate on the machine that an `https` address could be checked against.
     pub fn new(base_url: &str, system_id: impl Into<String>) -> Result<Self, GitLabError> {
         Ok(Self { client: http_client(base_url)?, base_url: base_url.trim_end_matches('/').to_owned(), system_id: system_id.into() })
+    }
+
+    /// The time on its clock, to the second, by the header that every answer has; `None` when it gives none.
+    pub async fn time(&self) -> Option<Timestamp> {
+        let answer = self.call(Method::GET, "version", "").timeout(ANSWER).send().await.ok()?;
+        let date = answer.headers().get(DATE)?.to_str().ok()?;
+        jiff::fmt::rfc2822::parse(date).ok().map(|time| time.timestamp())
     }
 
     pub(super) fn call(&self, method: Method, path: &str, query: &str) -> RequestBuilder {

@@ -5,17 +5,23 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Number, Value};
+use utoipa::ToSchema;
 
+use super::openapi::{fields, words};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::gpu_usage::GpuTotal;
-use crate::domain::{Arch, Attempt, CpuMillis, EndReason, GitLabRef, GpuRequest, GpuVendor, Job, JobSpec, JobState, Outcome, Work};
+use crate::domain::{Arch, Attempt, CpuMillis, EndReason, GitLabRef, GpuRequest, GpuVendor, Job, JobId, JobSpec, JobState, Outcome, Work};
 
 /// A job.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
 pub struct JobDto {
     id: String,
+    #[schema(value_type = words::JobSource)]
     source: &'static str,
+    #[schema(value_type = words::JobState)]
     state: &'static str,
+    #[schema(value_type = Option<words::EndReason>)]
     reason: Option<&'static str>,
     detail: Option<String>,
     exit_code: Option<i64>,
@@ -27,13 +33,23 @@ pub struct JobDto {
     host: Option<String>,
     runner_id: Option<String>,
     devices: Vec<String>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
     started_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     finished_at: Option<Timestamp>,
     /// While it waits to be tried again: not before this time.
+    #[schema(value_type = Option<String>, format = DateTime)]
     not_before: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     cancel_requested_at: Option<Timestamp>,
     gitlab: Option<GitLabDto>,
+    /// The job whose request it repeats.
+    retry_of: Option<String>,
+    /// Of a single job: the latest that repeats its request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retried_as: Option<String>,
     request: RequestDto,
     /// Of a single job that had GPUs: what all of its attempts used of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,8 +57,9 @@ pub struct JobDto {
 }
 
 /// What was used of GPUs. What no driver tells is `null`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "the names are those of the API")]
+#[schema(as = GpuUsage)]
 struct UsageDto {
     /// How long GPUs were the job's, each counted.
     gpu_seconds: f64,
@@ -53,6 +70,11 @@ struct UsageDto {
 }
 
 impl JobDto {
+    /// The same with the latest job that repeats its request.
+    pub(super) fn with_retry(self, latest: Option<JobId>) -> Self {
+        Self { retried_as: latest.map(|id| id.to_string()), ..self }
+    }
+
     /// The same with what it used of GPUs.
     pub(super) fn with_usage(self, total: Option<GpuTotal>) -> Self {
         let usage = total.map(|total| UsageDto {
@@ -72,7 +94,8 @@ pub(super) fn thousandths(amount: u64) -> f64 {
 }
 
 /// Which job of GitLab a job is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GitLabJob)]
 struct GitLabDto {
     url: String,
     job_id: u64,
@@ -85,7 +108,8 @@ struct GitLabDto {
 }
 
 /// What was asked for, with the class's defaults filled in. The fields are those of `POST /jobs`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobRequest)]
 struct RequestDto {
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<String>,
@@ -95,9 +119,12 @@ struct RequestDto {
     env: Option<BTreeMap<String, String>>,
     class: String,
     project: Option<String>,
+    #[schema(value_type = Option<words::Arch>)]
     arch: Option<&'static str>,
+    #[schema(value_type = words::Emulation)]
     emulation: &'static str,
     gpus: Option<GpusDto>,
+    #[schema(value_type = f64)]
     cpus: Number,
     memory: String,
     timeout: String,
@@ -105,9 +132,11 @@ struct RequestDto {
     retries: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RequestedGpus)]
 struct GpusDto {
     count: u32,
+    #[schema(value_type = Option<words::GpuVendor>)]
     vendor: Option<&'static str>,
     min_memory: Option<String>,
     model: Option<String>,
@@ -154,6 +183,8 @@ impl From<Job> for JobDto {
                 Work::GitLab(reference) => Some(reference.into()),
                 Work::Command(_) => None,
             },
+            retry_of: job.retry_of.as_ref().map(ToString::to_string),
+            retried_as: None,
             request: (&job.spec).into(),
             usage: None,
         }
@@ -221,17 +252,21 @@ pub fn cpus(amount: CpuMillis) -> Number {
 }
 
 /// One entry of the history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 pub struct EventDto {
     /// Its place in the order of all events.
     pub seq: i64,
+    #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
+    #[schema(value_type = words::EventKind)]
     kind: &'static str,
     job_id: Option<String>,
     runner_id: Option<String>,
     attempt: Option<u32>,
     /// What is peculiar to the kind.
     #[serde(flatten)]
+    #[schema(value_type = fields::EventParticulars)]
     more: serde_json::Map<String, Value>,
 }
 
@@ -262,6 +297,9 @@ fn particulars(kind: EventKind) -> serde_json::Map<String, Value> {
         | EventKind::Adopted
         | EventKind::Ended
         | EventKind::RunnerRemoved => {}
+        EventKind::Webhook { status } => {
+            put("status", status.into());
+        }
         EventKind::ImagePull { progress } => {
             put("progress", progress.into());
         }

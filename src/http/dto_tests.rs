@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::{
-    ClassName, CommandWork, Failure, GpuId, HostId, ImageRef, JobId, MemoryBytes, Placement, ProjectName, Requirement, RunnerId, Source,
-};
+use crate::domain::{ClassName, CommandWork, Failure, GpuId, HostId, ImageRef, MemoryBytes, Placement, ProjectName, Requirement, RunnerId, Source};
 use crate::domain::{Disposition, job::CancelRequest};
 
 fn at(second: i64) -> Timestamp {
@@ -74,6 +72,7 @@ fn fractions_of_a_cpu_stay_fractions() {
 fn every_kind_of_event_is_shown() {
     let failure = Failure { reason: EndReason::ExitCode, exit_code: Some(3), detail: Some("why".into()), disposition: Disposition::Job };
     let kinds = [
+        EventKind::Webhook { status: "pending".into() },
         EventKind::Submitted,
         EventKind::ImagePull { progress: "Downloading 1MB of 2MB".into() },
         EventKind::ImageReady { digest: "sha256:1".into() },

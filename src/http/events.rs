@@ -13,10 +13,12 @@ use futures_util::Stream;
 use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use super::dto::EventDto;
 use super::extract::Viewer;
 use super::jobs::known;
+use super::openapi::fields;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::{AppState, Permit};
@@ -31,7 +33,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RECONNECT: Duration = Duration::from_secs(2);
 
 /// A part of a job's history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct EventList {
     events: Vec<EventDto>,
     /// What to give as `after` for the rest; `null` when this was all.
@@ -43,6 +45,23 @@ fn position(name: &str, text: &str) -> Result<i64, FieldFault> {
 }
 
 /// `GET /jobs/{id}/events`: oldest first.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/events",
+    operation_id = "listJobEvents",
+    tag = "jobs",
+    summary = "A job's history, oldest first",
+    description = "",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+        ("after" = inline(Option<fields::Position>), Query, description = "Only what came after the event with this `seq`."),
+        ("limit" = inline(Option<fields::PageLimit>), Query, description = "Most elements of the page."),
+    ),
+    responses(
+        (status = 200, description = "A part of the history.", body = EventList),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+)]
 pub(super) async fn of_job(
     _viewer: Viewer,
     State(store): State<Arc<dyn Store>>,
@@ -78,6 +97,22 @@ fn begin(name: &str, text: &str) -> Result<Begin, FieldFault> {
 }
 
 /// `GET /events`: everything that happened after `Last-Event-ID` (or `?after=`, or ever) and everything that will, until the client goes.
+#[utoipa::path(
+    get,
+    path = "/events",
+    operation_id = "streamEvents",
+    tag = "daemon",
+    summary = "Everything that happens, as server-sent events",
+    description = "",
+    params(
+        ("after" = inline(Option<fields::Begin>), Query, description = "Begin after the event with this `seq`, or with what happens from `now` on; without it with everything that is kept."),
+        ("Last-Event-ID" = inline(Option<fields::Position>), Header, description = "As `after`, and before it: what a browser sends when it connects again."),
+    ),
+    responses(
+        (status = 200, description = "A stream that ends when the client goes. Each event has its `seq` as `id` and an `Event` as `data`.", body = String, content_type = "text/event-stream"),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "too-many-streams", "store-unavailable"]))),
+)]
 pub(super) async fn stream_all(
     _viewer: Viewer,
     State(state): State<AppState>,

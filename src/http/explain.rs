@@ -4,27 +4,29 @@ use axum::Json;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::extract::Viewer;
+use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::domain::{Job, JobId};
-use crate::jobs::Status;
 use crate::jobs::explain::{Circumstances, explain};
 use crate::platform::Ever;
 use crate::platform::explain::{Ahead, Explanation, Fits, HostReport, Missing, Readiness, Standing, Tenant};
 
 /// Why a job is where it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Explanation)]
 pub struct ExplanationDto {
     job_id: String,
+    #[schema(value_type = words::JobState)]
     state: &'static str,
     /// All of it in a sentence for people.
     summary: String,
-    /// Why it does not run: `never_fits`, `back_off`, `no_host_ready`, `no_room`, `next` (it is taken in a moment), `project_limit`, `order` (there is room, and
-    /// others go first), `starting`, `ending`; `null` for one that runs or has ended.
-    waits_for: Option<&'static str>,
+    /// Why it does not run; `null` for one that runs or has ended.
+    waits_for: Option<WaitsFor>,
     /// While it waits: how many go before it.
     position: Option<PositionDto>,
     /// While it waits: its project's limit that keeps it from starting; `null` where none does.
@@ -32,14 +34,53 @@ pub struct ExplanationDto {
     /// While it waits: whether any host could ever run it; `null` while that is not known.
     ever: Option<bool>,
     /// While it waits to be tried again: not before this time.
+    #[schema(value_type = Option<String>, format = DateTime)]
     not_before: Option<Timestamp>,
     /// When it starts at the latest, if those that run now use their timeouts up and nothing new goes before it; `null` when that is not known.
+    #[schema(value_type = Option<String>, format = DateTime)]
     estimated_start: Option<Timestamp>,
     /// While it waits: what each host lacks.
     hosts: Vec<HostReportDto>,
 }
 
-#[derive(Debug, Serialize)]
+/// Why a job does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum WaitsFor {
+    /// No host could ever run it.
+    NeverFits,
+    /// It is tried again later.
+    BackOff,
+    /// No host takes work.
+    NoHostReady,
+    /// Others have what it needs.
+    NoRoom,
+    /// Nothing: it is taken in a moment.
+    Next,
+    /// Its project has as much as it may.
+    ProjectLimit,
+    /// There is room, and others go first.
+    Order,
+    /// Its container is being made.
+    Starting,
+    /// It is being ended.
+    Ending,
+}
+
+/// When there is room for a job on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum FitsWhen {
+    /// At present.
+    Now,
+    /// When others have gone.
+    Later,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QueuePosition)]
 struct PositionDto {
     /// Waiting jobs that want what it waits for and are taken first.
     ahead: u32,
@@ -47,32 +88,36 @@ struct PositionDto {
     more: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectLimit)]
 struct ProjectLimitDto {
     project: String,
-    /// `max_running` or `max_gpus`.
+    #[schema(value_type = words::ProjectLimitName)]
     limit: &'static str,
     most: u32,
     used: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HostReport)]
 struct HostReportDto {
     host: String,
     /// As in `/hosts`.
+    #[schema(value_type = words::HostState)]
     state: &'static str,
     /// Why it takes no work, where it takes none.
     detail: Option<String>,
-    /// `now`, `later` or `never`.
-    fits: &'static str,
+    fits: FitsWhen,
     /// When there is room at the latest, if those that run now use their timeouts up and nothing else takes it.
+    #[schema(value_type = Option<String>, format = DateTime)]
     room_by: Option<Timestamp>,
     missing: Vec<MissingDto>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Missing)]
 struct MissingDto {
-    /// The field of the request that asks for it: `arch`, `cpus`, `memory`, `gpus`, or `class` for what the class says.
+    #[schema(value_type = words::RequirementField)]
     field: &'static str,
     message: String,
     /// Whether waiting can help.
@@ -85,27 +130,47 @@ struct MissingDto {
     unusable: Vec<UnusableDto>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Holder)]
 struct HolderDto {
     runner_id: String,
     job_id: Option<String>,
     class: String,
     project: Option<String>,
+    #[schema(value_type = f64)]
     cpus: serde_json::Number,
     memory: String,
     devices: Vec<String>,
+    #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     /// When it is gone at the latest by its timeout; `null` for one that waits for work or still starts.
+    #[schema(value_type = Option<String>, format = DateTime)]
     ends_by: Option<Timestamp>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnusableGpu)]
 struct UnusableDto {
     device: String,
     reason: String,
 }
 
 /// `GET /jobs/{id}/explain`.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/explain",
+    operation_id = "explainJob",
+    tag = "jobs",
+    summary = "Why a job is where it is",
+    description = "",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+    ),
+    responses(
+        (status = 200, description = "Why it waits, or that it does not.", body = ExplanationDto),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+)]
 pub(super) async fn of_job(
     _viewer: Viewer,
     State(state): State<AppState>,
@@ -114,14 +179,11 @@ pub(super) async fn of_job(
 ) -> Result<Json<ExplanationDto>, Problem> {
     params.finish()?;
     let status = state.manager.status();
-    let explained = explain(&*state.store, circumstances(&state, &status), &JobId::from_trusted(&*id)).await?;
+    let config = state.config.current();
+    let circumstances = Circumstances { status: &status, config: &config, now: state.clock.now() };
+    let explained = explain(&*state.store, circumstances, &JobId::from_trusted(&*id)).await?;
     let (job, explanation) = explained.ok_or_else(|| Problem::unknown_job(&id))?;
     Ok(Json(shown(&job, explanation)))
-}
-
-/// What the daemon knows now.
-pub(super) fn circumstances<'a>(state: &'a AppState, status: &'a Status) -> Circumstances<'a> {
-    Circumstances { status, config: &state.config, now: state.clock.now() }
 }
 
 fn shown(job: &Job, explanation: Explanation) -> ExplanationDto {
@@ -152,47 +214,42 @@ fn could(ever: Ever) -> bool {
     ever == Ever::Later
 }
 
-fn waits_for(explanation: &Explanation) -> Option<&'static str> {
+fn waits_for(explanation: &Explanation) -> Option<WaitsFor> {
     match &explanation.standing {
         Standing::Running { .. } | Standing::Ended { .. } => None,
-        Standing::Ending(_) => Some("ending"),
-        Standing::Starting { .. } => Some("starting"),
-        Standing::Handover(_) => Some("next"),
-        Standing::Waiting | Standing::BackOff(_) if explanation.ever == Some(Ever::Never) => Some("never_fits"),
-        Standing::BackOff(_) => Some("back_off"),
-        Standing::Waiting if explanation.capped.is_some() => Some("project_limit"),
+        Standing::Ending(_) => Some(WaitsFor::Ending),
+        Standing::Starting { .. } => Some(WaitsFor::Starting),
+        Standing::Handover(_) => Some(WaitsFor::Next),
+        Standing::Waiting | Standing::BackOff(_) if explanation.ever == Some(Ever::Never) => Some(WaitsFor::NeverFits),
+        Standing::BackOff(_) => Some(WaitsFor::BackOff),
+        Standing::Waiting if explanation.capped.is_some() => Some(WaitsFor::ProjectLimit),
         Standing::Waiting => Some(room(explanation)),
     }
 }
 
-fn room(explanation: &Explanation) -> &'static str {
+fn room(explanation: &Explanation) -> WaitsFor {
     let mut ready = explanation.hosts.iter().filter(|host| host.readiness == Readiness::Ready).peekable();
     if ready.peek().is_none() {
-        "no_host_ready"
+        WaitsFor::NoHostReady
     } else if !ready.any(|host| host.fits == Fits::Now) {
-        "no_room"
+        WaitsFor::NoRoom
     } else if explanation.ahead == Some(Ahead::Exactly(0)) {
-        "next"
+        WaitsFor::Next
     } else {
-        "order"
+        WaitsFor::Order
     }
 }
 
 impl From<HostReport> for HostReportDto {
     fn from(report: HostReport) -> Self {
         let HostReport { host, readiness, fits, missing, room_by } = report;
-        let (state, detail) = match &readiness {
-            Readiness::Ready => ("ready", None),
-            Readiness::Unasked => ("starting", Some(readiness.to_string())),
-            Readiness::EngineDown { .. } => ("engine_down", Some(readiness.to_string())),
-            Readiness::Draining => ("draining", Some(readiness.to_string())),
-        };
+        let detail = (readiness != Readiness::Ready).then(|| readiness.to_string());
         let fits = match fits {
-            Fits::Now => "now",
-            Fits::Later => "later",
-            Fits::Never => "never",
+            Fits::Now => FitsWhen::Now,
+            Fits::Later => FitsWhen::Later,
+            Fits::Never => FitsWhen::Never,
         };
-        Self { host: host.to_string(), state, detail, fits, room_by, missing: missing.into_iter().map(MissingDto::from).collect() }
+        Self { host: host.to_string(), state: readiness.name(), detail, fits, room_by, missing: missing.into_iter().map(MissingDto::from).collect() }
     }
 }
 

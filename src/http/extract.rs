@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{FromRef, FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
@@ -13,6 +13,7 @@ use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::config::Role;
 use crate::domain::FieldFault;
+use crate::security::Access;
 
 /// A JSON body, with its bytes for those who must tell one from another.
 #[derive(Debug)]
@@ -33,6 +34,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let bytes = body_bytes(request, state).await?;
         let value = from_json(&bytes)?;
         Ok(Self { value, bytes })
+    }
+}
+
+/// A body that may be left out: then there is no content type either, or nothing of that type.
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        let json = is_json(request.headers());
+        let bytes = body_bytes(request, state).await?;
+        match (bytes.is_empty(), json) {
+            (true, _) => Ok(None),
+            (false, true) => Ok(Some(Self { value: from_json(&bytes)?, bytes })),
+            (false, false) => Err(Problem::WrongContentType),
+        }
     }
 }
 
@@ -87,8 +103,11 @@ fn fault_at(path: &str, error: &serde_json::Error) -> FieldFault {
 pub struct Viewer;
 
 /// A caller who may change things.
-#[derive(Debug, Clone, Copy)]
-pub struct Operator;
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// The name of the caller's token; `None` where no tokens are configured.
+    pub name: Option<String>,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Viewer
 where
@@ -97,7 +116,7 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        require(Role::Viewer, parts, &AppState::from_ref(state)).map(|()| Self)
+        require(Role::Viewer, parts, &AppState::from_ref(state)).map(|_| Self)
     }
 }
 
@@ -108,30 +127,33 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        require(Role::Operator, parts, &AppState::from_ref(state)).map(|()| Self)
+        require(Role::Operator, parts, &AppState::from_ref(state)).map(|name| Self { name })
     }
 }
 
-fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<(), Problem> {
-    if state.config.http.tokens.is_empty() {
+/// The name of the caller's token, if it may do what is asked.
+fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<Option<String>, Problem> {
+    let access = state.security.access(bearer(&parts.headers));
+    if access == Access::Open {
         // The configuration serves loopback only then. A page in a browser of this machine could still reach us through a name of its
         // own that resolves here, and would say so in `Host`.
         return match (names_this_machine(&parts.headers, &parts.uri), is_of_another_site(&parts.headers)) {
-            (true, false) => Ok(()),
+            (true, false) => Ok(None),
             (false, _) | (true, true) => Err(Problem::ForeignHost),
         };
     }
-    let role = role_of(&parts.headers, state).ok_or(Problem::Unauthorized)?;
-    if role >= needs { Ok(()) } else { Err(Problem::Forbidden { needs }) }
+    match access {
+        Access::Known(known) if known.role >= needs => Ok(Some(known.name)),
+        Access::Known(_) => Err(Problem::Forbidden { needs }),
+        Access::Open | Access::Unknown => Err(Problem::Unauthorized),
+    }
 }
 
-fn role_of(headers: &HeaderMap, state: &AppState) -> Option<Role> {
+/// The bearer token that a request brings.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
     let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = given.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    state.security.authenticate(token.trim()).map(|known| known.role)
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether a browser says that a page of another site sends the request: that page's reader did not mean to.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::health::seconds_between;
 use crate::jobs::{GitLabQueue, ProjectQueue, Stranded};
 
 /// What GitLab says of jobs, as it was looked at last.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GitLabQueue)]
 pub(super) struct GitLabQueueDto {
     projects: Vec<ProjectDto>,
     /// Jobs that GitLab believes to be running here, and which are not.
@@ -17,9 +19,11 @@ pub(super) struct GitLabQueueDto {
     error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GitLabProjectQueue)]
 struct ProjectDto {
     project: String,
+    #[schema(value_type = Option<String>, format = DateTime)]
     as_of: Option<Timestamp>,
     pending: u64,
     /// More wait than were counted.
@@ -32,7 +36,8 @@ struct ProjectDto {
     error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StrandedJob)]
 struct StrandedDto {
     gitlab_job_id: u64,
     class: String,

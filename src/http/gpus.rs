@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::extract::{JsonBody, Operator};
+use super::openapi::{fields, words};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
@@ -15,14 +17,16 @@ use crate::domain::{DeviceNote, Gpu, GpuHealth, GpuId, GpuRole, GpuVitals, Memor
 use crate::jobs::{GpuMark, GpuMarked, Status};
 
 /// Longest reason of a quarantine, in characters.
-const MAX_REASON: usize = 300;
+pub(super) const MAX_REASON: usize = 300;
 /// Why a GPU is in quarantine when nobody said.
-const NO_REASON: &str = "no reason was given";
+pub(super) const NO_REASON: &str = "no reason was given";
 
 /// One GPU, or a part of one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Gpu)]
 pub(super) struct GpuDto {
     id: String,
+    #[schema(value_type = words::GpuVendor)]
     vendor: &'static str,
     /// Its number as the vendor's tools count.
     index: u32,
@@ -33,6 +37,7 @@ pub(super) struct GpuDto {
     driver: Option<String>,
     numa_node: Option<u32>,
     /// `exclusive`, or `open` where the configuration opens it for shares of its memory.
+    #[schema(value_type = words::GpuSharing)]
     sharing: &'static str,
     /// What lies between the processor and it, from the PCI root on.
     pci_path: Vec<String>,
@@ -41,9 +46,7 @@ pub(super) struct GpuDto {
     mig_profile: Option<String>,
     /// The card that it is a part of.
     part_of: Option<String>,
-    /// `free`, `in_use`, `checking` (after its job), `quarantined`, `unhealthy`, `lost`, `divided` (its parts are given to jobs) or `unused`
-    /// (not given to jobs).
-    pub(super) state: &'static str,
+    pub(super) state: GpuState,
     /// Why it is given to nobody.
     reason: Option<String>,
     /// `null` when it is not in quarantine.
@@ -59,13 +62,49 @@ pub(super) struct GpuDto {
     unreadable: BTreeMap<&'static str, String>,
 }
 
+/// What becomes of a GPU at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GpuState {
+    /// It may be given to a job.
+    Free,
+    /// A runner holds it.
+    InUse,
+    /// It is looked at after its job.
+    Checking,
+    /// It is given to nobody, although it answers.
+    Quarantined,
+    /// It cannot be used.
+    Unhealthy,
+    /// It does not answer any more.
+    Lost,
+    /// Its parts are given to jobs.
+    Divided,
+    /// It is not given to jobs.
+    Unused,
+}
+
+/// How much a note matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NoteWeight {
+    /// For information.
+    Info,
+    /// Something is there and cannot be used.
+    Warning,
+}
+
 /// Why a GPU is given to nobody although it answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Quarantine)]
 pub(super) struct QuarantineDto {
     reason: String,
+    #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     /// `health`: it is tested again and comes out by itself. `operator`: it stays until it is released.
+    #[schema(value_type = words::QuarantinedBy)]
     by: &'static str,
+    #[schema(value_type = Option<String>, format = DateTime)]
     next_check_at: Option<Timestamp>,
 }
 
@@ -77,19 +116,19 @@ impl From<&Quarantine> for QuarantineDto {
 }
 
 /// A sentence about the machine's devices.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeviceNote)]
 pub(super) struct NoteDto {
     about: String,
-    /// `info`, or `warning` for something that is there and cannot be used.
-    weight: &'static str,
+    weight: NoteWeight,
     text: String,
 }
 
 impl From<&DeviceNote> for NoteDto {
     fn from(note: &DeviceNote) -> Self {
         let weight = match note.weight {
-            Weight::Info => "info",
-            Weight::Warning => "warning",
+            Weight::Info => NoteWeight::Info,
+            Weight::Warning => NoteWeight::Warning,
         };
         Self { about: note.about.clone(), weight, text: note.text.clone() }
     }
@@ -158,37 +197,65 @@ impl Told<'_> {
     }
 }
 
-fn state(gpu: &Gpu, holding: Holding) -> (&'static str, Option<String>) {
+fn state(gpu: &Gpu, holding: Holding) -> (GpuState, Option<String>) {
     match (&gpu.health, &gpu.role) {
-        (GpuHealth::Lost(reason), _) => ("lost", Some(reason.clone())),
-        (_, GpuRole::Unused(reason)) => ("unused", Some(reason.clone())),
-        (GpuHealth::Unhealthy(reason), _) => ("unhealthy", Some(reason.clone())),
-        (GpuHealth::Quarantined(reason), _) => ("quarantined", Some(reason.clone())),
-        (GpuHealth::Checking, _) => ("checking", gpu.health.reason().map(str::to_owned)),
-        (GpuHealth::Healthy, GpuRole::Divided) => ("divided", None),
-        (GpuHealth::Healthy, GpuRole::Card | GpuRole::Part { .. }) if holding == Holding::Held => ("in_use", None),
-        (GpuHealth::Healthy, GpuRole::Card | GpuRole::Part { .. }) => ("free", None),
+        (GpuHealth::Lost(reason), _) => (GpuState::Lost, Some(reason.clone())),
+        (_, GpuRole::Unused(reason)) => (GpuState::Unused, Some(reason.clone())),
+        (GpuHealth::Unhealthy(reason), _) => (GpuState::Unhealthy, Some(reason.clone())),
+        (GpuHealth::Quarantined(reason), _) => (GpuState::Quarantined, Some(reason.clone())),
+        (GpuHealth::Checking, _) => (GpuState::Checking, gpu.health.reason().map(str::to_owned)),
+        (GpuHealth::Healthy, GpuRole::Divided) => (GpuState::Divided, None),
+        (GpuHealth::Healthy, GpuRole::Card | GpuRole::Part { .. }) if holding == Holding::Held => (GpuState::InUse, None),
+        (GpuHealth::Healthy, GpuRole::Card | GpuRole::Part { .. }) => (GpuState::Free, None),
     }
 }
 
 /// The body of `POST /gpus/{id}/quarantine`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = QuarantineGpu)]
 pub(super) struct QuarantineBody {
+    /// For people, in one line.
+    #[schema(inline, value_type = Option<fields::Reason>)]
     reason: Option<String>,
 }
 
 /// A GPU after somebody put it into quarantine or released it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MarkedGpu)]
 pub(super) struct MarkedDto {
     id: String,
     /// As in `GET /hosts`; `null` for one that is not there at present.
-    state: Option<&'static str>,
+    state: Option<GpuState>,
     reason: Option<String>,
     quarantine: Option<QuarantineDto>,
 }
 
+impl MarkedDto {
+    /// Shows a GPU, as it was found where it is there.
+    pub(super) fn new(id: &GpuId, found: Option<(&Gpu, Holding)>, quarantine: Option<&Quarantine>) -> Self {
+        let (state, reason) = found.map(|(gpu, holding)| state(gpu, holding)).unzip();
+        Self { id: id.to_string(), state, reason: reason.flatten(), quarantine: quarantine.map(QuarantineDto::from) }
+    }
+}
+
 /// `POST /gpus/{id}/quarantine`: it is given to nobody until it is released; a job that has it goes on. Repeating it is fine.
+#[utoipa::path(
+    post,
+    path = "/gpus/{id}/quarantine",
+    operation_id = "quarantineGpu",
+    tag = "machines",
+    summary = "Give a GPU to nobody",
+    description = "It is given to nobody until it is released; a job that has it goes on. Repeating it is fine. 404 names the GPUs that there are.",
+    params(
+        ("id" = String, Path, description = "The id of a GPU, as `GET /hosts` shows it, percent-encoded where needed."),
+    ),
+    request_body(content = QuarantineBody),
+    responses(
+        (status = 200, description = "The GPU afterwards.", body = MarkedDto),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "not-found", "stopping", "store-unavailable", "conflict"]))),
+)]
 pub(super) async fn quarantine(
     _operator: Operator,
     State(state): State<AppState>,
@@ -202,6 +269,21 @@ pub(super) async fn quarantine(
 }
 
 /// `POST /gpus/{id}/release`: it may be given to jobs again, whoever put it into quarantine. Repeating it is fine.
+#[utoipa::path(
+    post,
+    path = "/gpus/{id}/release",
+    operation_id = "releaseGpu",
+    tag = "machines",
+    summary = "Let a GPU be given to jobs again",
+    description = "Whoever put it into quarantine. Repeating it is fine.",
+    params(
+        ("id" = String, Path, description = "The id of a GPU, as `GET /hosts` shows it, percent-encoded where needed."),
+    ),
+    responses(
+        (status = 200, description = "The GPU afterwards.", body = MarkedDto),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "not-found", "stopping", "store-unavailable", "conflict"]))),
+)]
 pub(super) async fn release(
     _operator: Operator,
     State(state): State<AppState>,
@@ -212,7 +294,8 @@ pub(super) async fn release(
     mark(&state, &id, GpuMark::Release).await
 }
 
-fn read_reason(text: &str) -> Result<String, Problem> {
+/// A reason that somebody gives, in one line.
+pub(super) fn read_reason(text: &str) -> Result<String, Problem> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > MAX_REASON || text.chars().any(char::is_control) {
         return Err(Problem::field("reason", format!("must be 1 to {MAX_REASON} characters in one line")));
@@ -232,10 +315,8 @@ async fn mark(state: &AppState, id: &str, mark: GpuMark) -> Result<Json<MarkedDt
         GpuMarked::Stopping => return Err(Problem::Stopping),
     }
     let status = state.manager.status();
-    let found = status.facts.gpus.iter().find(|one| one.id == gpu);
-    let (shown, reason) = found.map(|gpu| self::state(gpu, Holding::of(&status, &gpu.id))).unzip();
-    let quarantine = status.quarantines.get(&gpu).map(QuarantineDto::from);
-    Ok(Json(MarkedDto { id: gpu.to_string(), state: shown, reason: reason.flatten(), quarantine }))
+    let found = status.facts.gpus.iter().find(|one| one.id == gpu).map(|one| (one, Holding::of(&status, &gpu)));
+    Ok(Json(MarkedDto::new(&gpu, found, status.quarantines.get(&gpu))))
 }
 
 fn is_known(status: &Status, gpu: &GpuId) -> bool {
@@ -253,26 +334,26 @@ mod tests {
     use super::*;
     use crate::platform::devices::fixture::{card, part};
 
-    fn shown(gpu: &Gpu, holding: Holding) -> (&'static str, Option<String>) {
+    fn shown(gpu: &Gpu, holding: Holding) -> (GpuState, Option<String>) {
         let dto = GpuDto::new(gpu, None, None, holding);
         (dto.state, dto.reason)
     }
 
     #[test]
     fn every_state_has_a_word_and_its_reason() {
-        assert_eq!(shown(&card("a"), Holding::Free), ("free", None));
-        assert_eq!(shown(&part("p", "a"), Holding::Held), ("in_use", None));
-        assert_eq!(shown(&Gpu { role: GpuRole::Divided, ..card("a") }, Holding::Free), ("divided", None));
+        assert_eq!(shown(&card("a"), Holding::Free), (GpuState::Free, None));
+        assert_eq!(shown(&part("p", "a"), Holding::Held), (GpuState::InUse, None));
+        assert_eq!(shown(&Gpu { role: GpuRole::Divided, ..card("a") }, Holding::Free), (GpuState::Divided, None));
         let unused = Gpu { role: GpuRole::Unused("part of the processor".into()), ..card("a") };
-        assert_eq!(shown(&unused, Holding::Free), ("unused", Some("part of the processor".into())));
+        assert_eq!(shown(&unused, Holding::Free), (GpuState::Unused, Some("part of the processor".into())));
         let sick = Gpu { health: GpuHealth::Unhealthy("Xid 79".into()), ..card("a") };
-        assert_eq!(shown(&sick, Holding::Held), ("unhealthy", Some("Xid 79".into())));
+        assert_eq!(shown(&sick, Holding::Held), (GpuState::Unhealthy, Some("Xid 79".into())));
         let quarantined = Gpu { health: GpuHealth::Quarantined("in quarantine: hot".into()), ..card("a") };
-        assert_eq!(shown(&quarantined, Holding::Held), ("quarantined", Some("in quarantine: hot".into())));
+        assert_eq!(shown(&quarantined, Holding::Held), (GpuState::Quarantined, Some("in quarantine: hot".into())));
         let checked = Gpu { health: GpuHealth::Checking, ..card("a") };
-        assert_eq!(shown(&checked, Holding::Free), ("checking", Some("it is being checked after its job".into())));
+        assert_eq!(shown(&checked, Holding::Free), (GpuState::Checking, Some("it is being checked after its job".into())));
         let lost = Gpu { health: GpuHealth::Lost("gone".into()), role: GpuRole::Divided, ..card("a") };
-        assert_eq!(shown(&lost, Holding::Free), ("lost", Some("gone".into())));
+        assert_eq!(shown(&lost, Holding::Free), (GpuState::Lost, Some("gone".into())));
     }
 
     #[test]

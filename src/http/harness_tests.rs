@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,14 +12,15 @@ use tower::ServiceExt as _;
 
 use crate::config::Config;
 use crate::domain::{
-    Arch, Clock, CpuMillis, HostFacts, HostId, Job, JobId, MemoryBytes, Outcome, Placement, RequirementId, RetryPolicy, Runner, RunnerId,
+    Arch, Clock, CpuMillis, Gpu, HostFacts, HostId, Job, JobId, MemoryBytes, Outcome, Placement, RequirementId, RetryPolicy, Runner, RunnerId,
     RunnerOrigin, Step,
 };
-use crate::jobs::{Seat, Vitals, channel};
+use crate::jobs::{ManagerHandle, Seat, Vitals, channel};
 use crate::security::{SecurityManager, sha256};
 use crate::store::log::LogStore;
 use crate::store::{Candidate, JobFilter, SqliteStore, Store};
 
+use super::openapi::answers::{self, Got, Sent};
 use super::webhook::hex;
 use super::{AppState, router};
 
@@ -53,6 +54,7 @@ pub(super) struct Harness {
     pub(super) store: Arc<dyn Store>,
     pub(super) logs: Arc<LogStore>,
     pub(super) clock: Arc<TestClock>,
+    pub(super) manager: ManagerHandle,
     _seat: Seat,
     _directory: tempfile::TempDir,
 }
@@ -111,6 +113,11 @@ impl Harness {
 
     /// A daemon that knows webhooks by this, with more in its configuration.
     pub(super) fn of(webhook: &str, more: &str) -> Self {
+        Self::on(Vec::new(), webhook, more)
+    }
+
+    /// The same on a machine with GPUs.
+    pub(super) fn on(gpus: Vec<Gpu>, webhook: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let file = path.join("config.toml");
@@ -144,26 +151,42 @@ image = "debian:bookworm"
             cpus: CpuMillis(8000),
             memory: MemoryBytes(16 << 30),
             emulated: Vec::new(),
-            gpus: Vec::new(),
+            gpus,
             notes: Vec::new(),
             runtimes: vec!["runc".to_owned()],
         };
         let (manager, seat) = channel(Arc::clone(&store), clock.clone(), Arc::new(Vitals::default()), facts);
-        let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager, security, Arc::new(config), clock.clone());
-        Self { router: router(state), store, logs, clock, _seat: seat, _directory: directory }
+        let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager.clone(), security, Arc::new(config), clock.clone());
+        Self { router: router(state), store, logs, clock, manager, _seat: seat, _directory: directory }
     }
 
-    /// Sends a request as it is.
+    /// Sends a request as it is. The answer must be as the API's document says.
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let sent = Sent::of(&request);
+        let (request, given) = if request.body().size_hint().exact().is_some() {
+            let (parts, body) = request.into_parts();
+            let bytes = to_bytes(body, 64 << 20).await.expect("a whole body");
+            (Request::from_parts(parts, Body::from(bytes.clone())), Some(bytes))
+        } else {
+            (request, None)
+        };
         let response = self.open(request).await;
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 64 << 20).await.expect("a whole body");
-        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+        let answer = Answer { status: parts.status, headers: parts.headers, text: String::from_utf8_lossy(&bytes).into_owned() };
+        let got = Got { status: answer.status, headers: &answer.headers, text: &answer.text };
+        let faults = answers::faults_of_answer(&sent, given.as_deref(), &got);
+        assert!(faults.is_empty(), "not as the document says: {faults:#?}\n{}", answer.text);
+        answer
     }
 
-    /// Sends a request and leaves the answer's body to be read.
+    /// Sends a request and leaves the answer's body to be read. Its head must be as the API's document says.
     pub(super) async fn open(&self, request: Request<Body>) -> axum::response::Response {
-        self.router.clone().oneshot(request).await.expect("an answer")
+        let sent = Sent::of(&request);
+        let response = self.router.clone().oneshot(request).await.expect("an answer");
+        let faults = answers::faults_of_head(&sent, response.status(), response.headers());
+        assert!(faults.is_empty(), "not as the document says: {faults:#?}");
+        response
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {

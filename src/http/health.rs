@@ -9,11 +9,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::configuration::ConfigurationDto;
 use super::dto::thousandths;
 use super::extract::Viewer;
 use super::gitlab_queue::GitLabQueueDto;
 use super::hosts::HostDto;
+use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
@@ -30,31 +33,34 @@ const TICK_SILENCE: Duration = Duration::from_secs(60);
 const MOST_PROJECTS: u32 = 20;
 
 /// The answer of `/health`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Health {
     status: Verdict,
     checks: BTreeMap<&'static str, Check>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = CheckResult)]
 enum Verdict {
     Ok,
     Failing,
 }
 
 /// One part that is needed.
-#[derive(Debug, Serialize)]
-struct Check {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Check {
     status: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
 }
 
 impl Check {
-    fn ok(detail: Option<String>) -> Self {
+    /// It works.
+    pub(super) fn ok(detail: Option<String>) -> Self {
         Self { status: Verdict::Ok, detail, since: None }
     }
 
@@ -64,6 +70,19 @@ impl Check {
 }
 
 /// `GET /health`: 200 when every needed part works, else 503. No token is needed.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "getHealth",
+    tag = "daemon",
+    summary = "Whether the daemon can work",
+    description = "For machines that watch the daemon. No token is needed.",
+    responses(
+        (status = 200, description = "Every needed part works.", body = Health),
+        (status = 503, description = "A needed part does not work; `checks` says which.", body = Health),
+    ),
+    extensions(("x-role" = json!("none")), ("x-problems" = json!([]))),
+)]
 pub(super) async fn health(State(state): State<AppState>) -> Response {
     let status = state.manager.status();
     let mut checks = BTreeMap::from([
@@ -71,13 +90,18 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
         ("engine", engine_check(&status.engine)),
         ("manager", manager_check(status.last_tick_at, state.clock.now())),
     ]);
-    if state.config.classes.iter().any(|class| class.gitlab_token.is_some()) {
+    if state.config.current().classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
     if let Some(unseen) = &status.unseen {
         checks.insert("receipts", Check::failing(unseen.clone(), None));
     }
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
+    answer_of(checks)
+}
+
+/// 200 when every part works, else 503.
+pub(super) fn answer_of(checks: BTreeMap<&'static str, Check>) -> Response {
     let sound = checks.values().all(|check| check.status == Verdict::Ok);
     let (code, verdict) = if sound { (StatusCode::OK, Verdict::Ok) } else { (StatusCode::SERVICE_UNAVAILABLE, Verdict::Failing) };
     (code, Json(Health { status: verdict, checks })).into_response()
@@ -123,20 +147,26 @@ fn gpu_check(facts: &HostFacts) -> Option<Check> {
 }
 
 /// The answer of `/status`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
 pub struct StatusDto {
     service: String,
     version: &'static str,
+    #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
     uptime_seconds: u64,
     /// It takes no new work and is about to end.
     stopping: bool,
     engine: EngineDto,
     broker: Option<String>,
+    #[schema(schema_with = words::jobs_by_state)]
     jobs: BTreeMap<String, u64>,
+    #[schema(schema_with = words::runners_by_state)]
     runners: BTreeMap<String, u64>,
     queue: QueueDto,
     gitlab: Vec<IntakeDto>,
+    /// How the settings came into force.
+    configuration: ConfigurationDto,
     /// What waits in GitLab; `null` without an access token to look with.
     gitlab_queue: Option<GitLabQueueDto>,
     hosts: Vec<HostDto>,
@@ -144,7 +174,8 @@ pub struct StatusDto {
     projects: Vec<ProjectUsageDto>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectUsage)]
 struct ProjectUsageDto {
     /// `null` is all jobs without a project.
     project: Option<String>,
@@ -171,31 +202,63 @@ impl From<ProjectUsage> for ProjectUsageDto {
     }
 }
 
-#[derive(Debug, Serialize)]
+/// Whether the engine answers.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = EngineState)]
+enum EngineWord {
+    /// It has not been asked yet.
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Engine)]
 struct EngineDto {
-    state: &'static str,
+    state: EngineWord,
+    #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
     version: Option<String>,
     error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QueueSummary)]
 struct QueueDto {
     depth: u64,
+    #[schema(value_type = Option<String>, format = DateTime)]
     oldest_queued_at: Option<Timestamp>,
     oldest_wait_seconds: Option<u64>,
 }
 
 /// How a class's work comes in from GitLab.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GitLabIntake)]
 struct IntakeDto {
     class: String,
+    #[schema(value_type = words::GitLabIntakeState)]
     state: &'static str,
+    #[schema(value_type = Option<String>, format = DateTime)]
     last_answer_at: Option<Timestamp>,
     error: Option<String>,
 }
 
 /// `GET /status`.
+#[utoipa::path(
+    get,
+    path = "/status",
+    operation_id = "getStatus",
+    tag = "daemon",
+    summary = "The daemon, its queue and its machine",
+    description = "",
+    responses(
+        (status = 200, description = "How it stands.", body = StatusDto),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "store-unavailable"]))),
+)]
 pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<StatusDto>, Problem> {
     params.finish()?;
     let counts = state.store.counts().await?;
@@ -205,7 +268,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
     let jobs = by_state(&JobState::NAMES, counts.jobs);
     let open_runners: Vec<&str> = RunnerState::NAMES.into_iter().filter(|name| *name != "gone").collect();
     Ok(Json(StatusDto {
-        service: state.config.service_name.clone(),
+        service: state.config.current().service_name.clone(),
         version: env!("CARGO_PKG_VERSION"),
         started_at: state.started_at,
         uptime_seconds: seconds_between(state.started_at, now),
@@ -220,6 +283,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
         jobs,
         runners: by_state(&open_runners, counts.runners),
         gitlab: intake(&status),
+        configuration: ConfigurationDto::from(state.config.loading()),
         gitlab_queue: status.gitlab_queue.as_deref().map(|queue| GitLabQueueDto::new(queue, now)),
         hosts: vec![HostDto::from(&*status)],
         projects: projects.into_iter().map(ProjectUsageDto::from).collect(),
@@ -229,9 +293,9 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
 impl From<&EngineState> for EngineDto {
     fn from(engine: &EngineState) -> Self {
         match engine {
-            EngineState::Unknown => Self { state: "unknown", since: None, version: None, error: None },
-            EngineState::Up { version, since } => Self { state: "up", since: Some(*since), version: Some(version.clone()), error: None },
-            EngineState::Down { error, since } => Self { state: "down", since: Some(*since), version: None, error: Some(error.clone()) },
+            EngineState::Unknown => Self { state: EngineWord::Unknown, since: None, version: None, error: None },
+            EngineState::Up { version, since } => Self { state: EngineWord::Up, since: Some(*since), version: Some(version.clone()), error: None },
+            EngineState::Down { error, since } => Self { state: EngineWord::Down, since: Some(*since), version: None, error: Some(error.clone()) },
         }
     }
 }
@@ -239,7 +303,7 @@ impl From<&EngineState> for EngineDto {
 fn intake(status: &Status) -> Vec<IntakeDto> {
     let shown = |one: &IntakeState| IntakeDto {
         class: one.class.to_string(),
-        state: one.state,
+        state: one.state.as_str(),
         last_answer_at: one.last_answer_at,
         error: one.error.clone(),
     };

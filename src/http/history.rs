@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::extract::Viewer;
 use super::params::Params;
@@ -13,7 +14,8 @@ use crate::jobs::Sample;
 use crate::jobs::history::{EVERY, KEPT};
 
 /// The last hours.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = History)]
 pub struct HistoryDto {
     /// Time between two samples.
     interval_seconds: u64,
@@ -23,8 +25,10 @@ pub struct HistoryDto {
     samples: Vec<SampleDto>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HistorySample)]
 struct SampleDto {
+    #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     queued: u64,
     oldest_wait_seconds: u64,
@@ -43,6 +47,18 @@ impl From<Sample> for SampleDto {
 }
 
 /// `GET /history`.
+#[utoipa::path(
+    get,
+    path = "/history",
+    operation_id = "getHistory",
+    tag = "daemon",
+    summary = "The last hours in numbers",
+    description = "",
+    responses(
+        (status = 200, description = "A sample a minute.", body = HistoryDto),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter"]))),
+)]
 pub(super) async fn samples(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<HistoryDto>, Problem> {
     params.finish()?;
     let samples = state.history.samples().into_iter().map(SampleDto::from).collect();

@@ -1,34 +1,43 @@
-//! `/hosts`: the machines, what they have and what of it is free.
+//! `/hosts`: the machines, what they have, what of it is free, and whether they take work.
 
 use axum::Json;
-use axum::extract::State;
-use serde::Serialize;
+use axum::extract::{Path, State};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Number;
+use utoipa::ToSchema;
 
 use super::dto::cpus;
-use super::extract::Viewer;
-use super::gpus::{GpuDto, Holding, NoteDto};
+use super::extract::{JsonBody, Operator, Viewer};
+use super::gpus::{GpuDto, GpuState, Holding, NoteDto, read_reason};
+use super::openapi::{fields, words};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{Arch, CpuMillis, Gpu};
-use crate::jobs::{EngineState, Status};
+use crate::domain::{Arch, CpuMillis, Drain, Gpu};
+use crate::jobs::explain::readiness;
+use crate::jobs::{HostSet, HostWish, Status};
 
 /// All machines. One for now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HostList {
     hosts: Vec<HostDto>,
 }
 
 /// A machine.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Host)]
 pub struct HostDto {
     id: String,
-    /// `ready`, `draining` (takes no new work), `engine_down`, or `starting` (its engine has not been asked yet).
+    #[schema(value_type = words::HostState)]
     state: &'static str,
+    /// Why it takes no new work; `null` for one that was not drained.
+    drain: Option<DrainDto>,
     /// `null` for an architecture that is not scheduled for.
+    #[schema(value_type = Option<words::Arch>)]
     arch: Option<&'static str>,
     /// Foreign architectures whose programs are emulated here.
+    #[schema(value_type = Vec<words::Arch>)]
     emulated: Vec<&'static str>,
     cpus: CpusDto,
     memory: MemoryDto,
@@ -37,19 +46,42 @@ pub struct HostDto {
     runtimes: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Why a machine is to get empty.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Drain)]
+struct DrainDto {
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    /// The name of the token with which it was drained; `null` where no tokens are configured.
+    by: Option<String>,
+    reason: Option<String>,
+}
+
+impl From<&Drain> for DrainDto {
+    fn from(drain: &Drain) -> Self {
+        let Drain { since, by, reason } = drain.clone();
+        Self { since, by, reason }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HostCpus)]
 struct CpusDto {
+    #[schema(value_type = f64)]
     total: Number,
+    #[schema(value_type = f64)]
     free: Number,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HostMemory)]
 struct MemoryDto {
     total_bytes: u64,
     free_bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HostGpus)]
 struct GpusDto {
     /// Those that jobs are given at all: cards, and parts of divided cards.
     total: usize,
@@ -64,9 +96,98 @@ struct GpusDto {
 }
 
 /// `GET /hosts`.
+#[utoipa::path(
+    get,
+    path = "/hosts",
+    operation_id = "listHosts",
+    tag = "machines",
+    summary = "The machines and what of them is free",
+    description = "",
+    responses(
+        (status = 200, description = "All machines.", body = HostList),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter"]))),
+)]
 pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<HostList>, Problem> {
     params.finish()?;
     Ok(Json(HostList { hosts: vec![HostDto::from(&*state.manager.status())] }))
+}
+
+/// The body of `POST /hosts/{id}/drain`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DrainHost)]
+pub(super) struct DrainBody {
+    /// For people, in one line.
+    #[schema(inline, value_type = Option<fields::DrainReason>)]
+    reason: Option<String>,
+}
+
+/// `POST /hosts/{id}/drain`: it takes no new work until it is resumed, also after a restart; what runs ends by itself. Repeating it is fine.
+#[utoipa::path(
+    post,
+    path = "/hosts/{id}/drain",
+    operation_id = "drainHost",
+    tag = "machines",
+    summary = "Let a machine get empty",
+    description = "It takes no new work until it is resumed, also after a restart; what runs ends by itself. Repeating it is fine. 404 names the machines that there are.",
+    params(
+        ("id" = String, Path, description = "The id of a machine, as `GET /hosts` shows it."),
+    ),
+    request_body = Option<DrainBody>,
+    responses(
+        (status = 200, description = "The machine afterwards.", body = HostDto),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "not-found", "stopping", "store-unavailable", "conflict"]))),
+)]
+pub(super) async fn drain(
+    operator: Operator,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+    body: Option<JsonBody<DrainBody>>,
+) -> Result<Json<HostDto>, Problem> {
+    params.finish()?;
+    let reason = body.and_then(|body| body.value.reason).map(|reason| read_reason(&reason)).transpose()?;
+    set(&state, &id, HostWish::Drain { by: operator.name, reason }).await
+}
+
+/// `POST /hosts/{id}/resume`: it takes work again. Repeating it is fine.
+#[utoipa::path(
+    post,
+    path = "/hosts/{id}/resume",
+    operation_id = "resumeHost",
+    tag = "machines",
+    summary = "Let a machine take work again",
+    description = "Repeating it is fine.",
+    params(
+        ("id" = String, Path, description = "The id of a machine, as `GET /hosts` shows it."),
+    ),
+    responses(
+        (status = 200, description = "The machine afterwards.", body = HostDto),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "not-found", "stopping", "store-unavailable", "conflict"]))),
+)]
+pub(super) async fn resume(
+    _operator: Operator,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<HostDto>, Problem> {
+    params.finish()?;
+    set(&state, &id, HostWish::Resume).await
+}
+
+async fn set(state: &AppState, id: &str, wish: HostWish) -> Result<Json<HostDto>, Problem> {
+    let status = state.manager.status();
+    let known = status.facts.id.as_str();
+    if id != known {
+        return Err(Problem::unknown_host(id, known));
+    }
+    match state.manager.set_host(wish).await? {
+        HostSet::Done => Ok(Json(HostDto::from(&*state.manager.status()))),
+        HostSet::Stopping => Err(Problem::Stopping),
+    }
 }
 
 impl From<&Status> for HostDto {
@@ -78,17 +199,13 @@ impl From<&Status> for HostDto {
         };
         let devices: Vec<GpuDto> = facts.gpus.iter().map(shown).collect();
         let for_jobs = || devices.iter().zip(&facts.gpus).filter(|(_, gpu)| gpu.is_for_jobs()).map(|(shown, _)| shown.state);
-        let (total, free) = (for_jobs().count(), for_jobs().filter(|state| *state == "free").count());
-        let unhealthy = for_jobs().filter(|state| matches!(*state, "unhealthy" | "quarantined" | "lost")).count();
+        let (total, free) = (for_jobs().count(), for_jobs().filter(|state| *state == GpuState::Free).count());
+        let unhealthy = for_jobs().filter(|state| matches!(*state, GpuState::Unhealthy | GpuState::Quarantined | GpuState::Lost)).count();
         let notes = facts.notes.iter().map(NoteDto::from).collect();
         Self {
             id: facts.id.to_string(),
-            state: match status.engine {
-                EngineState::Unknown => "starting",
-                EngineState::Down { .. } => "engine_down",
-                EngineState::Up { .. } if status.stopping => "draining",
-                EngineState::Up { .. } => "ready",
-            },
+            state: readiness(status).name(),
+            drain: status.drain.as_ref().map(DrainDto::from),
             arch: facts.arch.map(Arch::as_str),
             cpus: CpusDto { total: cpus(facts.cpus), free: cpus(CpuMillis(facts.cpus.0.saturating_sub(status.used_cpus.0))) },
             memory: MemoryDto { total_bytes: facts.memory.0, free_bytes: facts.memory.0.saturating_sub(status.used_memory.0) },

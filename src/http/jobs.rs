@@ -7,59 +7,89 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::dto::JobDto;
-use super::explain;
 use super::extract::{JsonBody, Operator, Viewer};
+use super::openapi::{fields, words};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
 use super::state::AppState;
 use super::submit::{self, IfUnsatisfiable, SubmitBody};
+use crate::config::Config;
 use crate::domain::gpu_usage;
 use crate::domain::job::CancelEffect;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName};
+use crate::jobs::explain::Circumstances;
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
 
 /// A submitter's key against doubles.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Longest key.
-const MAX_KEY_BYTES: usize = 255;
+pub(super) const MAX_KEY_BYTES: usize = 255;
 
 /// A page of jobs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobList)]
 struct JobPage {
     jobs: Vec<JobDto>,
     next_cursor: Option<String>,
 }
 
 /// `POST /jobs`.
+#[utoipa::path(
+    post,
+    path = "/jobs",
+    operation_id = "submitJob",
+    tag = "jobs",
+    summary = "Submit a job",
+    description = "Answered after the job was stored. A job that no machine could ever run is refused unless it says to wait.",
+    params(
+        ("Idempotency-Key" = inline(Option<fields::IdempotencyKey>), Header, description = "A repeated submission with the same key and body answers with the job of the first one."),
+    ),
+    request_body(content = SubmitBody),
+    responses(
+        (status = 202, description = "The job was stored; or, with a known `Idempotency-Key`, the job of the first request.", body = JobDto, headers(("Location" = String, description = "Where it is."))),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "unsatisfiable", "idempotency-key-reused", "queue-full", "store-unavailable"]))),
+)]
 pub(super) async fn submit(
     _operator: Operator,
     State(state): State<AppState>,
     headers: HeaderMap,
     body: JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers)?;
-    let checked = submit::check(body.value, &state.config, &state.security)?;
-    if let Some(fault) = state.config.over_cap(checked.spec.project.as_ref(), &checked.spec.requirement) {
+    let idempotency = idempotency_key(&headers)?.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) });
+    let config = state.config.current();
+    let checked = submit::check(body.value, &config)?;
+    let if_unsatisfiable = checked.if_unsatisfiable;
+    admit(&state, &config, checked.into_job(state.clock.now()), if_unsatisfiable, idempotency).await
+}
+
+/// Takes a job in whose request makes sense, and answers with it.
+///
+/// # Errors
+/// When this machine or its project's limits can never run it, its key was used otherwise, or the queue is full.
+pub(super) async fn admit(
+    state: &AppState,
+    config: &Config,
+    job: Job,
+    if_unsatisfiable: IfUnsatisfiable,
+    idempotency: Option<IdempotencyKey>,
+) -> Result<Response, Problem> {
+    if let Some(fault) = config.over_cap(job.spec.project.as_ref(), &job.spec.requirement) {
         return Err(Problem::InvalidFields(vec![fault]));
     }
-    if checked.if_unsatisfiable == IfUnsatisfiable::Refuse {
+    if if_unsatisfiable == IfUnsatisfiable::Refuse {
         let status = state.manager.status();
-        let never = explain::circumstances(&state, &status).never(&checked.spec.requirement);
+        let never = Circumstances { status: &status, config, now: state.clock.now() }.never(&job.spec.requirement);
         if !never.is_empty() {
             return Err(Problem::Unsatisfiable(missing(never)));
         }
     }
-    let weight = state.config.weight_of(checked.spec.project.as_ref());
-    let new = NewJob {
-        job: checked.into_job(state.clock.now()),
-        gitlab: None,
-        idempotency: key.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) }),
-        weight,
-        queue_limit: state.config.limits.queue_per_project,
-    };
+    let weight = config.weight_of(job.spec.project.as_ref());
+    let new = NewJob { job, gitlab: None, idempotency, weight, queue_limit: config.limits.queue_per_project };
     let job = match state.store.submit(new).await? {
         Submission::Created(job) => {
             tracing::info!(job.id = %job.id, "job {} was accepted", job.id);
@@ -74,7 +104,11 @@ pub(super) async fn submit(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobDto::from(*job))).into_response())
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The submitter's key against doubles, where one is given.
+///
+/// # Errors
+/// When it is given twice, or is no key.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     let text = key.to_str().ok().filter(|text| (1..=MAX_KEY_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -87,6 +121,25 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// `GET /jobs`: newest first.
+#[utoipa::path(
+    get,
+    path = "/jobs",
+    operation_id = "listJobs",
+    tag = "jobs",
+    summary = "Jobs, newest first",
+    description = "",
+    params(
+        ("state" = inline(Option<words::JobStates>), Query, style = Form, explode = false, description = "Only these states, parted by commas."),
+        ("project" = inline(Option<fields::ProjectPath>), Query, description = "Only of this project."),
+        ("class" = inline(Option<fields::ClassName>), Query, description = "Only of this class."),
+        ("limit" = inline(Option<fields::PageLimit>), Query, description = "Most elements of the page."),
+        ("cursor" = inline(Option<fields::Cursor>), Query, description = "A `next_cursor` of an earlier answer: the page begins after it."),
+    ),
+    responses(
+        (status = 200, description = "A page of jobs.", body = JobPage),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "store-unavailable"]))),
+)]
 pub(super) async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, mut params: Params) -> Result<Response, Problem> {
     let states = params.names("state", &JobState::NAMES);
     let project = params.read("project", ProjectName::parse);
@@ -100,6 +153,21 @@ pub(super) async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, m
 }
 
 /// `GET /jobs/{id}`.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}",
+    operation_id = "getJob",
+    tag = "jobs",
+    summary = "One job",
+    description = "",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+    ),
+    responses(
+        (status = 200, description = "The job.", body = JobDto),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+)]
 pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Json<JobDto>, Problem> {
     params.finish()?;
     let job = known(&*state.store, &id).await?;
@@ -110,7 +178,8 @@ pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id)
     } else {
         None
     };
-    Ok(Json(JobDto::from(job).with_usage(total)))
+    let retry = state.store.latest_retry(&job.id).await?;
+    Ok(Json(JobDto::from(job).with_usage(total).with_retry(retry)))
 }
 
 /// The job with this id.
@@ -122,6 +191,21 @@ pub(super) async fn known(store: &dyn Store, id: &str) -> Result<Job, Problem> {
 }
 
 /// `DELETE /jobs/{id}`: cancels. Repeating it is fine, also when the first one has ended the job meanwhile.
+#[utoipa::path(
+    delete,
+    path = "/jobs/{id}",
+    operation_id = "cancelJob",
+    tag = "jobs",
+    summary = "Cancel a job",
+    description = "Repeating it is fine.",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+    ),
+    responses(
+        (status = 202, description = "The job: `canceled` when it waited; still running, with `cancel_requested_at`, when it ran.", body = JobDto),
+    ),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "not-found", "job-ended", "conflict", "store-unavailable"]))),
+)]
 pub(super) async fn cancel(_operator: Operator, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
     let cancelled = state.manager.cancel(&JobId::from_trusted(&*id), EndReason::CanceledByUser).await?;

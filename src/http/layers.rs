@@ -6,10 +6,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Response as HttpResponse, StatusCode, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -28,10 +27,24 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// GitLab's shared secret.
 const GITLAB_TOKEN: HeaderName = HeaderName::from_static("x-gitlab-token");
 
-/// Bounds the bodies of a group of routes, by what a client announces and by what it sends.
-pub fn limited<S: Clone + Send + Sync + 'static>(routes: Router<S>, body: MemoryBytes) -> Router<S> {
-    let bytes = usize::try_from(body.0).unwrap_or(usize::MAX);
-    routes.layer(DefaultBodyLimit::disable()).layer(RequestBodyLimitLayer::new(bytes))
+/// Bounds the bodies of a group of routes, by what a client announces and by what it sends; `most` is asked for each request.
+pub fn limited<S, F>(routes: Router<S>, most: F) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    F: Fn() -> MemoryBytes + Clone + Send + Sync + 'static,
+{
+    routes.layer(middleware::from_fn(move |mut request: Request, next: Next| {
+        let most = most().0;
+        async move {
+            let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+            if announced.is_some_and(|bytes| bytes > most) {
+                return Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE).into_response();
+            }
+            // What is sent without being announced is cut off by whoever reads it.
+            DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)).apply(&mut request);
+            next.run(request).await
+        }
+    }))
 }
 
 /// Surrounds all routes.
@@ -136,6 +149,31 @@ mod tests {
         );
         let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.expect("a body");
         assert!(!String::from_utf8_lossy(&body).contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded_by_the_limit_in_force_whether_announced_or_not() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        let limit = Arc::new(AtomicU64::new(4));
+        let most = {
+            let limit = Arc::clone(&limit);
+            move || MemoryBytes(limit.load(Ordering::Relaxed))
+        };
+        let routes = surround(limited(Router::new().route("/", axum::routing::post(async |body: bytes::Bytes| body)), most));
+        let send = async |text: &'static str, announced: bool| {
+            let request = Request::builder().method("POST").uri("/");
+            let request = if announced { request.header(header::CONTENT_LENGTH, text.len()) } else { request };
+            let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(text)]));
+            routes.clone().oneshot(request.body(body).expect("a request")).await.expect("an answer").status()
+        };
+        for announced in [true, false] {
+            limit.store(4, Ordering::Relaxed);
+            assert_eq!((send("1234", announced).await, send("12345", announced).await), (StatusCode::OK, StatusCode::PAYLOAD_TOO_LARGE));
+            limit.store(5, Ordering::Relaxed);
+            assert_eq!(send("12345", announced).await, StatusCode::OK, "announced: {announced}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

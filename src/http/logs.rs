@@ -15,21 +15,41 @@ use tokio::sync::watch;
 
 use super::extract::Viewer;
 use super::jobs::known;
+use super::openapi::fields;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::{AppState, Permit};
 use crate::domain::{FieldFault, Job, JobId};
 use crate::store::Store;
-use crate::store::log::{Follow, LogStore};
+use crate::store::log::{Follow, LogStore, Times};
 
 /// How soon a log is looked at again that has no writer although its attempt has not ended: it is about to be opened, or was just closed.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The longest such wait; it doubles while nothing new comes.
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
 
-/// `GET /jobs/{id}/logs`: of the latest attempt, or of the one that is asked for.
+/// `GET /jobs/{id}/logs`: of the latest attempt, or of the one that is asked for; with `timestamps=true` each line after its time.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/logs",
+    operation_id = "getJobLog",
+    tag = "jobs",
+    summary = "What a job wrote",
+    description = "Of the latest attempt, or of the one that is asked for; kept after its container is gone.",
+    params(
+        ("id" = String, Path, description = "The id of a job."),
+        ("follow" = inline(Option<fields::Flag>), Query, description = "Whether to go on until the job has ended."),
+        ("timestamps" = inline(Option<fields::Flag>), Query, description = "Whether each line begins with the time at which it was written."),
+        ("attempt" = inline(Option<fields::AttemptNumber>), Query, description = "Of this attempt instead of the latest."),
+    ),
+    responses(
+        (status = 200, description = "The text, as the job wrote it.", body = String, content_type = "text/plain; charset=utf-8"),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "too-many-streams", "store-unavailable"]))),
+)]
 pub(super) async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, mut params: Params) -> Result<Response, Problem> {
     let follow = params.flag("follow");
+    let times = if params.flag("timestamps") { Times::With } else { Times::Without };
     let asked = params.read("attempt", attempt_number);
     params.finish()?;
     let changes = state.store.changes();
@@ -50,12 +70,13 @@ pub(super) async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(
             through: asked.map_or(Through::EndOfJob, |_| Through::EndOfAttempt),
             sent: 0,
             wait: LOOK_AGAIN,
+            times,
             open: None,
             _permit: permit,
         };
         Body::from_stream(stream::unfold(tail, |mut tail| async move { tail.next().await.map(|chunk| (chunk, tail)) }))
     } else {
-        let text = state.logs.read(&job.id, attempt, Follow::No);
+        let text = state.logs.read(&job.id, attempt, Follow::No, times);
         // The permit goes with the stream.
         Body::from_stream(text.map(move |chunk| {
             let _held = &permit;
@@ -104,6 +125,7 @@ struct Tail {
     sent: u64,
     /// How long to wait for more when nobody writes.
     wait: Duration,
+    times: Times,
     open: Option<OpenLog>,
     _permit: Permit,
 }
@@ -164,7 +186,7 @@ impl Tail {
             self.changes.borrow_and_update();
             match self.look().await? {
                 Look::Read { ended } => {
-                    let chunks = Box::pin(self.logs.read(&self.job, self.attempt, Follow::UntilClosed));
+                    let chunks = Box::pin(self.logs.read(&self.job, self.attempt, Follow::UntilClosed, self.times));
                     self.open = Some(OpenLog { chunks, complete: ended, to_skip: self.sent });
                     return Some(());
                 }

@@ -7,10 +7,12 @@
 //! ```
 
 pub mod broker;
+mod configuration;
 pub mod dto;
 pub mod events;
 pub mod explain;
 pub mod extract;
+mod faces;
 pub mod gitlab_queue;
 mod gpus;
 pub mod health;
@@ -19,10 +21,12 @@ pub mod hosts;
 pub mod jobs;
 pub mod layers;
 pub mod logs;
+mod openapi;
 pub mod page;
 pub mod params;
 pub mod problem;
 pub mod queue;
+pub mod retry;
 pub mod runners;
 pub mod state;
 pub mod submit;
@@ -32,37 +36,63 @@ pub use broker::broker_router;
 pub use state::AppState;
 
 use axum::Router;
-use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use problem::Problem;
 
+use crate::config::Limits;
+use crate::domain::MemoryBytes;
+
 /// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
 pub fn router(state: AppState) -> Router {
-    let limits = &state.config.limits;
-    let api = Router::new()
-        .route("/health", get(health::health))
-        .route("/status", get(health::status))
-        .route("/hosts", get(hosts::list))
-        .route("/gpus/{id}/quarantine", post(gpus::quarantine))
-        .route("/gpus/{id}/release", post(gpus::release))
-        .route("/runners", get(runners::list).post(runners::spawn))
-        .route("/runners/{id}", get(runners::one).delete(runners::terminate))
-        .route("/jobs", get(jobs::list).post(jobs::submit))
-        .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
-        .route("/jobs/{id}/explain", get(explain::of_job))
-        .route("/jobs/{id}/logs", get(logs::of_job))
-        .route("/jobs/{id}/events", get(events::of_job))
-        .route("/events", get(events::stream_all))
-        .route("/queue", get(queue::groups))
-        .route("/history", get(history::samples))
-        .merge(page::routes());
-    let bell = Router::new().route("/webhook/job", post(webhook::receive));
-    let routes = layers::limited(api, limits.body)
-        .merge(layers::limited(bell, limits.webhook_body))
+    let config = state.config.clone();
+    let most = |limit: fn(&Limits) -> MemoryBytes| {
+        let config = config.clone();
+        move || limit(&config.current().limits)
+    };
+    let routes = layers::limited(api().into(), most(|limits| limits.body))
+        .merge(layers::limited(bell().into(), most(|limits| limits.webhook_body)))
         .fallback(async || Problem::NoSuchPath)
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);
     layers::surround(routes)
+}
+
+/// The API and the page. How an endpoint is added stands in [`openapi`].
+fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(health::health))
+        .routes(routes!(health::status))
+        .routes(routes!(hosts::list))
+        .routes(routes!(hosts::drain))
+        .routes(routes!(hosts::resume))
+        .routes(routes!(gpus::quarantine))
+        .routes(routes!(gpus::release))
+        .routes(routes!(runners::list, runners::spawn))
+        .routes(routes!(runners::one, runners::terminate))
+        .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::one, jobs::cancel))
+        .routes(routes!(retry::again))
+        .routes(routes!(explain::of_job))
+        .routes(routes!(logs::of_job))
+        .routes(routes!(events::of_job))
+        .routes(routes!(events::stream_all))
+        .routes(routes!(queue::groups))
+        .routes(routes!(history::samples))
+        .routes(routes!(openapi::served))
+        .routes(routes!(page::index))
+        .routes(routes!(page::file))
+}
+
+/// What GitLab calls, with bodies of its own size.
+fn bell() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(webhook::receive))
+}
+
+/// What the handlers of all routes say of themselves.
+fn described() -> utoipa::openapi::OpenApi {
+    api().merge(bell()).into_openapi()
 }
 
 #[cfg(test)]
@@ -74,6 +104,8 @@ mod explain_tests;
 mod harness;
 #[cfg(test)]
 mod jobs_tests;
+#[cfg(test)]
+mod operator_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]

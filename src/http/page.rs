@@ -3,14 +3,11 @@
 
 use std::sync::LazyLock;
 
-use axum::Router;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 
 use super::problem::Problem;
-use super::state::AppState;
 use crate::security::sha256;
 
 /// Nothing from elsewhere, nothing inline, in no frame; and the browser itself refuses text that would become markup.
@@ -61,12 +58,48 @@ static TAG: LazyLock<String> = LazyLock::new(|| {
     format!("\"{:016x}\"", u64::from_be_bytes(digest))
 });
 
-/// The page's own routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/", get(async |headers: HeaderMap| answer(&INDEX, &headers))).route("/page/{name}", get(file))
+/// `GET /`.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "getPage",
+    tag = "page",
+    summary = "The page for browsers",
+    description = "It holds no data, so it needs no token.",
+    params(("If-None-Match" = Option<String>, Header, description = "An `ETag` of an earlier answer.")),
+    responses(
+        (status = 200, description = "The page.", body = String, content_type = "text/html; charset=utf-8", headers(("ETag" = String, description = "Changes with the page."))),
+        (status = 304, description = "It is still the one that is known."),
+    ),
+    extensions(("x-role" = json!("none")), ("x-problems" = json!([]))),
+)]
+pub(super) async fn index(headers: HeaderMap) -> Response {
+    answer(&INDEX, &headers)
 }
 
-async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+/// `GET /page/{name}`.
+#[utoipa::path(
+    get,
+    path = "/page/{name}",
+    operation_id = "getPageFile",
+    tag = "page",
+    summary = "A file of the page",
+    description = "It holds no data, so it needs no token.",
+    params(
+        ("name" = String, Path, description = "The name of a file that the page loads."),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` of an earlier answer."),
+    ),
+    responses(
+        (status = 200, description = "The file.", headers(("ETag" = String, description = "Changes with the page.")), content(
+            (String = "text/css; charset=utf-8"),
+            (String = "text/javascript; charset=utf-8"),
+            (String = "image/svg+xml"),
+        )),
+        (status = 304, description = "It is still the one that is known."),
+    ),
+    extensions(("x-role" = json!("none")), ("x-problems" = json!(["no-such-path"]))),
+)]
+pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let file = FILES.iter().find(|file| file.name == name).ok_or(Problem::NoSuchPath)?;
     Ok(answer(file, &headers))
 }

@@ -9,11 +9,11 @@ use super::problem::Problem;
 use crate::domain::FieldFault;
 
 /// Elements of a page when the client does not say.
-const DEFAULT_LIMIT: u32 = 50;
+pub(super) const DEFAULT_LIMIT: u32 = 50;
 /// Most elements of a page.
 pub const MAX_LIMIT: u32 = 500;
 /// Longest cursor; ours are far shorter.
-const MAX_CURSOR_BYTES: usize = 256;
+pub(super) const MAX_CURSOR_BYTES: usize = 256;
 
 /// The query parameters of a request, not yet taken.
 #[derive(Debug)]

@@ -4,7 +4,10 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::faces::{self, Face};
+use super::openapi::words;
 use crate::config::Role;
 use crate::domain::{FieldFault, chain};
 use crate::platform::Unfit;
@@ -62,6 +65,21 @@ pub enum Problem {
         /// Its state.
         state: &'static str,
     },
+    /// The job has not ended, so it cannot be tried again.
+    JobNotEnded {
+        /// Its state.
+        state: &'static str,
+    },
+    /// The job is GitLab's, and only GitLab can do this with it.
+    JobOfGitLab {
+        /// Its page in GitLab, or what is known of that.
+        page: String,
+    },
+    /// The machine takes no new work.
+    Drained {
+        /// Since when, and why.
+        detail: String,
+    },
     /// No machine can ever run the job, or the runner.
     Unsatisfiable(Vec<FieldFault>),
     /// The machine has no room for the runner at present.
@@ -87,16 +105,11 @@ pub enum Problem {
     Refused(StatusCode),
 }
 
-/// The fixed part of a problem.
-struct Face {
-    slug: &'static str,
-    status: StatusCode,
-    title: &'static str,
-}
-
 /// A problem as it is sent.
-#[derive(Debug, Serialize)]
-struct Wire {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Wire {
+    #[schema(value_type = words::ProblemType)]
     r#type: String,
     title: &'static str,
     status: u16,
@@ -106,8 +119,9 @@ struct Wire {
     errors: Vec<WireFault>,
 }
 
-#[derive(Debug, Serialize)]
-struct WireFault {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FieldProblem)]
+pub(super) struct WireFault {
     field: String,
     message: String,
 }
@@ -143,38 +157,41 @@ impl Problem {
         Self::Unknown { what: quoted(&format!("GPU {}; known: {known}", quoted(id))) }
     }
 
-    fn face(&self) -> Face {
-        let (slug, status, title) = match self {
-            Self::NotJson { .. } => ("not-json", StatusCode::BAD_REQUEST, "The body is not JSON"),
-            Self::WrongContentType => ("wrong-content-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json"),
-            Self::InvalidFields(_) => ("invalid-field", StatusCode::UNPROCESSABLE_ENTITY, "A field of the body is not what is needed"),
-            Self::InvalidParameters(_) => ("invalid-parameter", StatusCode::BAD_REQUEST, "A query parameter or header is not what is needed"),
-            Self::BodyTooLarge => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than allowed"),
-            Self::TooSlow => ("too-slow", StatusCode::REQUEST_TIMEOUT, "The request was not complete or not answered in time"),
-            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid bearer token is needed"),
-            Self::WebhookUnverified => {
-                ("webhook-unverified", StatusCode::UNAUTHORIZED, "The webhook's signature or secret token is missing or wrong")
-            }
-            Self::Forbidden { .. } => ("forbidden", StatusCode::FORBIDDEN, "The token's role does not allow this"),
-            Self::ForeignHost => {
-                ("foreign-host", StatusCode::FORBIDDEN, "Without configured tokens only local host names are served, and no pages of other sites")
-            }
-            Self::NoSuchPath => ("no-such-path", StatusCode::NOT_FOUND, "There is no such path"),
-            Self::NoSuchMethod => ("no-such-method", StatusCode::METHOD_NOT_ALLOWED, "The path does not have this method"),
-            Self::Unknown { .. } => ("not-found", StatusCode::NOT_FOUND, "There is no such thing"),
-            Self::JobEnded { .. } => ("job-ended", StatusCode::CONFLICT, "The job has already ended"),
-            Self::Unsatisfiable(_) => ("unsatisfiable", StatusCode::UNPROCESSABLE_ENTITY, "No host can ever run this"),
-            Self::NoRoom(_) => ("no-room", StatusCode::CONFLICT, "The host has no room for this now"),
-            Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, "The daemon is about to end"),
-            Self::KeyReused => ("idempotency-key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The Idempotency-Key was used with another body"),
-            Self::QueueFull { .. } => ("queue-full", StatusCode::TOO_MANY_REQUESTS, "As many jobs wait for the project as may"),
-            Self::TooManyStreams => ("too-many-streams", StatusCode::SERVICE_UNAVAILABLE, "As many streams are open as may"),
-            Self::Conflict => ("conflict", StatusCode::CONFLICT, "This contradicts the present state"),
-            Self::StoreUnavailable => ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
-            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here; the log knows more"),
-            Self::Refused(status) => ("refused", *status, "The request cannot be served"),
-        };
-        Face { slug, status, title }
+    /// There is no host with this id, only the known one.
+    pub fn unknown_host(id: &str, known: &str) -> Self {
+        Self::Unknown { what: quoted(&format!("host {}; known: {known}", quoted(id))) }
+    }
+
+    pub(super) fn face(&self) -> Face {
+        match self {
+            Self::NotJson { .. } => faces::NOT_JSON,
+            Self::WrongContentType => faces::WRONG_CONTENT_TYPE,
+            Self::InvalidFields(_) => faces::INVALID_FIELDS,
+            Self::InvalidParameters(_) => faces::INVALID_PARAMETERS,
+            Self::BodyTooLarge => faces::BODY_TOO_LARGE,
+            Self::TooSlow => faces::TOO_SLOW,
+            Self::Unauthorized => faces::UNAUTHORIZED,
+            Self::WebhookUnverified => faces::WEBHOOK_UNVERIFIED,
+            Self::Forbidden { .. } => faces::FORBIDDEN,
+            Self::ForeignHost => faces::FOREIGN_HOST,
+            Self::NoSuchPath => faces::NO_SUCH_PATH,
+            Self::NoSuchMethod => faces::NO_SUCH_METHOD,
+            Self::Unknown { .. } => faces::UNKNOWN,
+            Self::JobEnded { .. } => faces::JOB_ENDED,
+            Self::JobNotEnded { .. } => faces::JOB_NOT_ENDED,
+            Self::JobOfGitLab { .. } => faces::JOB_OF_GITLAB,
+            Self::Drained { .. } => faces::DRAINED,
+            Self::Unsatisfiable(_) => faces::UNSATISFIABLE,
+            Self::NoRoom(_) => faces::NO_ROOM,
+            Self::Stopping => faces::STOPPING,
+            Self::KeyReused => faces::KEY_REUSED,
+            Self::QueueFull { .. } => faces::QUEUE_FULL,
+            Self::TooManyStreams => faces::TOO_MANY_STREAMS,
+            Self::Conflict => faces::CONFLICT,
+            Self::StoreUnavailable => faces::STORE_UNAVAILABLE,
+            Self::Internal => faces::INTERNAL,
+            Self::Refused(status) => Face { status: *status, ..faces::REFUSED },
+        }
     }
 
     /// Seconds after which repeating the request may help.
@@ -196,6 +213,9 @@ impl Problem {
             | Self::NoSuchMethod
             | Self::Unknown { .. }
             | Self::JobEnded { .. }
+            | Self::JobNotEnded { .. }
+            | Self::JobOfGitLab { .. }
+            | Self::Drained { .. }
             | Self::Unsatisfiable(_)
             | Self::NoRoom(_)
             | Self::KeyReused
@@ -206,10 +226,9 @@ impl Problem {
     }
 
     fn wire(self, face: &Face) -> Wire {
-        let mut wire =
-            Wire { r#type: format!("/problems/{}", face.slug), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
+        let mut wire = Wire { r#type: face.kind(), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
         match self {
-            Self::NotJson { detail } => wire.detail = Some(detail),
+            Self::NotJson { detail } | Self::Drained { detail } => wire.detail = Some(detail),
             Self::InvalidFields(faults) | Self::InvalidParameters(faults) => {
                 let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 wire.detail = Some(quoted(&sentences.join("; ")));
@@ -224,7 +243,8 @@ impl Problem {
             Self::Forbidden { needs } => wire.detail = Some(format!("the role {} is needed", needs.as_str())),
             Self::ForeignHost => wire.detail = Some("configure http.tokens to be reached under other names, or through a proxy".to_owned()),
             Self::Unknown { what } => wire.detail = Some(format!("there is no {what}")),
-            Self::JobEnded { state } => wire.detail = Some(format!("it is {state}")),
+            Self::JobEnded { state } | Self::JobNotEnded { state } => wire.detail = Some(format!("it is {state}")),
+            Self::JobOfGitLab { page } => wire.detail = Some(format!("retry it there: {page}")),
             Self::QueueFull { limit } => wire.detail = Some(format!("limits.queue_per_project is {limit}")),
             Self::WrongContentType
             | Self::BodyTooLarge
@@ -317,4 +337,4 @@ pub(super) fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 #[path = "problem_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,7 @@ use axum::body::to_bytes;
 use super::*;
 
 /// One of every variant. The match makes sure that a new variant is added here: it does not compile without it.
-fn every_problem() -> Vec<Problem> {
+pub(in crate::http) fn every_problem() -> Vec<Problem> {
     let all = vec![
         Problem::NotJson { detail: "expected value at line 1 column 1".to_owned() },
         Problem::WrongContentType,
@@ -21,6 +21,9 @@ fn every_problem() -> Vec<Problem> {
         Problem::NoSuchMethod,
         Problem::unknown_job("0190"),
         Problem::JobEnded { state: "failed" },
+        Problem::JobNotEnded { state: "running" },
+        Problem::JobOfGitLab { page: "https://gitlab.example.com/team/app/-/jobs/7".to_owned() },
+        Problem::Drained { detail: "it was drained at 2026-11-18T11:06:40Z by ops (new kernel)".to_owned() },
         Problem::Unsatisfiable(vec![FieldFault::new("arch", "needs arm64, this machine is amd64")]),
         Problem::NoRoom(vec![FieldFault::new("cpus", "needs 4 CPUs, 1 of 8 are free")]),
         Problem::Stopping,
@@ -48,6 +51,9 @@ fn every_problem() -> Vec<Problem> {
             | Problem::NoSuchMethod
             | Problem::Unknown { .. }
             | Problem::JobEnded { .. }
+            | Problem::JobNotEnded { .. }
+            | Problem::JobOfGitLab { .. }
+            | Problem::Drained { .. }
             | Problem::Unsatisfiable(_)
             | Problem::NoRoom(_)
             | Problem::Stopping

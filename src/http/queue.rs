@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::extract::Viewer;
 use super::health::seconds_between;
@@ -17,7 +18,8 @@ const MOST_JOBS: u32 = 50_000;
 const MOST_GROUPS: usize = 200;
 
 /// What waits.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Queue)]
 pub struct QueueDto {
     /// The group whose oldest job waits longest comes first.
     groups: Vec<GroupDto>,
@@ -25,16 +27,30 @@ pub struct QueueDto {
     more: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QueueGroup)]
 struct GroupDto {
     class: String,
     project: Option<String>,
     jobs: u64,
+    #[schema(value_type = String, format = DateTime)]
     oldest_queued_at: Timestamp,
     oldest_wait_seconds: u64,
 }
 
 /// `GET /queue`.
+#[utoipa::path(
+    get,
+    path = "/queue",
+    operation_id = "getQueue",
+    tag = "daemon",
+    summary = "What waits, by class and project",
+    description = "",
+    responses(
+        (status = 200, description = "What waits.", body = QueueDto),
+    ),
+    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "store-unavailable"]))),
+)]
 pub(super) async fn groups(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<QueueDto>, Problem> {
     params.finish()?;
     let found = state.store.queue_groups(MOST_JOBS).await?;

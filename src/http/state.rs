@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
-use crate::config::Config;
+use crate::config::Live;
 use crate::domain::Clock;
 use crate::jobs::{History, ManagerHandle};
 use crate::security::SecurityManager;
@@ -35,7 +35,7 @@ pub struct AppState {
     /// Tokens, webhook secrets, environment rules.
     pub security: Arc<SecurityManager>,
     /// The settings.
-    pub config: Arc<Config>,
+    pub config: Live,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The last hours in numbers.
@@ -54,11 +54,11 @@ impl AppState {
         logs: Arc<LogStore>,
         manager: ManagerHandle,
         security: Arc<SecurityManager>,
-        config: Arc<Config>,
+        config: impl Into<Live>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let started_at = clock.now();
-        Self { store, logs, manager, security, config, clock, history: Arc::default(), started_at, rations: Rations::default() }
+        Self { store, logs, manager, security, config: config.into(), clock, history: Arc::default(), started_at, rations: Rations::default() }
     }
 }
 

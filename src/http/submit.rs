@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
+use super::openapi::{fields, words};
 use super::problem::Problem;
-use crate::config::{Class, Config};
+use crate::config::{Class, Config, Limits};
 use crate::domain::{
     Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, Emulation, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec,
     MemoryBytes, ModelPattern, ProjectName, Requirement, Source, Start, Work,
@@ -19,48 +21,90 @@ const DEFAULT_CLASS: &str = "default";
 /// The engine's runtime that a requirement does not name.
 const DEFAULT_RUNTIME: &str = "runc";
 /// Bounds of a priority.
-const PRIORITIES: std::ops::RangeInclusive<i64> = -1000..=1000;
+pub(super) const PRIORITIES: std::ops::RangeInclusive<i64> = -1000..=1000;
 /// Most times that a job may ask to be tried again.
-const MAX_RETRIES: i64 = 10;
+pub(super) const MAX_RETRIES: i64 = 10;
 /// Most arguments of a command.
-const MAX_ARGUMENTS: usize = 4096;
+pub(super) const MAX_ARGUMENTS: usize = 4096;
 
-/// The body of `POST /jobs`.
-#[derive(Debug, Default, Deserialize)]
+/// A job to be run. A field that is not given, or `null`, is the class's, where nothing else is said.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SubmitJob)]
 pub struct SubmitBody {
+    /// An image reference. Needed where the class has none.
+    #[schema(min_length = 1)]
     image: Option<String>,
+    /// Program and arguments; the image's entry point is not used. Together at most `limits.command_bytes`.
+    #[schema(inline, required = true, value_type = fields::Command)]
     command: Option<Vec<String>>,
+    /// Variables. Names are letters, digits and `_`; those that could change the job's devices or what runs before its command are refused.
     env: Option<BTreeMap<String, String>>,
+    /// A configured class; `default`, or the only one there is, when it is not given.
+    #[schema(inline, value_type = Option<fields::ClassName>)]
     class: Option<String>,
+    /// For filters, the limits of the queue and its fair share.
+    #[schema(inline, value_type = Option<fields::ProjectPath>)]
     project: Option<String>,
+    /// The class's, if it has one.
+    #[schema(value_type = Option<words::Arch>)]
     arch: Option<String>,
+    /// Whether a machine that only emulates `arch` will do.
+    #[schema(value_type = Option<words::Emulation>)]
     emulation: Option<String>,
+    /// GPUs, or a share of one.
     gpus: Option<GpusBody>,
+    /// Processors, in steps of 0.001.
+    #[schema(inline, value_type = Option<fields::Cpus>)]
     cpus: Option<f64>,
+    /// Memory, such as `4GiB`; at least 6MiB.
+    #[schema(inline, value_type = Option<fields::Memory>)]
     memory: Option<String>,
+    /// A duration such as `90s`, `30m` or `1h 30m`, from 1s to `limits.max_timeout`.
+    #[schema(min_length = 1)]
     timeout: Option<String>,
+    /// Higher goes first.
+    #[schema(inline, value_type = Option<fields::Priority>)]
     priority: Option<i64>,
+    /// How often a failure of the job itself is tried again.
+    #[schema(inline, value_type = Option<fields::Retries>)]
     retries: Option<i64>,
+    /// What to do when no machine could ever run it; `refuse` when it is not given.
     if_unsatisfiable: Option<IfUnsatisfiable>,
 }
 
-/// The GPUs that a job asks for.
-#[derive(Debug, Default, Deserialize)]
+/// The GPUs that a job asks for: `count` of its own, or with `memory` a share of one.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = GpuRequest)]
 pub struct GpusBody {
+    /// Needed without `memory`; with it 1.
+    #[schema(inline, value_type = Option<fields::GpuCount>)]
     count: Option<i64>,
+    /// Any, when it is not given.
+    #[schema(value_type = Option<words::GpuVendor>)]
     vendor: Option<String>,
+    /// The least memory of each.
+    #[schema(inline, value_type = Option<fields::Memory>)]
     min_memory: Option<String>,
+    /// A pattern of model names, such as `*A100*`.
+    #[schema(inline, value_type = Option<fields::GpuModel>)]
     model: Option<String>,
+    /// The least compute capability, such as `8.0`. NVIDIA only.
+    #[schema(pattern = r"^[0-9]{1,3}\.[0-9]{1,3}$")]
     compute_capability: Option<String>,
+    /// A MIG profile, such as `1g.10gb`. NVIDIA only.
+    #[schema(pattern = r"^[0-9][0-9a-z.+-]{0,31}$")]
     mig_profile: Option<String>,
+    /// A share of one GPU's memory, such as `10GiB`; not with `min_memory` or `mig_profile`.
+    #[schema(inline, value_type = Option<fields::Memory>)]
     memory: Option<String>,
+    /// True without `memory`, false with it; no other value is taken.
     exclusive: Option<bool>,
 }
 
 /// What to do with a job that no host could ever run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IfUnsatisfiable {
     /// Refuse it at once.
@@ -108,12 +152,12 @@ impl Faults {
 ///
 /// # Errors
 /// Names every faulty field.
-pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> Result<Checked, Problem> {
+pub fn check(body: SubmitBody, config: &Config) -> Result<Checked, Problem> {
     let mut faults = Faults::default();
     let class = faults.keep(class_of(body.class.as_deref(), config));
     let image = image_of(body.image.as_deref(), class, &mut faults);
     let command = command_of(body.command, config.limits.command_bytes, &mut faults);
-    let env = env_of(body.env.unwrap_or_default(), security, &mut faults);
+    let env = env_of(body.env.unwrap_or_default(), &config.limits, &mut faults);
     let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
     let emulation = body.emulation.and_then(|text| faults.keep(Emulation::parse("emulation", &text)));
@@ -131,7 +175,7 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
         cpus: cpus.unwrap_or(class.cpus),
         memory: memory.unwrap_or(class.memory),
         gpus: gpus.or_else(|| class.gpus.clone()),
-        runtime: Some(class.runtime.clone()).filter(|runtime| runtime != DEFAULT_RUNTIME),
+        runtime: runtime_of(class),
         start: Start::Any,
     };
     let spec = JobSpec {
@@ -144,6 +188,38 @@ pub fn check(body: SubmitBody, config: &Config, security: &SecurityManager) -> R
         work: Work::Command(CommandWork { image, command, env }),
     };
     Ok(Checked { spec, if_unsatisfiable: body.if_unsatisfiable.unwrap_or_default() })
+}
+
+/// Checks a request that was accepted once against what holds now.
+///
+/// # Errors
+/// Names every field that would be refused today, or could not be run as it was.
+pub fn check_again(spec: &JobSpec, config: &Config) -> Result<(), Problem> {
+    let Work::Command(work) = &spec.work else { return Err(Problem::Conflict) };
+    let mut faults = Faults::default();
+    let requirement = &spec.requirement;
+    if let Some(class) = faults.keep(class_of(Some(requirement.class.as_str()), config)) {
+        if class.arch.is_some() && class.arch != requirement.arch {
+            faults.add("arch", format!("is no longer that of the class {}", class.name));
+        }
+        if runtime_of(class) != requirement.runtime {
+            faults.add("class", format!("{} has another runtime now", class.name));
+        }
+    }
+    command_of(Some(work.command.clone()), config.limits.command_bytes, &mut faults);
+    let env = env_of(work.env.clone(), &config.limits, &mut faults);
+    if faults.0.is_empty() && env != work.env {
+        faults.add("env", "would not be taken over as it was");
+    }
+    if spec.timeout > config.limits.max_timeout {
+        faults.add("timeout", format!("must be at most {}", humantime::format_duration(config.limits.max_timeout)));
+    }
+    if faults.0.is_empty() { Ok(()) } else { Err(faults.into_problem()) }
+}
+
+/// The class's runtime as a requirement names it.
+fn runtime_of(class: &Class) -> Option<String> {
+    Some(class.runtime.clone()).filter(|runtime| runtime != DEFAULT_RUNTIME)
 }
 
 /// The named class; without a name `default`, or the only one there is.
@@ -187,8 +263,8 @@ fn command_of(given: Option<Vec<String>>, limit: MemoryBytes, faults: &mut Fault
     command
 }
 
-fn env_of(given: BTreeMap<String, String>, security: &SecurityManager, faults: &mut Faults) -> BTreeMap<String, String> {
-    security.sanitise_env("env", given).unwrap_or_else(|found| {
+fn env_of(given: BTreeMap<String, String>, limits: &Limits, faults: &mut Faults) -> BTreeMap<String, String> {
+    SecurityManager::sanitise_env("env", given, limits).unwrap_or_else(|found| {
         faults.0.extend(found);
         BTreeMap::new()
     })

@@ -6,36 +6,50 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::extract::body_bytes;
+use super::openapi::fields;
 use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::domain::job::CancelEffect;
 use crate::domain::{EndReason, JobId};
 use crate::gitlab::webhook::{self, BuildStatus, Reading};
 use crate::security::{WebhookHeaders, sha256};
-use crate::store::{Delivery, Recorded};
+use crate::store::{DeliveredJob, Delivery, Recorded};
 
 /// Headers that name a delivery, the newer first. Both stay the same when GitLab sends it again.
 const DELIVERY_IDS: [&str; 2] = ["webhook-id", "idempotency-key"];
 /// Longest name of a delivery that is taken over from a header.
 const MAX_DELIVERY_ID_BYTES: usize = 255;
 
+/// What was done with an event, in a word.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = WebhookResult)]
+enum Done {
+    /// It was a reason to look for work, or cancelled a job.
+    Accepted,
+    /// It was genuine, and there was nothing to do.
+    Ignored,
+}
+
 /// What was done with an event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebhookAnswer)]
 pub struct Answer {
-    status: &'static str,
+    status: Done,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
 impl Answer {
     fn accepted() -> Self {
-        Self { status: "accepted", reason: None }
+        Self { status: Done::Accepted, reason: None }
     }
 
     fn ignored(reason: impl Into<String>) -> Self {
-        Self { status: "ignored", reason: Some(reason.into()) }
+        Self { status: Done::Ignored, reason: Some(reason.into()) }
     }
 }
 
@@ -52,6 +66,25 @@ enum Meaning {
 }
 
 /// `POST /webhook/job`.
+#[utoipa::path(
+    post,
+    path = "/webhook/job",
+    operation_id = "receiveJobEvent",
+    tag = "gitlab",
+    summary = "Take a Job event of GitLab",
+    description = "A doorbell: the daemon asks GitLab for work. No bearer token; GitLab shows its secret token or signs what it sends. Every genuine event is answered 200, because GitLab disables hooks that fail.",
+    params(
+        ("X-Gitlab-Event" = Option<String>, Header, description = "What kind of event it is; others than `Job Hook` are ignored."),
+        ("webhook-id" = Option<String>, Header, description = "Names the delivery; signed. A delivery that is known is ignored."),
+        ("webhook-timestamp" = Option<String>, Header, description = "When it was sent, in seconds since 1970; signed."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names the delivery where there is no `webhook-id`."),
+    ),
+    request_body(content = fields::JobEvent, description = "The event, as GitLab sends it; up to `limits.webhook_body`, 25 MiB at first."),
+    responses(
+        (status = 200, description = "It was genuine, and taken or ignored.", body = Answer),
+    ),
+    extensions(("x-role" = json!("webhook")), ("x-problems" = json!(["not-json", "store-unavailable", "conflict"]))),
+)]
 pub(super) async fn receive(State(state): State<AppState>, request: Request) -> Result<Json<Answer>, Problem> {
     let headers = request.headers().clone();
     let _room = state.rations.body(&headers).await;
@@ -63,12 +96,14 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
     })?;
     let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
     let reading = webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?;
+    let job = job_of(&state, &reading);
     let meaning = meaning_of(&state, reading).await?;
     if let Meaning::Cancel(job) = &meaning {
         // Before the delivery is remembered: when this fails, it is not a double that is sent again.
         cancel(&state, job).await?;
     }
-    let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning) };
+    let about = job.filter(|_| matches!(meaning, Meaning::Ring | Meaning::Cancel(_)));
+    let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning), about };
     if state.store.record_delivery(delivery, now).await? == Recorded::Duplicate {
         return Ok(Json(Answer::ignored("duplicate")));
     }
@@ -97,6 +132,13 @@ fn proof_of(headers: &HeaderMap) -> WebhookHeaders<'_> {
     }
 }
 
+/// The job of GitLab that an event tells of.
+fn job_of(state: &AppState, reading: &Reading) -> Option<DeliveredJob> {
+    let Reading::Job(job) = reading else { return None };
+    let url = state.config.current().gitlab.as_ref()?.url.clone();
+    Some(DeliveredJob { url, gitlab_id: job.build_id, status: job.status.as_str().to_owned() })
+}
+
 async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Problem> {
     let job = match reading {
         Reading::Job(job) => job,
@@ -116,7 +158,8 @@ async fn meaning_of(state: &AppState, reading: Reading) -> Result<Meaning, Probl
 
 /// Our job that was made of this job of GitLab, unless it has ended.
 async fn held(state: &AppState, build_id: u64) -> Result<Option<JobId>, Problem> {
-    let Some(gitlab) = &state.config.gitlab else { return Ok(None) };
+    let config = state.config.current();
+    let Some(gitlab) = &config.gitlab else { return Ok(None) };
     let Some(id) = state.store.jobs_of_gitlab(&gitlab.url, build_id).await?.into_iter().next() else { return Ok(None) };
     Ok(state.store.job(&id).await?.filter(|job| !job.has_ended()).map(|job| job.id))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::handle::IntakeState;
+use super::handle::{IntakeState, IntakeWord};
 use crate::domain::ClassName;
 
 /// How asking goes, by class, for `/status` and `/health`.
@@ -14,8 +14,13 @@ impl Board {
     /// Changes what is said of a class.
     pub(super) fn post(&self, class: &ClassName, change: impl FnOnce(&mut IntakeState)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || IntakeState { class: class.clone(), state: "waiting", last_answer_at: None, error: None };
+        let fresh = || IntakeState { class: class.clone(), state: IntakeWord::Waiting, last_answer_at: None, error: None };
         change(all.entry(class.clone()).or_insert_with(fresh));
+    }
+
+    /// Forgets a class that asks no more.
+    pub(super) fn forget(&self, class: &ClassName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(class);
     }
 
     /// All classes that ask.

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::askers::Askers;
 use super::board::Board;
 use super::broker::Broker;
 use super::conclude::Untold;
@@ -18,7 +19,7 @@ use super::proof::Proof;
 use super::queue_there::QueueBoard;
 use super::reconcile::Deadlines;
 use super::vitals::Vitals;
-use crate::config::{Class, Config};
+use crate::config::{Class, Config, Live};
 use crate::docker::{Driver, DriverError};
 use crate::domain::{ClassName, Clock, Requirement, RetryPolicy, RunnerId, Start};
 use crate::gitlab::{GitLab, Listing};
@@ -45,7 +46,7 @@ pub struct Deps {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The settings.
-    pub config: Arc<Config>,
+    pub config: Live,
     /// The broker.
     pub broker: Arc<Broker>,
     /// GitLab, where one is configured.
@@ -73,6 +74,7 @@ pub(super) struct Shared {
     pub(super) starts: Semaphore,
     pub(super) followers: Followers,
     pub(super) intake: Board,
+    pub(super) askers: Askers,
     pub(super) queue_there: QueueBoard,
     pub(super) untold: Untold,
 }
@@ -114,15 +116,11 @@ pub(super) enum OpError {
 
 impl Shared {
     pub(super) fn retry_policy(&self) -> RetryPolicy {
-        retry_policy(&self.deps.config)
+        retry_policy(&self.deps.config.current())
     }
 
     pub(super) fn deadlines(&self) -> Deadlines {
-        deadlines(&self.deps.config)
-    }
-
-    pub(super) fn class(&self, name: &ClassName) -> Option<&Class> {
-        class_named(&self.deps.config, name)
+        deadlines(&self.deps.config.current())
     }
 }
 

@@ -45,16 +45,24 @@ impl<'a> Circumstances<'a> {
     }
 
     fn readiness(&self) -> Readiness {
-        match &self.status.engine {
-            EngineState::Up { .. } if self.status.stopping => Readiness::Draining,
-            EngineState::Up { .. } => Readiness::Ready,
-            EngineState::Down { error, since } => Readiness::EngineDown { error: error.clone(), since: *since },
-            EngineState::Unknown => Readiness::Unasked,
-        }
+        readiness(self.status)
     }
 
     fn facts(&self) -> &'a HostFacts {
         &self.status.facts
+    }
+}
+
+/// Whether this machine takes work.
+#[must_use]
+pub fn readiness(status: &Status) -> Readiness {
+    match (&status.engine, &status.drain) {
+        (EngineState::Unknown, _) => Readiness::Unasked,
+        (EngineState::Down { error, since }, _) => Readiness::EngineDown { error: error.clone(), since: *since },
+        (EngineState::Up { .. }, _) if status.stopping => Readiness::Stopping,
+        (EngineState::Up { .. }, Some(drain)) if status.runners > 0 => Readiness::Draining(drain.clone()),
+        (EngineState::Up { .. }, Some(drain)) => Readiness::Drained(drain.clone()),
+        (EngineState::Up { .. }, None) => Readiness::Ready,
     }
 }
 

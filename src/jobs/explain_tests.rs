@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::domain::{
-    Arch, ClassName, CommandWork, CpuMillis, EndReason, GitLabJob, GitLabRef, HostId, ImageRef, JobSpec, Keywords, MemoryBytes, Placement, RunnerId,
-    RunnerOrigin, Step, Work,
+    Arch, ClassName, CommandWork, CpuMillis, Drain, EndReason, GitLabJob, GitLabRef, HostId, ImageRef, JobSpec, Keywords, MemoryBytes, Placement,
+    RunnerId, RunnerOrigin, Step, Work,
 };
 use crate::platform::Ever;
 use crate::platform::explain::Fits;
@@ -199,10 +199,28 @@ async fn an_engine_that_does_not_answer_is_said_and_nothing_is_promised() {
     assert!(said.to_string().contains("its engine has not answered since") && said.to_string().contains("refused"), "{said}");
     fixture.status.engine = EngineState::Up { version: "1".to_owned(), since: t(0) };
     fixture.status.stopping = true;
-    assert_eq!(fixture.explain(&id).await.hosts[0].readiness, Readiness::Draining);
+    assert_eq!(fixture.explain(&id).await.hosts[0].readiness, Readiness::Stopping);
     fixture.status.facts.runtimes.clear();
     fixture.status.engine = EngineState::Unknown;
     let circumstances = Circumstances { status: &fixture.status, config: &fixture.config, now: t(0) };
     assert_eq!(circumstances.never(&requirement(9)), [], "the kernel alone does not know");
     assert_eq!(fixture.explain(&fixture.submit(9, command()).await).await.ever, None);
+}
+
+#[tokio::test]
+async fn a_drained_machine_says_so_until_it_is_empty_and_after() {
+    let mut fixture = Fixture::new();
+    let id = fixture.submit(1, command()).await;
+    let drain = Drain { since: t(0), by: Some("ops".to_owned()), reason: Some("new kernel".to_owned()) };
+    (fixture.status.drain, fixture.status.runners) = (Some(drain.clone()), 1);
+    let said = fixture.explain(&id).await;
+    assert_eq!((&said.hosts[0].readiness, said.hosts[0].fits, said.estimated_start), (&Readiness::Draining(drain.clone()), Fits::Now, None));
+    assert!(said.to_string().contains("box1: it takes no new work: it was drained at 2026-11-18T11:06:40Z by ops (new kernel)"), "{said}");
+    fixture.status.runners = 0;
+    assert_eq!(readiness(&fixture.status), Readiness::Drained(drain.clone()));
+    // What keeps it from work beyond that comes first.
+    fixture.status.stopping = true;
+    assert_eq!(readiness(&fixture.status), Readiness::Stopping);
+    fixture.status.engine = EngineState::Down { error: "refused".to_owned(), since: t(0) };
+    assert_eq!(readiness(&fixture.status).name(), "engine_down");
 }

@@ -24,7 +24,7 @@ const LOG_PATIENCE_UNNOTICED: Duration = Duration::from_secs(2);
 pub(super) async fn stop(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<(), OpError> {
     let name = aggregate.runner.container_name();
     info!(runner.id = %aggregate.runner.id, container = name, reason = aggregate.runner.state.reason().map(EndReason::as_str), "stopping");
-    shared.deps.driver.stop(&name, shared.deps.config.limits.stop_grace).await?;
+    shared.deps.driver.stop(&name, shared.deps.config.current().limits.stop_grace).await?;
     Ok(())
 }
 
@@ -105,7 +105,8 @@ fn runner_exited(aggregate: &Aggregate, facts: &ContainerFacts) -> Outcome {
 }
 
 fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> Option<String> {
-    let limits = &shared.deps.config.limits;
+    let config = shared.deps.config.current();
+    let limits = &config.limits;
     match reason {
         EndReason::TimedOut => {
             aggregate.job.as_ref().map(|job| format!("it ran longer than its timeout of {}", humantime::format_duration(job.spec.timeout)))

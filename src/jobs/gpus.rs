@@ -42,7 +42,7 @@ pub(super) async fn save(shared: &Shared) -> Result<(), StoreError> {
     if records.is_empty() && forgotten.is_empty() {
         return Ok(());
     }
-    deps.store.write_gpu_records(&deps.config.host.name, &records, &forgotten).await?;
+    deps.store.write_gpu_records(&deps.config.current().host.name, &records, &forgotten).await?;
     deps.platform.saved_gpus(records, &forgotten);
     Ok(())
 }

@@ -18,6 +18,11 @@ fn engine() -> EngineInfo {
         cgroup_version: None,
         security_options: Vec::new(),
         cdi_devices: Vec::new(),
+        unsupported: Vec::new(),
+        forwards: None,
+        warnings: Vec::new(),
+        time: None,
+        data_root: None,
     }
 }
 

@@ -11,8 +11,8 @@ use super::queue_there::GitLabQueue;
 use super::vitals::{Vital, Vitals};
 use crate::domain::job::CancelEffect;
 use crate::domain::{
-    ClassName, CpuMillis, EndReason, GpuId, GpuVitals, HostFacts, Job, JobId, JobState, MemoryBytes, Quarantine, Runner, RunnerId, RunnerState,
-    Source, Step,
+    ClassName, CpuMillis, Drain, EndReason, GpuId, GpuVitals, HostFacts, Job, JobId, JobState, MemoryBytes, Quarantine, Runner, RunnerId,
+    RunnerState, Source, Step,
 };
 use crate::platform::Unfit;
 use crate::store::{Store, StoreError};
@@ -33,6 +33,10 @@ pub(super) enum Wake {
     Cancel { job: JobId, reason: EndReason, reply: oneshot::Sender<Result<Option<(Job, CancelEffect)>, StoreError>> },
     /// Plan a waiting runner of this class.
     Spawn { class: ClassName, reply: oneshot::Sender<Result<Spawned, StoreError>> },
+    /// Do this with the machine.
+    Host { wish: HostWish, reply: oneshot::Sender<Result<(), StoreError>> },
+    /// Give a job back to GitLab that waits here, if the machine is still to get empty.
+    GiveBack { job: JobId },
     /// Do this with a GPU.
     Mark { gpu: GpuId, mark: GpuMark, reply: oneshot::Sender<Result<GpuMarked, StoreError>> },
 }
@@ -57,6 +61,31 @@ pub enum Spawned {
     NotForGitLab,
     /// The machine has no room for it, or never can.
     DoesNotFit(Vec<Unfit>),
+    /// The machine takes no new work.
+    Drained(Drain),
+    /// The coordinator is stopping.
+    Stopping,
+}
+
+/// What somebody wishes with this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostWish {
+    /// It is to get empty: what runs ends by itself, and nothing new begins until it is resumed.
+    Drain {
+        /// The name of the token with which it is asked for.
+        by: Option<String>,
+        /// Why, for people.
+        reason: Option<String>,
+    },
+    /// It takes work again.
+    Resume,
+}
+
+/// What became of such a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostSet {
+    /// It is so, and written down.
+    Done,
     /// The coordinator is stopping.
     Stopping,
 }
@@ -116,13 +145,48 @@ pub enum EngineState {
     },
 }
 
+/// How asking GitLab for work goes, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntakeWord {
+    /// It was not asked yet.
+    Waiting,
+    /// It is asked.
+    Asking,
+    /// It is not asked, because there is no room for its work.
+    Full,
+    /// It refuses the runner's token.
+    Denied,
+    /// It asked us to come less often.
+    Limited,
+    /// It does not answer as it should.
+    Failing,
+}
+
+impl IntakeWord {
+    /// Every word.
+    pub const ALL: [Self; 6] = [Self::Waiting, Self::Asking, Self::Full, Self::Denied, Self::Limited, Self::Failing];
+
+    /// The word in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Asking => "asking",
+            Self::Full => "full",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Failing => "failing",
+        }
+    }
+}
+
 /// How asking GitLab for work goes, for one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntakeState {
     /// The class.
     pub class: ClassName,
-    /// In a word: `waiting`, `asking`, `full`, `denied`, `limited`, `failing`.
-    pub state: &'static str,
+    /// In a word.
+    pub state: IntakeWord,
     /// When GitLab last answered.
     pub last_answer_at: Option<Timestamp>,
     /// What went wrong last time.
@@ -160,6 +224,10 @@ pub struct Status {
     pub last_tick_error: Option<String>,
     /// Whether it has been told to stop.
     pub stopping: bool,
+    /// Why it is to get empty, if it is.
+    pub drain: Option<Drain>,
+    /// Runners that are not gone.
+    pub runners: usize,
     /// Classes for which there is room now and nothing of GitLab's waits.
     pub askable: HashSet<ClassName>,
 }
@@ -228,6 +296,27 @@ impl ManagerHandle {
             return Ok(GpuMarked::Stopping);
         }
         answer.await.unwrap_or(Ok(GpuMarked::Stopping))
+    }
+
+    /// Drains this machine or resumes it; [`Self::status`] shows it from then on. Doing it again does no harm.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn set_host(&self, wish: HostWish) -> Result<HostSet, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        if self.wake.send(Wake::Host { wish, reply }).await.is_err() {
+            return Ok(HostSet::Stopping);
+        }
+        let Ok(set) = answer.await else { return Ok(HostSet::Stopping) };
+        set?;
+        // The pass that follows is the first to obey, and tells so.
+        self.settle().await;
+        Ok(HostSet::Done)
+    }
+
+    /// Asks that a job goes back to GitLab; whether it does is decided when its turn comes.
+    pub(super) async fn give_back(&self, job: JobId) {
+        let _ = self.wake.send(Wake::GiveBack { job }).await;
     }
 
     /// Ends a job, or has it ended ([`Job::cancel`]). `None` when there is no such job.

@@ -10,10 +10,10 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::deps::{Shared, class_requirement};
-use super::handle::Status;
+use super::deps::{Shared, class_named, class_requirement};
+use super::handle::{IntakeWord, Status};
 use super::image::decide;
-use crate::config::Class;
+use crate::config::{Class, Config};
 use crate::domain::clock;
 use crate::domain::retry::doubled;
 use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Source, Start, Work, chain};
@@ -58,15 +58,45 @@ impl Pause {
     }
 }
 
-/// Asks for one class until told to stop.
-pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: &Arc<dyn GitLab>, poll: Duration) {
+/// A class as it is asked for: as it was configured when the question began.
+struct Terms {
+    class: Class,
+    token: SecretString,
+    poll: Duration,
+}
+
+impl Terms {
+    /// `None` when the class takes no work of GitLab.
+    fn of(config: &Config, class: &ClassName) -> Option<Self> {
+        let class = class_named(config, class)?;
+        Some(Self { class: class.clone(), token: class.gitlab_token.clone()?, poll: config.gitlab.as_ref()?.poll_interval })
+    }
+}
+
+/// Asks for one class until it takes no work of GitLab any more, or told to stop. A question that is under way is always waited for: what GitLab
+/// gives away is ours, whatever the configuration says by then.
+pub(super) async fn run(shared: &Arc<Shared>, name: &ClassName, gitlab: &Arc<dyn GitLab>) {
     let deps = &shared.deps;
+    let mut reloads = deps.config.subscribe();
     let mut bell = deps.handle.bell.subscribe();
     let mut status = deps.handle.status.clone();
     let mut failures = 0;
     // Asked at once after a start: a bell may have rung while nobody was there to hear it.
     let mut pause = Pause::None;
+    let mut last: Option<Class> = None;
     loop {
+        let Some(terms) = Terms::of(&deps.config.current(), name) else {
+            if shared.askers.leave(shared, name) {
+                return;
+            }
+            continue;
+        };
+        let Terms { class, token, .. } = &terms;
+        if last.as_ref().is_some_and(|last| !last.has_the_same_token(class)) {
+            // What GitLab said of the old token does not concern the new one.
+            (pause, failures) = (Pause::None, 0);
+        }
+        last = Some(class.clone());
         let rest = async {
             match pause {
                 Pause::None => {}
@@ -81,35 +111,39 @@ pub(super) async fn run(shared: &Arc<Shared>, class: &Class, token: &SecretStrin
                 }
             }
             if !status.borrow().askable.contains(&class.name) {
-                shared.intake.post(&class.name, |state| state.state = "full");
+                shared.intake.post(&class.name, |state| state.state = IntakeWord::Full);
             }
             until_askable(&mut status, &class.name, token, gitlab.as_ref()).await;
         };
         // Everything in `rest` only waits, or says that we are there.
         tokio::select! {
             () = rest => {}
+            changed = reloads.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
             () = deps.stop.cancelled() => return,
         }
         bell.mark_unchanged();
-        pause = ask(shared, class, token, gitlab, poll, &mut failures).await;
+        pause = ask(shared, &terms, gitlab, &mut failures).await;
     }
 }
 
-async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: &Arc<dyn GitLab>, poll: Duration, failures: &mut u32) -> Pause {
-    let deps = &shared.deps;
+async fn ask(shared: &Arc<Shared>, Terms { class, token, poll }: &Terms, gitlab: &Arc<dyn GitLab>, failures: &mut u32) -> Pause {
+    let (deps, config) = (&shared.deps, shared.deps.config.current());
     let arch = class.arch.or(deps.platform.facts().arch).unwrap_or(Arch::Amd64);
-    let name = format!("{}-{}", deps.config.service_name, deps.config.host.name);
+    let name = format!("{}-{}", config.service_name, config.host.name);
     let info = RunnerInfo { name, version: env!("CARGO_PKG_VERSION").to_owned(), arch };
-    shared.intake.post(&class.name, |state| state.state = "asking");
+    shared.intake.post(&class.name, |state| state.state = IntakeWord::Asking);
     let answer = gitlab.request_job(token, &info).await;
     let now = deps.clock.now();
     match answer {
         Ok(answer) => {
             *failures = 0;
             shared.intake.post(&class.name, |state| {
-                (state.state, state.last_answer_at, state.error) = ("waiting", Some(now), None);
+                (state.state, state.last_answer_at, state.error) = (IntakeWord::Waiting, Some(now), None);
             });
-            let JobAnswer::Job(claimed) = answer else { return Pause::Poll(jittered(poll)) };
+            let JobAnswer::Job(claimed) = answer else { return Pause::Poll(jittered(*poll)) };
             take(shared, class, *claimed).await;
             // Claimed or queued by the next pass; only then is it known whether there is room for another.
             deps.handle.settle().await;
@@ -127,15 +161,15 @@ async fn ask(shared: &Arc<Shared>, class: &Class, token: &SecretString, gitlab: 
     }
 }
 
-fn judge(error: &GitLabError, failures: u32) -> (&'static str, Pause) {
+fn judge(error: &GitLabError, failures: u32) -> (IntakeWord, Pause) {
     match error {
-        GitLabError::TooMany { retry_after, .. } => ("limited", Pause::Backoff((*retry_after).max(BACKOFF))),
-        GitLabError::Denied { .. } => ("denied", Pause::Backoff(DENIED)),
+        GitLabError::TooMany { retry_after, .. } => (IntakeWord::Limited, Pause::Backoff((*retry_after).max(BACKOFF))),
+        GitLabError::Denied { .. } => (IntakeWord::Denied, Pause::Backoff(DENIED)),
         GitLabError::Unreachable { .. }
         | GitLabError::Deadline { .. }
         | GitLabError::Conflict
         | GitLabError::Server { .. }
-        | GitLabError::Protocol { .. } => ("failing", Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX)))),
+        | GitLabError::Protocol { .. } => (IntakeWord::Failing, Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX)))),
     }
 }
 
@@ -160,11 +194,11 @@ async fn until_askable(status: &mut watch::Receiver<Arc<Status>>, class: &ClassN
 
 /// Stores what GitLab gave away. Mostly it is ours from now on there, so a store that fails is tried until it takes it.
 async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
-    let deps = &shared.deps;
+    let (deps, config) = (&shared.deps, shared.deps.config.current());
     let reference = claimed.job.reference.clone();
     let project = claimed.project.and_then(|project| ProjectName::parse("project", &project).ok());
     let mut requirement = class_requirement(class);
-    requirement.start = match deps.config.over_cap(project.as_ref(), &requirement) {
+    requirement.start = match config.over_cap(project.as_ref(), &requirement) {
         // It will be refused, as an image that may not be had is.
         Some(_) => Start::Fresh,
         None => decide(class, &reference.keywords).start(),
@@ -173,12 +207,12 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
         source: Source::GitLab,
         project,
         requirement,
-        timeout: claimed.timeout.unwrap_or(class.timeout).min(deps.config.limits.max_timeout),
+        timeout: claimed.timeout.unwrap_or(class.timeout).min(config.limits.max_timeout),
         priority: class.priority,
         retries: 0,
         work: Work::GitLab(reference.clone()),
     };
-    let weight = deps.config.weight_of(spec.project.as_ref());
+    let weight = config.weight_of(spec.project.as_ref());
     let new = NewJob {
         job: Job::new(JobId::generate(), spec, deps.clock.now()),
         gitlab: Some(claimed.job),

@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::conclude::conclude;
 use super::container::{Origin, Parts, container_plan, profile_request};
-use super::deps::{OpError, Shared};
+use super::deps::{OpError, Shared, class_named};
 use super::follow::follow;
 use super::grant::{CannotGrant, grant};
 use super::image::{Decision, decide};
-use crate::config::{Class, Network, Pull};
+use crate::config::{Class, Config, Network, Pull};
 use crate::docker::{DriverError, ResolvedImage};
 use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, FieldFault, ImageRef, Outcome, Step, Work, chain};
 use crate::security::{DeviceGrant, ProfileRequest, SecurityManager};
@@ -24,11 +24,12 @@ const PULL_NOTE_GAP: Duration = Duration::from_secs(2);
 
 /// Launches a runner. Failures that belong to the attempt are written down as its end; an error means "try this operation again".
 pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &CancellationToken) -> Result<(), OpError> {
-    let Some(class) = shared.class(&aggregate.runner.class) else {
+    let config = shared.deps.config.current();
+    let Some(class) = class_named(&config, &aggregate.runner.class) else {
         let outcome = Outcome::final_failure(EndReason::ClassRemoved, format!("class {} is no longer configured", aggregate.runner.class));
         return conclude(shared, &aggregate, outcome).await;
     };
-    if let Some(fault) = over_cap(shared, &aggregate) {
+    if let Some(fault) = over_cap(&config, &aggregate) {
         return conclude(shared, &aggregate, Outcome::final_failure(EndReason::Unsatisfiable, fault.to_string())).await;
     }
     let origin = match origin(&aggregate, class) {
@@ -58,7 +59,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Err(outcome) => return conclude(shared, &aggregate, outcome).await,
     };
     let proof = if aggregate.runs_command() { Some(shared.deps.proof.prepare(&aggregate.runner.id)?) } else { None };
-    let request = ProfileRequest { devices, proof, ..profile_request(&aggregate, class, &origin, shared.deps.config.limits.stop_grace) };
+    let request = ProfileRequest { devices, proof, ..profile_request(&aggregate, class, &origin, config.limits.stop_grace) };
     let profile = match SecurityManager::harden(request) {
         Ok(profile) => profile,
         Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,
@@ -76,9 +77,9 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
 }
 
 /// What is wrong with a job that asks for more than its project may ever have: it was taken from GitLab, or before the limit was set.
-fn over_cap(shared: &Shared, aggregate: &Aggregate) -> Option<FieldFault> {
+fn over_cap(config: &Config, aggregate: &Aggregate) -> Option<FieldFault> {
     let spec = &aggregate.job.as_ref()?.spec;
-    shared.deps.config.over_cap(spec.project.as_ref(), &spec.requirement)
+    config.over_cap(spec.project.as_ref(), &spec.requirement)
 }
 
 /// What the container is given of the GPUs that its runner was placed on. The engine is asked anew, because what it can give changes while it

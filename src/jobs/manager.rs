@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::askers::Askers;
 use super::board::Board;
 use super::conclude::{Untold, cancel_waiting};
 use super::deps::{Deps, Followers, Shared};
@@ -27,7 +28,8 @@ use super::plan::Restarts;
 use super::queue_there::QueueBoard;
 use super::reconcile::{Action, InFlight, Receipt, Seen, Sight, decide};
 use super::vitals::Vitals;
-use super::{gpus, plan, publish};
+use super::{drain, gpus, plan, publish, retire};
+use crate::config::Config;
 use crate::docker::ContainerState;
 use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerState, Step, chain};
 use crate::store::{Store, StoreError};
@@ -63,6 +65,8 @@ pub struct JobManager {
     restarts: Restarts,
     hearing: Hearing,
     adopted: bool,
+    /// The settings of the pass before.
+    config: Arc<Config>,
 }
 
 impl JobManager {
@@ -77,10 +81,12 @@ impl JobManager {
             starts: Semaphore::new((2 * cores).min(8)),
             followers: Followers::default(),
             intake: Board::default(),
+            askers: Askers::default(),
             queue_there: QueueBoard::default(),
             untold: Untold::default(),
         };
         Self {
+            config: shared.deps.config.current(),
             shared: Arc::new(shared),
             seat,
             operations: Operations::default(),
@@ -126,7 +132,7 @@ impl JobManager {
     /// Before anything is started: what a crash left of runners that are gone.
     async fn sweep_receipts(&self) {
         let deps = &self.shared.deps;
-        match deps.store.open_runners(&deps.config.host.name).await {
+        match deps.store.open_runners(&deps.config.current().host.name).await {
             Ok(open) => deps.proof.sweep(|runner| open.iter().any(|aggregate| aggregate.runner.id == *runner)),
             Err(error) => warn!(error = chain(&error), "whose receipts are left is not known; the next start looks again"),
         }
@@ -147,18 +153,8 @@ impl JobManager {
         deps.tracker.spawn(async move { super::upkeep::run(&shared).await });
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::repair::run(&shared).await });
-        self.spawn_intake();
-    }
-
-    /// One task per class that takes work from GitLab.
-    fn spawn_intake(&self) {
-        let deps = &self.shared.deps;
-        let (Some(gitlab), Some(settings)) = (&deps.gitlab, &deps.config.gitlab) else { return };
-        for class in &deps.config.classes {
-            let Some(token) = class.gitlab_token.clone() else { continue };
-            let (shared, class, gitlab, poll) = (Arc::clone(&self.shared), class.clone(), Arc::clone(gitlab), settings.poll_interval);
-            deps.tracker.spawn(async move { super::intake::run(&shared, &class, &token, &gitlab, poll).await });
-        }
+        let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move { super::askers::run(&shared).await });
     }
 
     async fn on_wake(&mut self, wake: Wake, waiting: &mut Vec<oneshot::Sender<()>>) {
@@ -178,6 +174,10 @@ impl JobManager {
             Wake::Spawn { class, reply } => {
                 let _ = reply.send(plan::spawn(&self.shared, class).await);
             }
+            Wake::Host { wish, reply } => {
+                let _ = reply.send(drain::wish(&self.shared, wish).await);
+            }
+            Wake::GiveBack { job } => drain::give_back(&self.shared, &job).await,
             Wake::Mark { gpu, mark, reply } => {
                 let marked = gpus::mark(&self.shared, &gpu, mark).await;
                 let platform = &self.shared.deps.platform;
@@ -195,7 +195,7 @@ impl JobManager {
         let now = self.shared.deps.clock.now();
         let view = self.shared.observer.view();
         self.shared.deps.store.promote_due(now).await?;
-        let open = self.shared.deps.store.open_runners(&self.shared.deps.config.host.name).await?;
+        let open = self.shared.deps.store.open_runners(&self.shared.deps.config.current().host.name).await?;
         if let EngineSight::Up { info, .. } = &view.sight {
             self.shared.deps.platform.on_engine(info);
         }
@@ -206,7 +206,10 @@ impl JobManager {
             self.step(aggregate, &view, now).await?;
         }
         self.remove_strays(&open, &view, now);
-        let plan = plan::plan(&self.shared, &mut self.restarts, open, &view, now).await?;
+        let config = self.shared.deps.config.current();
+        retire::retire(&self.shared, (&self.config, &config), &open, now).await?;
+        let plan = plan::plan(&self.shared, &config, &mut self.restarts, open, &view, now).await?;
+        self.config = config;
         // Before anything is started on a GPU it is written down how that was.
         gpus::save(&self.shared).await?;
         for aggregate in plan.launch {
@@ -291,7 +294,8 @@ impl JobManager {
     fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView, now: Timestamp) {
         let EngineSight::Up { containers, .. } = &view.sight else { return };
         let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
-        let host = &self.shared.deps.config.host.name;
+        let config = self.shared.deps.config.current();
+        let host = &config.host.name;
         self.strays.retain(|name, _| containers.contains_key(name));
         for (name, facts) in containers.iter() {
             let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);

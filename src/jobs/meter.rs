@@ -27,7 +27,7 @@ impl Meter {
             self.0.clear();
             return Ok(());
         }
-        let open = deps.store.open_runners(&deps.config.host.name).await?;
+        let open = deps.store.open_runners(&deps.config.current().host.name).await?;
         let running: Vec<_> = open.iter().filter_map(running).collect();
         self.0.retain(|known, _| running.iter().any(|(key, _)| key == known));
         if running.is_empty() {

@@ -21,9 +21,11 @@ pub mod proof;
 pub mod reconcile;
 pub mod vitals;
 
+mod askers;
 mod board;
 mod conclude;
 mod container;
+mod drain;
 mod finish;
 mod follow;
 mod gpus;
@@ -36,12 +38,13 @@ mod plan;
 mod publish;
 mod queue_there;
 mod repair;
+mod retire;
 mod sample;
 mod turn;
 mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
-pub use handle::{EngineState, GpuMark, GpuMarked, IntakeState, ManagerHandle, Spawned, Status, Termination};
+pub use handle::{EngineState, GpuMark, GpuMarked, HostSet, HostWish, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
 pub use history::{History, Sample};
 pub use manager::{JobManager, Seat, channel};
 pub use proof::Proof;

@@ -75,7 +75,7 @@ impl Operations {
         operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
         operation.cancel = shared.deps.stop.child_token();
         operation.not_before = None;
-        let hopeless = operation.failing_since.is_some_and(|since| has_passed(since, shared.deps.config.limits.start_timeout, now));
+        let hopeless = operation.failing_since.is_some_and(|since| has_passed(since, shared.deps.config.current().limits.start_timeout, now));
         let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
         shared.deps.tracker.clone().spawn(async move {
             let mut done = Done { shared: &shared, runner: Some(id), result: OpResult::Failure };

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use tracing::{debug, info};
 
 use super::deps::{Shared, class_named, class_requirement};
-use super::gpus;
 use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
 use super::turn::{Rules, Turn, fitting, turn};
+use super::{drain, gpus};
+use crate::config::Config;
 use crate::domain::retry::doubled;
 use crate::domain::{
     Aggregate, ClassName, EndReason, GpuId, HostFacts, Placement, Requirement, Runner, RunnerId, RunnerOrigin, RunnerState, Start, Step,
@@ -89,14 +90,16 @@ pub(super) struct Plan {
 /// Claims what fits, keeps the warm runners, and finds for which classes GitLab may be asked.
 pub(super) async fn plan(
     shared: &Shared,
+    config: &Config,
     restarts: &mut Restarts,
     mut open: Vec<Aggregate>,
     view: &EngineView,
     now: Timestamp,
 ) -> Result<Plan, StoreError> {
     gpus::hold(shared, &open, view, now);
+    let drained = shared.deps.store.drain(&config.host.name).await?;
     let facts = shared.deps.platform.facts();
-    let mut room = Room { ledger: ledger(&facts, &open), launch: Vec::new() };
+    let mut room = Room { config, ledger: ledger(&facts, &open), launch: Vec::new() };
     let up = if let EngineSight::Up { containers, .. } = &view.sight {
         // A container that no runner knows of goes soon; until then its GPUs are nobody else's. What a runner knows of is reserved already, and
         // of a GPU that it shares only its share.
@@ -113,20 +116,26 @@ pub(super) async fn plan(
     restarts.observe(&open, now);
     if up {
         gpus::evict(shared, &facts, &open, now).await?;
-        let left = claim(shared, &mut room, &mut open, view, now).await?;
-        make_way(shared, &left, &room, &open, now).await?;
-        keep_warm(shared, restarts, &open, &mut room, now).await?;
+        if drained.is_some() {
+            drain::clear(shared, &open).await?;
+        } else {
+            let left = claim(shared, &mut room, &mut open, view, now).await?;
+            make_way(shared, &left, &room, &open, now).await?;
+            keep_warm(shared, restarts, &open, &mut room, now).await?;
+        }
     }
-    let askable = if up { askable(shared, &room.ledger, &open).await? } else { HashSet::new() };
+    let askable = if up && drained.is_none() { askable(shared, &room, &open).await? } else { HashSet::new() };
     let (used, launch) = (room.ledger.used(), room.launch);
     shared.deps.platform.take_gpus(launch.iter().flat_map(|aggregate| &aggregate.runner.placement.devices), now);
     open.extend(launch.iter().cloned());
-    let numbers = Planned::new(used, &open, askable);
+    let numbers = Planned::new(used, &open, askable, drained);
     Ok(Plan { launch, open: open.into_iter().map(|aggregate| aggregate.runner.id).collect(), numbers })
 }
 
 /// What is left of the machine in this pass, and the runners that took the rest.
 struct Room<'f> {
+    /// The settings of this pass.
+    config: &'f Config,
     ledger: Ledger<'f>,
     launch: Vec<Aggregate>,
 }
@@ -167,9 +176,10 @@ fn kept_long(open: &[Aggregate]) -> Vec<GpuId> {
 /// Gives waiting jobs to runners that wait, and room to the others. Tells what still waits.
 async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], view: &EngineView, now: Timestamp) -> Result<Vec<Waiting>, StoreError> {
     let deps = &shared.deps;
-    let limit = |class: &ClassName| class_named(&deps.config, class).and_then(|class| class.max_runners);
+    let config = room.config;
+    let limit = |class: &ClassName| class_named(config, class).and_then(|class| class.max_runners);
     let kept_long = kept_long(open);
-    let rules = Rules { limit: &limit, hold_after: deps.config.gpu.hold_after, kept_long: &kept_long };
+    let rules = Rules { limit: &limit, hold_after: config.gpu.hold_after, kept_long: &kept_long };
     let mut settled = false;
     for _ in 0..CLAIMS_PER_PASS {
         let all_waiting = startable(shared).await?;
@@ -217,7 +227,7 @@ async fn startable(shared: &Shared) -> Result<Vec<Waiting>, StoreError> {
 async fn make_way(shared: &Shared, left: &[Waiting], room: &Room<'_>, open: &[Aggregate], now: Timestamp) -> Result<(), StoreError> {
     let deps = &shared.deps;
     for waiting in left {
-        let Some(class) = class_named(&deps.config, &waiting.requirement.class) else { continue };
+        let Some(class) = class_named(room.config, &waiting.requirement.class) else { continue };
         // What such a runner holds is enough for a job that needs the same.
         let enough = waiting.requirement == Requirement { start: Start::Fresh, ..class_requirement(class) };
         if !enough || room.ledger.fit(&waiting.requirement, class.max_runners).is_ok() {
@@ -242,7 +252,7 @@ async fn make_way(shared: &Shared, left: &[Waiting], room: &Room<'_>, open: &[Ag
 
 /// Plans runners up to each class's `warm`, and those that are owed for one that was asked for and died.
 async fn keep_warm(shared: &Shared, restarts: &mut Restarts, open: &[Aggregate], room: &mut Room<'_>, now: Timestamp) -> Result<(), StoreError> {
-    for class in shared.deps.config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
+    for class in room.config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
         let restart = restarts.by_class.entry(class.name.clone()).or_default();
         if restart.not_before.is_some_and(|not_before| not_before > now) {
             continue;
@@ -265,7 +275,7 @@ async fn keep_warm(shared: &Shared, restarts: &mut Restarts, open: &[Aggregate],
 
 /// Classes for which there is room or a waiting runner, and of whose jobs none waits here already. Those that wait for their project's limits
 /// do not count, up to [`MOST_CAPPED`], or one project would keep all others of the class out.
-async fn askable(shared: &Shared, ledger: &Ledger<'_>, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
+async fn askable(shared: &Shared, Room { config, ledger, .. }: &Room<'_>, open: &[Aggregate]) -> Result<HashSet<ClassName>, StoreError> {
     let deps = &shared.deps;
     if deps.gitlab.is_none() {
         return Ok(HashSet::new());
@@ -279,19 +289,23 @@ async fn askable(shared: &Shared, ledger: &Ledger<'_>, open: &[Aggregate]) -> Re
         let idle = open.iter().any(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.class == class.name);
         idle || ledger.fit(&class_requirement(class), class.max_runners).is_ok()
     };
-    let classes = deps.config.classes.iter().filter(|class| class.gitlab_token.is_some());
+    let classes = config.classes.iter().filter(|class| class.gitlab_token.is_some());
     Ok(classes.filter(|class| !crowded(&class.name) && room(class)).map(|class| class.name.clone()).collect())
 }
 
 /// Plans a waiting runner because somebody asked for it.
 pub(super) async fn spawn(shared: &Shared, name: ClassName) -> Result<Spawned, StoreError> {
     let deps = &shared.deps;
-    let Some(class) = class_named(&deps.config, &name) else { return Ok(Spawned::NoSuchClass) };
+    let config = deps.config.current();
+    let Some(class) = class_named(&config, &name) else { return Ok(Spawned::NoSuchClass) };
     if class.gitlab_token.is_none() {
         return Ok(Spawned::NotForGitLab);
     }
+    if let Some(drain) = deps.store.drain(&config.host.name).await? {
+        return Ok(Spawned::Drained(drain));
+    }
     let now = deps.clock.now();
-    let open = deps.store.open_runners(&deps.config.host.name).await?;
+    let open = deps.store.open_runners(&config.host.name).await?;
     gpus::hold(shared, &open, &shared.observer.view(), now);
     let facts = deps.platform.facts();
     let placement = match ledger(&facts, &open).fit(&class_requirement(class), class.max_runners) {
@@ -308,7 +322,7 @@ fn ledger<'f>(facts: &'f HostFacts, open: &[Aggregate]) -> Ledger<'f> {
 }
 
 fn new_runner(shared: &Shared, class: ClassName, origin: RunnerOrigin, placement: Placement, now: Timestamp) -> Runner {
-    Runner::planned(RunnerId::generate(), class, shared.deps.config.host.name.clone(), origin, placement, now)
+    Runner::planned(RunnerId::generate(), class, shared.deps.config.current().host.name.clone(), origin, placement, now)
 }
 
 fn waits(runner: &Runner, class: &ClassName) -> bool {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::deps::Shared;
 use super::handle::{EngineState, Status};
 use super::observer::EngineSight;
-use crate::domain::{Aggregate, ClassName, CpuMillis, GpuId, HostFacts, MemoryBytes};
+use crate::domain::{Aggregate, ClassName, CpuMillis, Drain, GpuId, HostFacts, MemoryBytes};
 
 /// Before the first pass.
 pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
@@ -26,6 +26,8 @@ pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
         last_tick_at: now,
         last_tick_error: None,
         stopping: false,
+        drain: None,
+        runners: 0,
         askable: HashSet::new(),
     }
 }
@@ -58,19 +60,22 @@ pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) ->
 pub(super) struct Planned {
     used: (CpuMillis, MemoryBytes),
     devices: Vec<GpuId>,
+    drain: Option<Drain>,
+    runners: usize,
     askable: HashSet<ClassName>,
 }
 
 impl Planned {
-    pub(super) fn new(used: (CpuMillis, MemoryBytes), open: &[Aggregate], askable: HashSet<ClassName>) -> Self {
+    pub(super) fn new(used: (CpuMillis, MemoryBytes), open: &[Aggregate], askable: HashSet<ClassName>, drain: Option<Drain>) -> Self {
         let mut devices: Vec<GpuId> = open.iter().flat_map(|aggregate| aggregate.runner.placement.devices.clone()).collect();
         devices.sort();
-        Self { used, devices, askable }
+        Self { used, devices, askable, drain, runners: open.len() }
     }
 
     pub(super) fn write(self, status: &mut Status) {
         (status.used_cpus, status.used_memory) = self.used;
         status.devices_in_use = self.devices;
+        (status.drain, status.runners) = (self.drain, self.runners);
         status.askable = self.askable;
     }
 }

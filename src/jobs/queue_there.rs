@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::warn;
 
 use super::deps::Shared;
-use crate::config::Class;
+use crate::config::{Class, Config};
 use crate::domain::{ClassName, JobId, chain};
 use crate::gitlab::{GitLabError, ListedJob, ListedJobs, Listing, More};
 
@@ -79,8 +79,9 @@ impl QueueBoard {
 }
 
 /// Looks at every project. `Err` is how long GitLab wants to be left alone.
-pub(super) async fn look(shared: &Shared, listing: &dyn Listing, projects: &[String]) -> Result<(), Duration> {
-    let served = served_tags(&shared.deps.config.classes);
+pub(super) async fn look(shared: &Shared, listing: &dyn Listing, config: &Config) -> Result<(), Duration> {
+    let projects = config.gitlab.as_ref().map_or(&[][..], |gitlab| &gitlab.projects);
+    let served = served_tags(&config.classes);
     let mut seen: Vec<ProjectQueue> = projects.iter().map(|project| known(shared, project)).collect();
     let mut wait = Ok(());
     for queue in &mut seen {

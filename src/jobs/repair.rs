@@ -22,7 +22,7 @@ use super::handle::EngineState;
 use super::intake::jittered;
 use super::queue_there::{self, Stranded, is_everybodys};
 use super::upkeep;
-use crate::config::GitLab;
+use crate::config::{Config, GitLab};
 use crate::domain::clock::has_passed;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, RunnerId, Step, Work, chain};
 use crate::gitlab::{GitLabError, ListedJob, Listing};
@@ -101,7 +101,9 @@ fn compare(ours: &[Ours], theirs: &[Theirs], suspects: &BTreeSet<u64>) -> Vec<Me
 
 /// Goes its rounds until told to stop.
 pub(super) async fn run(shared: &Arc<Shared>) {
-    let Some(settings) = shared.deps.config.gitlab.as_ref().filter(|_| shared.deps.gitlab.is_some()) else { return };
+    if shared.deps.gitlab.is_none() {
+        return;
+    }
     let rounds = async {
         let mut status = shared.deps.handle.status.clone();
         // Before the first view of the engine nobody knows what runs here. It only ends when the manager has.
@@ -110,7 +112,9 @@ pub(super) async fn run(shared: &Arc<Shared>) {
         }
         let mut suspects = BTreeSet::new();
         loop {
-            let wait = round(shared, settings, &mut suspects).await.unwrap_or_else(|error| {
+            let config = shared.deps.config.current();
+            let Some(settings) = &config.gitlab else { return };
+            let wait = round(shared, &config, &mut suspects).await.unwrap_or_else(|error| {
                 warn!(error = chain(&error), "what is here could not be compared with what GitLab says");
                 Duration::ZERO
             });
@@ -122,14 +126,14 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 }
 
 /// One round; answers how long GitLab wants to be left alone at least.
-async fn round(shared: &Shared, settings: &GitLab, suspects: &mut BTreeSet<u64>) -> Result<Duration, StoreError> {
+async fn round(shared: &Shared, config: &Config, suspects: &mut BTreeSet<u64>) -> Result<Duration, StoreError> {
     upkeep::keep_alive(shared).await?;
     let ours = silent(shared).await?;
     let Some(listing) = shared.deps.listing.as_deref() else {
         mend(shared, compare(&ours, &[], suspects)).await?;
         return Ok(Duration::ZERO);
     };
-    let theirs = match running_there(shared, settings, listing).await? {
+    let theirs = match running_there(shared, config, listing).await? {
         Ok(theirs) => theirs,
         Err(error) => {
             let text = chain(&error);
@@ -143,14 +147,14 @@ async fn round(shared: &Shared, settings: &GitLab, suspects: &mut BTreeSet<u64>)
             if is_everybodys(&error) {
                 return Ok(error.retry_after().unwrap_or_default());
             }
-            return Ok(queue_there::look(shared, listing, &settings.projects).await.err().unwrap_or_default());
+            return Ok(queue_there::look(shared, listing, config).await.err().unwrap_or_default());
         }
     };
     let mends = compare(&ours, &theirs, suspects);
     *suspects = mends.iter().filter_map(|mend| if let Mend::Suspect(id) = mend { Some(*id) } else { None }).collect();
     let stranded = mend(shared, mends).await?;
     shared.queue_there.post(|all| (all.stranded, all.error) = (stranded, None));
-    Ok(queue_there::look(shared, listing, &settings.projects).await.err().unwrap_or_default())
+    Ok(queue_there::look(shared, listing, config).await.err().unwrap_or_default())
 }
 
 /// Carries out; answers what cannot be mended.
@@ -190,7 +194,7 @@ async fn mend(shared: &Shared, mends: Vec<Mend>) -> Result<Vec<Stranded>, StoreE
 async fn silent(shared: &Shared) -> Result<Vec<Ours>, StoreError> {
     let deps = &shared.deps;
     let mut ours = Vec::new();
-    for aggregate in deps.store.open_runners(&deps.config.host.name).await? {
+    for aggregate in deps.store.open_runners(&deps.config.current().host.name).await? {
         let Some(job) = &aggregate.job else { continue };
         let heard = deps.vitals.of(&aggregate.runner.id).last_contact_at;
         let talks = heard.is_some_and(|heard| !has_passed(heard, TALKS, deps.clock.now()));
@@ -232,9 +236,10 @@ fn standing_of(status: &str) -> Standing {
 }
 
 /// The jobs that GitLab believes to be running here, by every class.
-async fn running_there(shared: &Shared, settings: &GitLab, listing: &dyn Listing) -> Result<Result<Vec<Theirs>, GitLabError>, StoreError> {
+async fn running_there(shared: &Shared, config: &Config, listing: &dyn Listing) -> Result<Result<Vec<Theirs>, GitLabError>, StoreError> {
     let mut theirs = Vec::new();
-    for class in &shared.deps.config.classes {
+    let Some(settings) = &config.gitlab else { return Ok(Ok(theirs)) };
+    for class in &config.classes {
         let Some(token) = &class.gitlab_token else { continue };
         let listed = match listing.running(token).await {
             Ok(listed) => listed,

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::broker::Claim;
 use super::deps::Shared;
+use super::drain::goes_back;
 use crate::domain::{Job, Source, chain};
 use crate::store::{JobFilter, StoreError};
 
@@ -20,13 +21,17 @@ const PAGE: u32 = 500;
 /// Goes its rounds until told to stop.
 pub(super) async fn run(shared: &Arc<Shared>) {
     let mut round: u32 = 0;
+    let mut status = shared.deps.handle.status.clone();
     loop {
         if round.is_multiple_of(FORGET_EVERY) {
             forget_keys(shared).await;
         }
         round = round.wrapping_add(1);
+        let was_drained = status.borrow().drain.is_some();
         tokio::select! {
             () = tokio::time::sleep(KEEP_ALIVE) => {}
+            // What waits here goes back at once. An error means that the manager is gone; `stop` comes next.
+            Ok(_) = status.wait_for(|status| status.drain.is_some() != was_drained) => {}
             () = shared.deps.stop.cancelled() => return,
         }
         let Some(kept) = shared.deps.stop.run_until_cancelled(keep_alive(shared)).await else { return };
@@ -38,7 +43,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 
 async fn forget_keys(shared: &Shared) {
     let deps = &shared.deps;
-    let Ok(before) = deps.clock.now().checked_sub(deps.config.limits.delivery_memory) else { return };
+    let Ok(before) = deps.clock.now().checked_sub(deps.config.current().limits.delivery_memory) else { return };
     match deps.store.forget_keys(before).await {
         Ok(0) => {}
         Ok(forgotten) => info!(forgotten, "old keys against doubles were forgotten"),
@@ -68,7 +73,12 @@ pub(super) async fn keep_alive(shared: &Shared) -> Result<(), StoreError> {
 async fn keep_one_alive(shared: &Shared, job: &Job) -> Result<(), StoreError> {
     let deps = &shared.deps;
     let reason = match deps.broker.keep_alive(job).await {
-        Claim::Taken | Claim::Reserved | Claim::NotReachable => return Ok(()),
+        claim @ (Claim::Taken | Claim::Reserved | Claim::NotReachable) => {
+            if goes_back(job, claim) && deps.handle.status().drain.is_some() {
+                deps.handle.give_back(job.id.clone()).await;
+            }
+            return Ok(());
+        }
         Claim::Gone(reason) => reason,
     };
     info!(job.id = %job.id, %reason, "the job is no longer wanted here");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fit::{Ever, Ledger, Unfit, fits_ever, unusable};
-use crate::domain::{CapReached, ClassName, GpuId, HostFacts, HostId, JobId, Outcome, Placement, ProjectName, Requirement, RunnerId};
+use crate::domain::{CapReached, ClassName, Drain, GpuId, HostFacts, HostId, JobId, Outcome, Placement, ProjectName, Requirement, RunnerId};
 
 /// Most holders that are named for one thing that is missing.
 pub const MOST_HOLDERS: usize = 16;
@@ -49,8 +49,30 @@ pub enum Readiness {
         /// Since when.
         since: Timestamp,
     },
-    /// It takes no new work.
-    Draining,
+    /// Its coordinator is about to end.
+    Stopping,
+    /// It is to get empty, and something runs on it still.
+    Draining(Drain),
+    /// It is to get empty, and is.
+    Drained(Drain),
+}
+
+impl Readiness {
+    /// Every name in answers.
+    pub const NAMES: [&'static str; 6] = ["ready", "starting", "engine_down", "stopping", "draining", "drained"];
+
+    /// The name in answers.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Unasked => "starting",
+            Self::EngineDown { .. } => "engine_down",
+            Self::Stopping => "stopping",
+            Self::Draining(_) => "draining",
+            Self::Drained(_) => "drained",
+        }
+    }
 }
 
 /// A machine at one moment.

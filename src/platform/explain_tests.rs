@@ -203,6 +203,7 @@ fn every_standing_has_its_sentence() {
     let down = || Readiness::EngineDown { error: "connection refused".into(), since };
     let starting =
         |readiness, preparing| Explanation::settled(Standing::Starting { since, host: HostId::from_trusted("box1"), readiness, preparing });
+    let draining = || Readiness::Draining(Drain { since, by: Some("ops".into()), reason: Some("new kernel".into()) });
     let pull = || Preparing::Pull("Downloading 12MB of 45MB".into());
     let failed = Outcome::infrastructure(EndReason::StartFailed, "no such runtime");
     let all = [
@@ -218,7 +219,8 @@ fn every_standing_has_its_sentence() {
             used: 3,
         })),
         explained(Standing::Waiting, of(down()), Ahead::Exactly(2)),
-        explained(Standing::Waiting, of(Readiness::Draining), Ahead::Exactly(0)),
+        explained(Standing::Waiting, of(Readiness::Stopping), Ahead::Exactly(0)),
+        explained(Standing::Waiting, of(draining()), Ahead::Exactly(0)),
         explained(Standing::Waiting, HostReport { fits: Fits::Now, missing: Vec::new(), ..of(Readiness::Unasked) }, Ahead::Exactly(0)),
         explained(Standing::BackOff(minute(9)), busy(), Ahead::Exactly(0)),
         explained(Standing::Handover(RunnerId::from_trusted("r1")), busy(), Ahead::Exactly(0)),
@@ -229,6 +231,7 @@ fn every_standing_has_its_sentence() {
         starting(Readiness::Ready, Preparing::Runner),
         starting(Readiness::Ready, Preparing::Broker),
         starting(down(), pull()),
+        starting(draining(), pull()),
         Explanation::settled(Standing::Running { since, timeout: Duration::from_secs(3600) }),
         Explanation::settled(Standing::Ending(EndReason::CanceledByUser)),
         Explanation::settled(Standing::Ended { at: since, outcome: Outcome::Succeeded }),

@@ -94,7 +94,10 @@ impl Unfit {
         if possible { Ever::Later } else { Ever::Never }
     }
 
-    /// The request's field that asks for what is missing.
+    /// Every field that can be named.
+    pub const FIELDS: [&'static str; 5] = ["arch", "cpus", "memory", "gpus", "class"];
+
+    /// The request's field that asks for what is missing: one of [`Self::FIELDS`].
     #[must_use]
     pub fn field(&self) -> &'static str {
         match self {

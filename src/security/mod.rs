@@ -14,6 +14,7 @@ mod webhook;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use ring::rand::SystemRandom;
@@ -28,7 +29,7 @@ pub use token::Principal;
 pub(crate) use webhook::tests::sign as sign_webhook;
 pub use webhook::{WebhookDenied, WebhookHeaders};
 
-use crate::config::Config;
+use crate::config::{Config, Limits, Live};
 use crate::domain::{FieldFault, ProvenEnd, ReceiptOf, RunnerId};
 
 /// Why the manager cannot be made, or a token cannot.
@@ -61,35 +62,68 @@ pub struct SecurityManager {
     comparer: compare::Comparer,
     runner_tokens: token::RunnerTokens,
     receipt_keys: receipt::ReceiptKeys,
+    live: Live,
+    rules: Mutex<Arc<Rules>>,
+}
+
+/// What follows from one configuration, so that it is worked out once and not at every request.
+struct Rules {
+    config: Arc<Config>,
     api_tokens: token::ApiTokens,
     webhook: webhook::WebhookRule,
-    env_limits: env::EnvLimits,
+}
+
+impl Rules {
+    fn of(comparer: &compare::Comparer, config: Arc<Config>) -> Arc<Self> {
+        let api_tokens = token::ApiTokens::new(comparer, &config.http.tokens);
+        let webhook = webhook::WebhookRule::new(comparer, config.gitlab.as_ref());
+        Arc::new(Self { config, api_tokens, webhook })
+    }
+}
+
+/// What a caller of the API may be taken for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// No token is configured: the daemon serves loopback only, and everybody there may do everything.
+    Open,
+    /// Who holds the token that was shown.
+    Known(Principal),
+    /// Nobody: the token that was shown is unknown, or none was.
+    Unknown,
 }
 
 impl std::fmt::Debug for SecurityManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SecurityManager").field("env_limits", &self.env_limits).finish_non_exhaustive()
+        f.debug_struct("SecurityManager").finish_non_exhaustive()
     }
 }
 
 impl SecurityManager {
-    /// Reads `<data_dir>/secret.key`, or makes it at the first start, and takes over what the configuration says.
+    /// Reads `<data_dir>/secret.key`, or makes it at the first start, and goes by what the configuration says from then on.
     ///
     /// # Errors
     /// When the file cannot be read or made, or is open to others.
-    pub fn open(data_dir: &Path, config: &Config) -> Result<Self, SecurityError> {
+    pub fn open(data_dir: &Path, config: impl Into<Live>) -> Result<Self, SecurityError> {
         let master = key::MasterKey::open(data_dir)?;
         let comparer = compare::Comparer::new(&SystemRandom::new()).map_err(|_| SecurityError::Random)?;
-        let env_limits =
-            env::EnvLimits { variables: usize::try_from(config.limits.env_vars).unwrap_or(usize::MAX), bytes: config.limits.command_bytes.0 };
+        let live = config.into();
         Ok(Self {
             runner_tokens: token::RunnerTokens(master.derive("runner token, 1")),
             receipt_keys: receipt::ReceiptKeys(master.derive("receipt, 1")),
-            api_tokens: token::ApiTokens::new(&comparer, &config.http.tokens),
-            webhook: webhook::WebhookRule::new(&comparer, config.gitlab.as_ref()),
+            rules: Mutex::new(Rules::of(&comparer, live.current())),
             comparer,
-            env_limits,
+            live,
         })
+    }
+
+    /// The rules of the configuration in force.
+    fn rules(&self) -> Arc<Rules> {
+        let config = self.live.current();
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&rules.config, &config) {
+            *rules = Rules::of(&self.comparer, config);
+        }
+        Arc::clone(&rules)
     }
 
     /// The token with which this one runner talks to the broker: always the same for the same runner and data directory.
@@ -117,16 +151,14 @@ impl SecurityManager {
         self.receipt_keys.verify(of, text)
     }
 
-    /// Whether any token of the API is configured. Without one the daemon serves loopback only, and everybody there may do everything.
+    /// What a caller with this bearer token, or without one, is taken for.
     #[must_use]
-    pub fn has_api_tokens(&self) -> bool {
-        !self.api_tokens.is_empty()
-    }
-
-    /// Who holds this bearer token; `None` for an unknown one.
-    #[must_use]
-    pub fn authenticate(&self, bearer: &str) -> Option<Principal> {
-        self.api_tokens.find(&self.comparer, bearer)
+    pub fn access(&self, bearer: Option<&str>) -> Access {
+        let rules = self.rules();
+        if rules.api_tokens.is_empty() {
+            return Access::Open;
+        }
+        bearer.and_then(|bearer| rules.api_tokens.find(&self.comparer, bearer)).map_or(Access::Unknown, Access::Known)
     }
 
     /// Whether two secrets are the same, in a time that does not tell where they differ.
@@ -172,15 +204,17 @@ impl SecurityManager {
     /// # Errors
     /// Why it is refused; also when there is no secret to compare with, because then anybody could have sent it.
     pub fn verify_webhook(&self, headers: WebhookHeaders<'_>, body: &[u8], now: Timestamp) -> Result<(), WebhookDenied> {
-        self.webhook.verify(&self.comparer, headers, body, now)
+        self.rules().webhook.verify(&self.comparer, headers, body, now)
     }
 
-    /// Checks the environment that a job asks for. `field` is the name of the environment's field in the request.
+    /// Checks the environment that a job asks for. `field` is the name of the environment's field in the request, `limits` are those by
+    /// which the request is judged.
     ///
     /// # Errors
     /// Every variable that must not be set, as `field.NAME`, and limits that are passed.
-    pub fn sanitise_env(&self, field: &str, env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Vec<FieldFault>> {
-        env::sanitise(field, env, self.env_limits)
+    pub fn sanitise_env(field: &str, env: BTreeMap<String, String>, limits: &Limits) -> Result<BTreeMap<String, String>, Vec<FieldFault>> {
+        let bounds = env::EnvLimits { variables: usize::try_from(limits.env_vars).unwrap_or(usize::MAX), bytes: limits.command_bytes.0 };
+        env::sanitise(field, env, bounds)
     }
 }
 

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{ApiToken, GitLab, Role};
+use crate::config::{ApiToken, GitLab, Limits, Role};
 use crate::domain::MemoryBytes;
 
 fn config() -> Config {
@@ -101,18 +101,18 @@ fn api_tokens_are_known_by_their_digest_alone() {
     config.http.tokens.push(ApiToken { name: "first".into(), role: Role::Viewer, sha256: [7; 32] });
     config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, sha256 });
     let (manager, _dir) = manager(&config);
-    assert!(manager.has_api_tokens());
-    assert_eq!(manager.authenticate(token.expose_secret()), Some(Principal { name: "admin".into(), role: Role::Operator }));
+    let known = Access::Known(Principal { name: "admin".into(), role: Role::Operator });
+    assert_eq!(manager.access(Some(token.expose_secret())), known);
+    assert_eq!(manager.access(None), Access::Unknown);
     for wrong in [other.expose_secret(), "", &digest, &token.expose_secret()[1..]] {
-        assert_eq!(manager.authenticate(wrong), None, "{wrong}");
+        assert_eq!(manager.access(Some(wrong)), Access::Unknown, "{wrong}");
     }
 }
 
 #[test]
-fn without_api_tokens_nobody_is_known() {
+fn without_api_tokens_nobody_has_to_show_one() {
     let (manager, _dir) = manager(&config());
-    assert!(!manager.has_api_tokens());
-    assert_eq!(manager.authenticate(""), None);
+    assert_eq!((manager.access(None), manager.access(Some(""))), (Access::Open, Access::Open));
 }
 
 #[test]
@@ -149,13 +149,14 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn faulty(manager: &SecurityManager, pairs: &[(&str, &str)]) -> Vec<String> {
-    manager.sanitise_env("env", env(pairs)).map_or_else(|faults| faults.into_iter().map(|fault| fault.field).collect(), |_| Vec::new())
+fn faulty(limits: &Limits, pairs: &[(&str, &str)]) -> Vec<String> {
+    SecurityManager::sanitise_env("env", env(pairs), limits)
+        .map_or_else(|faults| faults.into_iter().map(|fault| fault.field).collect(), |_| Vec::new())
 }
 
 #[test]
 fn a_job_may_not_set_what_changes_its_devices_or_runs_before_it() {
-    let (manager, _dir) = manager(&config());
+    let limits = Limits::default();
     let refused = [
         "BASH_ENV",
         "CUDA_DEVICE_ORDER",
@@ -173,32 +174,28 @@ fn a_job_may_not_set_what_changes_its_devices_or_runs_before_it() {
         "ZE_AFFINITY_MASK",
     ];
     let all: Vec<_> = refused.iter().map(|name| (*name, "x")).collect();
-    assert_eq!(faulty(&manager, &all), refused.map(|name| format!("env.{name}")), "every one is named, in order");
+    assert_eq!(faulty(&limits, &all), refused.map(|name| format!("env.{name}")), "every one is named, in order");
     let allowed = [("CI", "1"), ("ENV", "production"), ("MALLOC_ARENA_MAX", "2"), ("_x9", ""), ("OLD_PATH", "a"), ("ld_x", "é\n")];
-    assert_eq!(manager.sanitise_env("env", env(&allowed)), Ok(env(&allowed)));
+    assert_eq!(SecurityManager::sanitise_env("env", env(&allowed), &limits), Ok(env(&allowed)));
 }
 
 #[test]
 fn names_and_values_that_no_process_can_have_are_refused() {
-    let (manager, _dir) = manager(&config());
-    assert_eq!(faulty(&manager, &[("", "x")]), ["env."]);
-    assert_eq!(faulty(&manager, &[("A=B", ""), ("A\nB", ""), ("9A", ""), ("É", "")]).len(), 4);
-    assert_eq!(faulty(&manager, &[("A\nB", "")]), ["env.A\\nB"]);
-    assert_eq!(faulty(&manager, &[("A", "x\0")]), ["env.A"]);
-    assert!(faulty(&manager, &[(&"~".repeat(9000), "")])[0].len() < 100);
+    let limits = Limits::default();
+    assert_eq!(faulty(&limits, &[("", "x")]), ["env."]);
+    assert_eq!(faulty(&limits, &[("A=B", ""), ("A\nB", ""), ("9A", ""), ("É", "")]).len(), 4);
+    assert_eq!(faulty(&limits, &[("A\nB", "")]), ["env.A\\nB"]);
+    assert_eq!(faulty(&limits, &[("A", "x\0")]), ["env.A"]);
+    assert!(faulty(&limits, &[(&"~".repeat(9000), "")])[0].len() < 100);
 }
 
 #[test]
 fn the_environment_is_bounded() {
-    let mut config = config();
-    config.limits.env_vars = 2;
-    config.limits.command_bytes = MemoryBytes(20);
-    let (small, _dir) = manager(&config);
+    let small = Limits { env_vars: 2, command_bytes: MemoryBytes(20), ..Limits::default() };
     assert_eq!(faulty(&small, &[("A", ""), ("B", ""), ("C", "")]), ["env"]);
     assert!(faulty(&small, &[("A", "1234567"), ("B", "1234567")]).is_empty(), "exactly the limit");
     assert_eq!(faulty(&small, &[("A", "1234567"), ("B", "12345678")]), ["env"]);
-    config.limits.command_bytes = MemoryBytes(1 << 20);
-    let (large, _dir) = manager(&config);
+    let large = Limits { command_bytes: MemoryBytes(1 << 20), ..Limits::default() };
     assert!(faulty(&large, &[("A", &"x".repeat(128 * 1024 - 3))]).is_empty());
     assert_eq!(faulty(&large, &[("A", &"x".repeat(128 * 1024 - 2))]), ["env.A"]);
 }
@@ -235,10 +232,12 @@ proptest! {
 
     #[test]
     fn strangers_text_is_no_token(text in ".{0,80}", tail in "rct-[a-z0-9-]{0,60}") {
-        let (manager, _dir) = manager(&config());
+        let mut config = config();
+        config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, sha256: [7; 32] });
+        let (manager, _dir) = manager(&config);
         prop_assert_eq!(manager.verify_runner_token(&text), None);
         prop_assert_eq!(manager.verify_runner_token(&tail), None);
-        prop_assert_eq!(manager.authenticate(&text), None);
+        prop_assert_eq!(manager.access(Some(&text)), Access::Unknown);
     }
 
     #[test]
@@ -252,15 +251,34 @@ proptest! {
 
     #[test]
     fn what_is_let_through_is_unchanged_and_safe(env in proptest::collection::btree_map("(LD_|NVIDIA_|A)?[A-Z=0-9_]{0,4}(_VISIBLE_DEVICES)?", "[a\\x00]{0,2}", 0..4)) {
-        let (manager, _dir) = manager(&config());
         let bad = |name: &str, value: &str| {
             name.is_empty() || name.contains('=') || name.starts_with(|c: char| c.is_ascii_digit()) || value.contains('\0')
                 || name.starts_with("LD_") || name.starts_with("NVIDIA_") || name.ends_with("_VISIBLE_DEVICES")
         };
         let faults = env.iter().filter(|(name, value)| bad(name, value)).count();
-        match manager.sanitise_env("env", env.clone()) {
+        match SecurityManager::sanitise_env("env", env.clone(), &Limits::default()) {
             Ok(same) => { prop_assert_eq!(same, env); prop_assert_eq!(faults, 0); }
             Err(found) => prop_assert_eq!(found.len(), faults),
         }
     }
+}
+
+#[test]
+fn tokens_and_secrets_of_webhooks_are_those_in_force() {
+    let live = Live::from(&with_secrets(&["old"]));
+    let dir = tempfile::tempdir().expect("a directory");
+    let manager = SecurityManager::open(dir.path(), live.clone()).expect("opened");
+    let proves = |secret: &'static str| {
+        let headers = WebhookHeaders { token: Some(secret.as_bytes()), ..WebhookHeaders::default() };
+        manager.verify_webhook(headers, b"{}", Timestamp::UNIX_EPOCH).is_ok()
+    };
+    assert_eq!((manager.access(None), proves("old"), proves("new")), (Access::Open, true, false));
+    let (token, digest) = SecurityManager::generate_api_token().expect("random");
+    let sha256 = super::sha256(token.expose_secret().as_bytes());
+    assert_eq!(digest.len(), 64);
+    let mut next = with_secrets(&["new"]);
+    next.http.tokens.push(ApiToken { name: "ci".into(), role: Role::Viewer, sha256 });
+    live.replace(next, &crate::config::Changes::default(), Timestamp::UNIX_EPOCH);
+    assert_eq!((manager.access(None), proves("old"), proves("new")), (Access::Unknown, false, true));
+    assert_eq!(manager.access(Some(token.expose_secret())), Access::Known(Principal { name: "ci".into(), role: Role::Viewer }));
 }

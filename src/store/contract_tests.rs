@@ -6,6 +6,7 @@ pub(super) mod caps;
 pub(super) mod claims;
 pub(super) mod gpus;
 pub(super) mod lists;
+pub(super) mod operators;
 pub(super) mod shares;
 pub(super) mod steps;
 pub(super) mod submissions;
@@ -53,6 +54,8 @@ macro_rules! every_rule {
                     changes_tick_after_a_change_and_only_then }
             usage { ended_attempts_are_added_to_their_project_once, the_day_forgets_and_the_sum_does_not,
                     what_an_attempt_used_is_kept_and_final_with_its_end }
+            operators { a_drain_is_remembered_by_host_until_it_is_over, a_retry_knows_its_job_and_is_found_by_it,
+                        the_delivery_that_rang_begins_the_history_of_its_job }
             gpus { gpus_are_remembered_by_host_until_forgotten }
             lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count, the_queue_is_grouped,
                     events_are_in_order, the_latest_event_of_a_job_is_found }
@@ -67,13 +70,13 @@ pub(super) fn t(millis: i64) -> Timestamp {
 }
 
 /// A requirement that differs by its class and its processor time.
-pub(super) fn requirement(class: &str, cpus: u64) -> Requirement {
+pub(crate) fn requirement(class: &str, cpus: u64) -> Requirement {
     let class = ClassName::from_trusted(class);
     Requirement::plain(class, CpuMillis(cpus), MemoryBytes(1 << 30))
 }
 
 /// A command for the API.
-pub(super) fn command(requirement: Requirement, priority: i32) -> NewJob {
+pub(crate) fn command(requirement: Requirement, priority: i32) -> NewJob {
     let work = CommandWork { image: ImageRef::from_trusted("debian"), command: vec!["true".to_owned()], env: BTreeMap::new() };
     let timeout = Duration::from_millis(3_600_500);
     let work = Work::Command(work);
@@ -82,7 +85,7 @@ pub(super) fn command(requirement: Requirement, priority: i32) -> NewJob {
 }
 
 /// A job of GitLab.
-pub(super) fn gitlab(requirement: Requirement, priority: i32, job_id: u64) -> NewJob {
+pub(crate) fn gitlab(requirement: Requirement, priority: i32, job_id: u64) -> NewJob {
     let mut new = command(requirement, priority);
     let name = Some("build".to_owned());
     let reference = GitLabRef { project_id: Some(1), name, ..GitLabRef::bare("https://gitlab.example.com", job_id) };
@@ -93,7 +96,7 @@ pub(super) fn gitlab(requirement: Requirement, priority: i32, job_id: u64) -> Ne
 }
 
 /// The same, for a project.
-pub(super) fn of_project(mut new: NewJob, project: &str) -> NewJob {
+pub(crate) fn of_project(mut new: NewJob, project: &str) -> NewJob {
     new.job.spec.project = Some(ProjectName::from_trusted(project));
     new
 }

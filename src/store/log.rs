@@ -11,6 +11,7 @@
 mod frame;
 mod open;
 mod read;
+mod times;
 mod write;
 
 use std::collections::HashMap;
@@ -41,16 +42,35 @@ pub enum Follow {
     UntilClosed,
 }
 
+/// What stands before each line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Times {
+    /// Nothing.
+    #[default]
+    Without,
+    /// When its first piece was written, as RFC 3339 to the nanosecond, and a space.
+    With,
+}
+
 /// All logs of this machine.
 #[derive(Debug, Clone)]
 pub struct LogStore {
     inner: Arc<Inner>,
 }
 
+/// Tells how long a log may become that is opened now.
+struct MaxBytes(Box<dyn Fn() -> u64 + Send + Sync>);
+
+impl std::fmt::Debug for MaxBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0().fmt(f)
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    max_bytes: u64,
+    max_bytes: MaxBytes,
     /// Held while a log is opened, which may take a while; `open` is only ever held for a moment.
     opening: Mutex<()>,
     open: Mutex<HashMap<(JobId, u32), Weak<OpenLog>>>,
@@ -63,13 +83,29 @@ impl LogStore {
     /// # Errors
     /// When the thread cannot be started.
     pub fn new(root: PathBuf, max_bytes_per_log: u64) -> io::Result<Self> {
+        Self::cut_at(root, move || max_bytes_per_log)
+    }
+
+    /// The same for a limit that may change: it is asked for when a log is opened for writing.
+    ///
+    /// # Errors
+    /// As [`LogStore::new`].
+    pub fn cut_at(root: PathBuf, max_bytes_per_log: impl Fn() -> u64 + Send + Sync + 'static) -> io::Result<Self> {
         let (thread, mut waiting) = mpsc::channel::<Arc<OpenLog>>(WAITING);
         std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
             while let Some(log) = waiting.blocking_recv() {
                 log.drain();
             }
         })?;
-        Ok(Self { inner: Arc::new(Inner { root, max_bytes: max_bytes_per_log, opening: Mutex::default(), open: Mutex::default(), thread }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                max_bytes: MaxBytes(Box::new(max_bytes_per_log)),
+                opening: Mutex::default(),
+                open: Mutex::default(),
+                thread,
+            }),
+        })
     }
 
     /// Opens the log of an attempt for writing, after what it already holds.
@@ -87,7 +123,7 @@ impl LogStore {
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("the log of job {} attempt {attempt} is being written", key.0)));
             }
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-            let (log, position) = OpenLog::open(&directory.join(format!("{attempt}.log")), inner.max_bytes)?;
+            let (log, position) = OpenLog::open(&directory.join(format!("{attempt}.log")), inner.max_bytes.0())?;
             let log = Arc::new(log);
             open().insert(key, Arc::downgrade(&log));
             Ok(LogWriter::new(log, position, inner.thread.clone()))
@@ -95,12 +131,12 @@ impl LogStore {
         .await
     }
 
-    /// What the log of an attempt holds for people, in chunks of at most 64 KiB. The stream is empty when there is no such log.
-    pub fn read(&self, job: &JobId, attempt: u32, follow: Follow) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
+    /// What the log of an attempt holds for people, in chunks of some 64 KiB at most. The stream is empty when there is no such log.
+    pub fn read(&self, job: &JobId, attempt: u32, follow: Follow, times: Times) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).get(&(job.clone(), attempt)).and_then(Weak::upgrade);
         let path = self.inner.directory(job).map(|directory| directory.join(format!("{attempt}.log")));
         // One that is closed may linger in the thread for a moment; its file tells all.
-        read::stream(path, open.filter(|log| !log.is_closed()).map(|log| log.progress()), follow)
+        read::stream(path, open.filter(|log| !log.is_closed()).map(|log| log.progress()), follow, times)
     }
 
     /// The attempts of a job that have a log, first to latest.

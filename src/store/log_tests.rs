@@ -21,7 +21,10 @@ fn path(root: &Path) -> PathBuf {
 }
 
 async fn text(logs: &LogStore) -> Vec<u8> {
-    logs.read(&job(), 1, Follow::No).try_fold(Vec::new(), |all, chunk| async move { Ok([all, chunk.to_vec()].concat()) }).await.expect("a log")
+    logs.read(&job(), 1, Follow::No, Times::Without)
+        .try_fold(Vec::new(), |all, chunk| async move { Ok([all, chunk.to_vec()].concat()) })
+        .await
+        .expect("a log")
 }
 
 #[tokio::test]
@@ -57,7 +60,7 @@ async fn a_follower_gets_all_and_ends_with_the_writer() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = logs(dir.path(), 64 << 20);
     let mut writer = store.writer(&job(), 1).await.expect("a writer");
-    let follower = store.read(&job(), 1, Follow::UntilClosed).map(|chunk| chunk.expect("a chunk"));
+    let follower = store.read(&job(), 1, Follow::UntilClosed, Times::Without).map(|chunk| chunk.expect("a chunk"));
     let write = async move {
         for round in 0..200_u64 {
             writer.append(round, LogStream::Stdout, &[b'x'; 5_000]).await.expect("taken");
@@ -76,7 +79,7 @@ async fn output_reaches_a_follower_before_the_writer_says_anything_more() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = logs(dir.path(), 1 << 20);
     let mut writer = store.writer(&job(), 1).await.expect("a writer");
-    let mut follower = Box::pin(store.read(&job(), 1, Follow::UntilClosed));
+    let mut follower = Box::pin(store.read(&job(), 1, Follow::UntilClosed, Times::Without));
     for word in ["first", "second"] {
         writer.append(1, LogStream::Stdout, word.as_bytes()).await.expect("taken");
         assert_eq!(follower.next().await.expect("not the end").expect("a chunk"), word);
@@ -128,7 +131,7 @@ async fn lists_and_removes_and_never_leaves_its_directory() {
         let outside = JobId::from_trusted(outside);
         assert!(store.writer(&outside, 1).await.is_err(), "{outside:?} was written");
         assert!(store.remove(&outside).await.is_ok());
-        assert_eq!(store.read(&outside, 1, Follow::No).filter_map(|chunk| async move { chunk.ok() }).count().await, 0);
+        assert_eq!(store.read(&outside, 1, Follow::No, Times::Without).filter_map(|chunk| async move { chunk.ok() }).count().await, 0);
     }
     let long = vec![0; (16 << 20) + 1];
     let mut writer = store.writer(&job(), 1).await.expect("a writer");
@@ -179,4 +182,26 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn times_stand_before_lines_and_a_reader_who_comes_again_gets_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = logs(dir.path(), 1 << 20);
+    let mut writer = store.writer(&job(), 1).await.expect("a writer");
+    writer.append(1, LogStream::Stdout, b"one\ntw").await.expect("taken");
+    writer.append(2, LogStream::Stdout, b"o\n").await.expect("taken");
+    writer.reset_trace().await.expect("taken");
+    writer.append(1_795_000_000_123_456_789, LogStream::Stderr, b"three\n").await.expect("taken");
+    // Nothing but ends of lines: the most that times can add.
+    writer.append(3, LogStream::Stdout, &vec![b'\n'; 300_000]).await.expect("taken");
+    writer.close().await.expect("closed");
+    let chunks: Vec<Bytes> = store.read(&job(), 1, Follow::No, Times::With).try_collect().await.expect("a log");
+    assert!(chunks.iter().all(|chunk| chunk.len() <= 128 << 10), "chunks are bounded");
+    let text = String::from_utf8(chunks.concat()).expect("text");
+    let (first, empty) = text.split_at(text.find("1970-01-01T00:00:00.000000003Z").expect("the empty lines"));
+    assert_eq!(first, "1970-01-01T00:00:00.000000001Z one\n1970-01-01T00:00:00.000000001Z two\n2026-11-18T11:06:40.123456789Z three\n");
+    assert_eq!(empty, "1970-01-01T00:00:00.000000003Z \n".repeat(300_000));
+    let again: Vec<Bytes> = store.read(&job(), 1, Follow::UntilClosed, Times::With).try_collect().await.expect("a log");
+    assert_eq!(again.concat(), text.as_bytes());
 }

@@ -3,6 +3,7 @@
 //! The database is the queue; everything else only wakes somebody to look at it. Every method that changes something answers
 //! after its commit is on disk. The rules of change are not here but in [`crate::domain::step`]: a store loads, applies, writes.
 
+mod ended;
 pub mod log;
 pub mod receipts;
 pub mod sqlite;
@@ -18,12 +19,12 @@ use tokio::sync::watch;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Refused, Step};
 use crate::domain::{
-    Attempt, CapReached, ClassName, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectName,
-    ProjectUsage, Requirement, RequirementId, Runner, RunnerId,
+    Attempt, CapReached, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap,
+    ProjectName, ProjectUsage, Requirement, RequirementId, Runner, RunnerId,
 };
 
 #[cfg(test)]
-mod contract_tests;
+pub(crate) mod contract_tests;
 
 /// What can go wrong in a store.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,19 @@ pub struct Delivery {
     pub event: String,
     /// What was done with it, for people: `accepted`, or why it was ignored.
     pub outcome: String,
+    /// The job of GitLab that it rang for or ended; `None` when nothing was done for one.
+    pub about: Option<DeliveredJob>,
+}
+
+/// A job of GitLab that a delivery was accepted for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveredJob {
+    /// GitLab's base URL.
+    pub url: String,
+    /// The job's id there.
+    pub gitlab_id: u64,
+    /// How it stood there, in GitLab's word.
+    pub status: String,
 }
 
 /// Whether a delivery is new.
@@ -213,10 +227,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Shows that the store answers and can write.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Accepts a job, with its `submitted` event, in one commit.
+    /// Accepts a job, with its `submitted` event, in one commit; before that event, for a job of GitLab, the latest delivery that rang for it.
     async fn submit(&self, new: NewJob) -> Result<Submission, StoreError>;
 
-    /// Remembers a webhook delivery.
+    /// Remembers a webhook delivery. The first that tells of a status of a job that is open here goes into the job's history too.
     async fn record_delivery(&self, delivery: Delivery, at: Timestamp) -> Result<Recorded, StoreError>;
 
     /// Notes that a job should end ([`Job::cancel`]). `None` when there is no such job.
@@ -262,6 +276,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Jobs, newest first.
     async fn jobs(&self, filter: JobFilter) -> Result<Vec<Job>, StoreError>;
 
+    /// The latest job that repeats the request of this one.
+    async fn latest_retry(&self, job: &JobId) -> Result<Option<JobId>, StoreError>;
+
     /// All attempts of a job, first to latest.
     async fn attempts(&self, job: &JobId) -> Result<Vec<Attempt>, StoreError>;
 
@@ -289,6 +306,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Every runner of this machine that is not `gone`, with its job.
     async fn open_runners(&self, host: &HostId) -> Result<Vec<Aggregate>, StoreError>;
+
+    /// Why a machine is to get empty; `None` for one that takes work.
+    async fn drain(&self, host: &HostId) -> Result<Option<Drain>, StoreError>;
+
+    /// Writes down that a machine is to get empty, in place of what was said before, or with `None` that it takes work.
+    async fn set_drain(&self, host: &HostId, drain: Option<&Drain>) -> Result<(), StoreError>;
 
     /// How much of what there is.
     async fn counts(&self) -> Result<Counts, StoreError>;

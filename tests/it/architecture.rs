@@ -15,6 +15,7 @@ const RANKS: &[&[&str]] = &[
     &["docker"],
     &["platform"],
     &["gitlab"],
+    &["traces"],
     &["jobs"],
     &["http"],
     &["lifecycle", "telemetry"],
@@ -33,13 +34,16 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ring", &["security"]),
     ("bollard", &["docker"]),
     ("nvml_wrapper", &["platform"]),
-    ("reqwest", &["gitlab"]),
-    ("rustls", &["gitlab"]),
+    ("reqwest", &["gitlab", "traces"]),
+    ("rustls", &["gitlab", "traces"]),
     // The composition root serves what the http room routes.
     ("axum", &["http", "app"]),
     ("tower_http", &["http"]),
+    ("utoipa", &["http"]),
+    ("utoipa_axum", &["http"]),
     ("sd_notify", &["lifecycle"]),
     ("tracing_subscriber", &["telemetry"]),
+    ("tracing_journald", &["telemetry"]),
     // The log format is an option of the command line.
     ("clap", &["cli", "telemetry", "main"]),
 ];
@@ -250,6 +254,15 @@ fn too_long(file: &str, text: &str) -> Option<String> {
     (lines > MOST_LINES).then(|| format!("{file}: {lines} lines, at most {MOST_LINES}: is it still about one thing?"))
 }
 
+/// A way into the API that its document would not know: what people and programs are served is mounted with `routes!`.
+fn undescribed_route(file: &str, text: &str) -> Option<String> {
+    // The listener for runners speaks GitLab's protocol, and is described there.
+    let is_ours = file.starts_with("http/") && file != "http/broker.rs";
+    let served = code_of(text.split("#[cfg(test)]").next().unwrap_or_default());
+    let mounts = [".route(", ".route_service(", ".nest_service("].iter().any(|call| served.contains(call));
+    (is_ours && mounts).then(|| format!("{file}: mounts a route without its description: use routes!"))
+}
+
 fn is_counted(file: &str) -> bool {
     is_rust(file) || [".js", ".css", ".html"].iter().any(|end| file.ends_with(end))
 }
@@ -293,6 +306,17 @@ fn rooms_use_only_rooms_below_them_and_crates_have_one_door() {
 }
 
 #[test]
+fn every_route_of_the_api_is_described() {
+    let sources = files_below("src");
+    let faults: Vec<String> = sources
+        .iter()
+        .filter(|(file, _)| is_rust(file))
+        .filter_map(|(file, text)| undescribed_route(file.trim_start_matches("src/"), text))
+        .collect();
+    assert_none(&faults);
+}
+
+#[test]
 fn no_file_is_about_too_much() {
     let sources = [files_below("src"), files_below("tests")].concat();
     let faults: Vec<String> = sources.iter().filter(|(file, _)| is_counted(file)).filter_map(|(file, text)| too_long(file, text)).collect();
@@ -308,7 +332,7 @@ fn nothing_unfinished_or_machine_bound_is_committed() {
 
 /// Tests of the checker itself: a tripwire that cannot trip proves nothing.
 mod checker {
-    use super::{code_of, faults_of, paths_of, too_long, unwanted_in};
+    use super::{code_of, faults_of, paths_of, too_long, undescribed_route, unwanted_in};
 
     fn paths(code: &str) -> Vec<String> {
         paths_of(code).iter().map(|path| path.join("::")).collect()
@@ -347,6 +371,15 @@ mod checker {
         assert_eq!(faults_of("jobs/plan.rs", "use crate::config::Config; let x = self.config.http;"), Vec::<String>::new());
         assert_eq!(faults_of("app.rs", "axum::serve(listener, router); fn f(r: axum::Router) {}"), Vec::<String>::new());
         assert_eq!(faults_of("app.rs", "use axum::extract::State;").len(), 1);
+    }
+
+    #[test]
+    fn a_route_without_a_description_is_found() {
+        let text = "fn api() { Router::new().route(\"/x\", get(x)) }";
+        assert!(undescribed_route("http/mod.rs", text).is_some());
+        assert_eq!(undescribed_route("http/broker.rs", text), None);
+        assert_eq!(undescribed_route("http/layers.rs", &format!("#[cfg(test)]\nmod tests {{ {text} }}")), None);
+        assert_eq!(undescribed_route("http/mod.rs", "OpenApiRouter::new().routes(routes!(x))"), None);
     }
 
     #[test]

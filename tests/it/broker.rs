@@ -20,7 +20,7 @@ use runner_coordinator::http::broker_router;
 use runner_coordinator::jobs::broker::{Broker, BrokerParts, KnownEnd, ReportResult};
 use runner_coordinator::jobs::contacts::Contacts;
 use runner_coordinator::security::SecurityManager;
-use runner_coordinator::store::log::{Follow, LogStore};
+use runner_coordinator::store::log::{Follow, LogStore, Times};
 use runner_coordinator::store::sqlite::SqliteStore;
 use runner_coordinator::store::{NewJob, Store, Submission};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -67,7 +67,7 @@ impl Rig {
             clock: Arc::new(SystemClock),
             host: HostId::from_trusted("box1"),
             contacts: Arc::new(Contacts::default()),
-            retry: RetryPolicy { infrastructure_retries: 0, backoff: Duration::ZERO, backoff_max: Duration::ZERO },
+            retry: Arc::new(|| RetryPolicy { infrastructure_retries: 0, backoff: Duration::ZERO, backoff_max: Duration::ZERO }),
             nudge: Arc::new(|| {}),
         }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -112,7 +112,7 @@ impl Rig {
     }
 
     async fn log(&self, job: &JobId) -> String {
-        let parts: Vec<_> = self.logs.read(job, 1, Follow::No).try_collect().await.expect("readable");
+        let parts: Vec<_> = self.logs.read(job, 1, Follow::No, Times::Without).try_collect().await.expect("readable");
         String::from_utf8(parts.concat()).expect("text")
     }
 

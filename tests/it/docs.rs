@@ -260,6 +260,30 @@ fn links_within_the_documentation_lead_somewhere() {
 }
 
 #[test]
+fn tests_that_the_documentation_names_exist() {
+    let sources = sources(&root().join("tests/it")) + &sources(&root().join("src"));
+    let page = fs::read_to_string(root().join("docs/reliability.md")).expect("a page");
+    let rows = page.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1));
+    let named: Vec<&str> =
+        rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|name| name.contains('_') && !name.contains('.')).collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "docs/reliability.md: there is no test {name}");
+    }
+}
+
+/// The text of every source below a folder.
+fn sources(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    let text = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(extension) if extension == "rs" => fs::read_to_string(&path).expect("a source"),
+        _ => String::new(),
+    };
+    entries.map(text).collect()
+}
+
+#[test]
 fn blocks_are_taken_from_pages_as_they_stand() {
     let text = "a\n```sh\nx\n```\n- b\n\n  ```sh in a job\n  y\n    z\n  ```\n```toml\n[a]\n```\n";
     let found: Vec<(String, usize, String)> = blocks("p", text).into_iter().map(|block| (block.info, block.line, block.text)).collect();

@@ -269,6 +269,7 @@ async fn check_tells_each_fault_with_what_to_do() {
     };
     let fine = machine.check().await;
     assert!(fine.good && fine.text.contains("takes jobs in GitLab") && fine.text.contains("sends Job events"), "{}", fine.text);
+    assert!(fine.text.contains("clock: as GitLab's"), "{}", fine.text);
 
     let id = gitlab.made_runners()[0].0;
     gitlab.enqueue(JobSpec::new("train").project(PROJECT.1, PROJECT.0).tags(["gpu"]));

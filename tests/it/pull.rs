@@ -160,7 +160,10 @@ fn assert_unavailable(job: &Value, attempts: u32, image: &str) {
 async fn an_image_is_fetched_with_the_configured_login_and_only_once() {
     let registry = Registry::up().await;
     let digest = registry.push();
-    let daemon = Setup::new("pull-once").with(&registry.login(PASSWORD)).start().await;
+    // The login comes with a reload, and is used at once.
+    let daemon = Setup::new("pull-once").start().await;
+    daemon.reload(&format!("{}\n{}", daemon.configuration(), registry.login(PASSWORD)));
+    daemon.until("the login is there", async |daemon| daemon.log().contains("configuration reloaded: changed docker.registries[")).await;
     let id = daemon.submit(registry.job()).await;
     let job = daemon.ended(&id).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}\n{}", registry.log());
@@ -170,6 +173,11 @@ async fn an_image_is_fetched_with_the_configured_login_and_only_once() {
     assert!(!pulls.is_empty() && pulls.iter().all(|event| event["progress"].as_str().is_some_and(|words| !words.is_empty())), "{pulls:?}");
     let ready = events(&daemon, &id, "image_ready").await;
     assert!(ready.len() == 1 && ready[0]["digest"].as_str().is_some_and(|ready| ready.ends_with(&digest)), "{digest} was pushed: {ready:?}");
+
+    let end = format!("job {id} succeeded");
+    let log = daemon.log();
+    let end = log.lines().find(|line| line.contains(&end)).unwrap_or_else(|| panic!("no end of {id}:\n{log}"));
+    assert!(end.contains("image.digest=") && end.contains(&digest), "{end}");
 
     assert_ne!(registry.images(), "", "it stays");
     let id = daemon.submit(registry.job()).await;

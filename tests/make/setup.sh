@@ -22,6 +22,10 @@ static_busybox() {
     have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1
 }
 
+python_with_environments() {
+    have python3 && python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'
+}
+
 c_compiler() {
     have cc && printf '#include <stdio.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null -
 }
@@ -42,10 +46,27 @@ look() {
         need docker-registry have docker-registry
         # The page is tested in a real browser; without a font it would draw boxes.
         need chromium have chromium
+        # A client in another language is generated from the API's document.
+        need python3-venv python_with_environments
         need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
         ;;
     *) fail "setup.sh: what is '$1'?" ;;
     esac
+}
+
+# The tools of tests/openapi in an environment of their own, made anew when they or Python have changed.
+python_tools() {
+    local home=$state/python made_of
+    made_of=$(python3 --version && cat tests/openapi/requirements.txt)
+    [ "$(cat "$home/made-of" 2>/dev/null)" != "$made_of" ] || return 0
+    note 'the tools of tests/openapi are missing; installing them with pip'
+    rm -rf "$home"
+    mkdir -p "$state"
+    if ! { python3 -m venv "$home" && "$home/bin/pip" install --disable-pip-version-check --no-input -r tests/openapi/requirements.txt; } \
+        >"$state/pip.log" 2>&1 </dev/null; then
+        died pip 'pip could not install the tools of tests/openapi'
+    fi
+    printf '%s\n' "$made_of" >"$home/made-of"
 }
 
 engine() {
@@ -73,4 +94,5 @@ look "$1"
 have docker || install docker-cli
 look "$1"
 [ ${#missing[@]} -eq 0 ] || fail "still missing after the installation: ${missing[*]}"
+[ "$1" != test ] || python_tools
 note 'everything is there'

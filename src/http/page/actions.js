@@ -92,17 +92,26 @@ export function releaseGpu(gpu) {
   }, `/gpus/${encodeURIComponent(gpu.id)}/release`, "POST", undefined, "The GPU is released.");
 }
 
-/** What is left of a request when its nulls are gone: the fields of `POST /jobs`. */
-function asked(value) {
-  const known = Object.entries(value).filter(([, one]) => one !== null);
-  return Object.fromEntries(known.map(([name, one]) => [name, one && typeof one === "object" && !Array.isArray(one) && name !== "env" ? asked(one) : one]));
+export function drainHost(host) {
+  return asking({
+    title: `Drain ${host.id}?`, danger: true, confirm: "Drain",
+    text: "It takes no new work until it is resumed, also after a restart. What runs ends by itself; runners without work end now. Jobs of the API wait.",
+    fields: [{ name: "reason", label: "Reason", maxlength: 300, note: "Shown to everybody whose job waits." }],
+  }, `/hosts/${encodeURIComponent(host.id)}/drain`, "POST", ({ reason }) => (reason.trim() ? { reason } : {}), "The machine takes no new work.");
+}
+
+export function resumeHost(host) {
+  return asking({
+    title: `Resume ${host.id}?`, confirm: "Resume",
+    text: `It takes work again.${host.drain?.reason ? ` It was drained because: ${host.drain.reason}` : ""}`,
+  }, `/hosts/${encodeURIComponent(host.id)}/resume`, "POST", undefined, "The machine takes work again.");
 }
 
 /** A new job with the same request. */
 export async function runAgain(job) {
   const made = await asking({
     title: `Run ${jobName(job)} again?`, confirm: "Run again", text: "This submits a new job with the same request. The old one stays as it is.",
-  }, "/jobs", "POST", asked(job.request), "A new job was submitted.");
+  }, `/jobs/${encodeURIComponent(job.id)}/retry`, "POST", undefined, "A new job was submitted.");
   if (made) location.hash = `#/jobs/${made.id}`;
 }
 

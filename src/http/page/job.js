@@ -103,6 +103,7 @@ function facts(job, runner, events) {
     ["In use", runner ? usage(runner) : null],
     ["Used", job.usage ? used(job.usage) : null],
     ["Asked for", [`${request.cpus} CPU`, request.memory, request.gpus ? `${request.gpus.count} GPU` : null, request.arch, `at most ${request.timeout}`].filter(Boolean).join(", ")],
+    ["Repeats", job.retry_of && otherJob(job.retry_of)], ["Run again", job.retried_as && ["as ", otherJob(job.retried_as)]],
     ["Image", request.image], ["Id", h("code", {}, job.id)],
     ["Command", request.command ? h("code", {}, request.command.join(" ")) : null],
   ];
@@ -142,6 +143,9 @@ function explanation(explained) {
 }
 
 function holderLink(holder) {
-  if (!holder.job_id) return `a runner of ${holder.class}`;
-  return h("a", { href: `#/jobs/${encodeURIComponent(holder.job_id)}`, "data-key": `holder ${holder.runner_id}` }, `job ${holder.job_id.slice(-8)}`);
+  return holder.job_id ? otherJob(holder.job_id, `holder ${holder.runner_id}`) : `a runner of ${holder.class}`;
+}
+
+function otherJob(id, key = `job ${id}`) {
+  return h("a", { href: `#/jobs/${encodeURIComponent(id)}`, "data-key": key }, `job ${id.slice(-8)}`);
 }

@@ -15,6 +15,8 @@ const AGAIN_MS = 3000;
 const LONGEST = 4000;
 /** Lines that are added in one frame. */
 const AT_ONCE = 400;
+/** The daemon puts the time before each line. */
+const TIME = /^(\S+Z) /;
 /** GitLab's runner writes the time before each line where it was told to. */
 const STAMP = /^(\d{4}-\d\d-\d\dT[\d:.]+Z) [0-9a-f]{2}[OE][ +]?/;
 
@@ -27,7 +29,7 @@ export function logView(job) {
   const search = h("input", { type: "search", id: "log-search", "aria-label": "Search the log", placeholder: "Search", autocomplete: "off" });
   const follow = h("input", { type: "checkbox", id: "log-follow", checked: true });
   const times = h("input", { type: "checkbox", id: "log-times" });
-  const view = { pen: blank(), rest: "", waiting: [], number: 0, live: false, controller: null, frame: 0, ended: false, dropped: 0 };
+  const view = { pen: blank(), rest: "", waiting: [], number: 0, controller: null, frame: 0, ended: false, dropped: 0 };
   const hits = { text: "", at: -1 };
 
   function scroll() {
@@ -40,8 +42,9 @@ export function logView(job) {
     const shown = overwritten(body);
     const cut = shown.length > LONGEST;
     const when = stamped?.[1] ?? at;
+    const said = job.source === "gitlab" && !stamped ? "received" : "written";
     return h("div", { class: "line", "data-number": number },
-      h("span", { class: "when", title: stamped ? "written at" : "received at" }, when ? new Date(when).toLocaleTimeString([], { hour12: false }) : ""),
+      h("span", { class: "when", title: when ? `${said} at ${when}` : null }, when ? new Date(when).toLocaleTimeString([], { hour12: false }) : ""),
       h("span", { class: "text" }, paint(cut ? shown.slice(0, LONGEST) : shown, view.pen), cut ? h("em", {}, ` … ${shown.length - LONGEST} more characters`) : null));
   }
 
@@ -68,10 +71,10 @@ export function logView(job) {
   function take(text) {
     const parts = (view.rest + text).split("\n");
     view.rest = parts.pop();
-    const at = view.live ? new Date().toISOString() : null;
     for (const part of parts) {
+      const time = TIME.exec(part);
       view.number += 1;
-      view.waiting.push({ text: part, at, number: view.number });
+      view.waiting.push({ text: time ? part.slice(time[0].length) : part, at: time?.[1], number: view.number });
     }
     // A log that arrives faster than it is drawn must not fill the memory.
     if (view.waiting.length > 4 * KEPT) view.waiting.splice(0, view.waiting.length - KEPT);
@@ -105,12 +108,10 @@ export function logView(job) {
     clearTimeout(view.retry);
     view.controller?.abort();
     const controller = new AbortController();
-    Object.assign(view, { controller, pen: blank(), rest: "", waiting: [], number: 0, live: false });
+    Object.assign(view, { controller, pen: blank(), rest: "", waiting: [], number: 0 });
     lines.replaceChildren();
-    // What was there before comes in one go; what comes later is written now.
-    const began = setTimeout(() => { view.live = true; }, 1000);
     try {
-      const response = await open(`/jobs/${encodeURIComponent(job.id)}/logs?follow=true`, controller.signal);
+      const response = await open(`/jobs/${encodeURIComponent(job.id)}/logs?follow=true&timestamps=true`, controller.signal);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await reader.read();
@@ -125,8 +126,6 @@ export function logView(job) {
         said.textContent = `The log broke off: ${error.message}. It is read again soon.`;
         view.retry = setTimeout(read, AGAIN_MS);
       }
-    } finally {
-      clearTimeout(began);
     }
   }
 

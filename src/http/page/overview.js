@@ -12,6 +12,8 @@ const MOST_RUNNING = 50;
 const ENDED = 10;
 /** Jobs whose progress is looked up when the page opens; later the events tell. */
 const MOST_LOOKED_UP = 20;
+/** From so many groups on the queue can be filtered. */
+const WORTH_FILTERING = 4;
 const HISTORY_EVERY_MS = 30_000;
 
 /** Shows the view; answers with what ends it. */
@@ -20,6 +22,9 @@ export function overview(main, { failed }) {
   const part = (title, name) => h("section", { class: `card ${name}`, "aria-labelledby": `title-${name}` }, h("h2", { id: `title-${name}` }, title), places[name]);
   main.replaceChildren(h("h1", { class: "unseen" }, "Overview"),
     part("Machine", "machines"), part("Running", "running"), part("Queue", "queue"), part("Ended last", "ended"), part("Last hours", "history"));
+  const filter = h("input", { type: "search", id: "queue-filter", "aria-label": "Filter the queue by project or class", placeholder: "Project or class", autocomplete: "off", hidden: true, oninput: showQueue });
+  places.queue.before(filter);
+  let waiting = null;
   const progress = new Map();
   const seen = new Set();
   let historyAt = -Infinity;
@@ -30,7 +35,7 @@ export function overview(main, { failed }) {
       historyAt = performance.now();
       history = await get("/history");
     }
-    const [status, waiting, runners, underWay, ended] = await Promise.all([
+    const [status, groups, runners, underWay, ended] = await Promise.all([
       get("/status"), get("/queue"), get("/runners?limit=200"), get(`/jobs?state=starting,running&limit=${MOST_RUNNING}`),
       get(`/jobs?state=succeeded,failed,canceled&limit=${ENDED}`),
     ]);
@@ -39,10 +44,18 @@ export function overview(main, { failed }) {
     for (const id of progress.keys()) if (!jobs.has(id)) progress.delete(id);
     lookUp(underWay.jobs.slice(0, MOST_LOOKED_UP));
     put(places.machines, status.hosts.map((host) => machine(host, runners.runners, jobs, view.refresh)));
-    put(places.queue, queue(waiting.groups, waiting.more, status));
+    waiting = { ...groups, status };
+    showQueue();
     put(places.running, running(underWay, status, progress));
     put(places.ended, endedLast(ended.jobs));
     put(places.history, charts([...history.samples, present(status)], history.interval_seconds));
+  }
+
+  /** The queue, as far as the filter lets it through; what is filtered does not lose its filter when it shrinks. */
+  function showQueue() {
+    if (!waiting) return;
+    filter.hidden = waiting.groups.length < WORTH_FILTERING && filter.value === "";
+    put(places.queue, queue(waiting.groups, waiting.more, waiting.status, filter.value));
   }
 
   /** Their latest progress, once: it may have been reported before the page was opened. */

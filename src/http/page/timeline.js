@@ -3,7 +3,7 @@
 import { between, duration, h, moment, words } from "./dom.js";
 
 const SAID = {
-  submitted: "accepted and stored", claimed: "claimed; a runner is planned", assigned: "given to a waiting runner",
+  webhook: "GitLab told of it at the webhook", submitted: "accepted and stored", claimed: "claimed; a runner is planned", assigned: "given to a waiting runner",
   image_pull: "image is being fetched", image_ready: "image is there", container_created: "container created", container_started: "container runs",
   runner_idle: "runner waits for work", handed_over: "handed to the runner", cancel_requested: "end asked for", stop_ordered: "runner is being ended",
   progress: "progress", adopted: "found alive after a restart of the daemon", attempt_ended: "attempt ended", retry_scheduled: "will be tried again",
@@ -16,6 +16,7 @@ function details(event) {
     event.percent === null || event.percent === undefined ? null : `${event.percent} %`, event.message, event.progress, event.digest,
     event.reason ? words(event.reason) : null, event.detail, event.not_before ? `not before ${new Date(event.not_before).toLocaleTimeString()}` : null,
     event.exit_code === null || event.exit_code === undefined ? null : `exit code ${event.exit_code}`, event.container?.slice(0, 12),
+    event.kind === "webhook" ? event.status : null,
   ];
   return parts.filter(Boolean).join(" · ");
 }
@@ -39,12 +40,18 @@ function sofar(seconds) {
   return seconds < 10 ? `${Math.max(0, seconds).toFixed(2)} s` : duration(seconds);
 }
 
-/** Waiting, starting, running, clearing away: as a bar and in words, of the last attempt. */
+/** When GitLab rang for it, if that is what led to it. */
+function rang(job, events) {
+  const bell = events.find((event) => event.kind === "webhook");
+  return bell && Date.parse(bell.at) <= Date.parse(job.created_at) ? bell.at : null;
+}
+
+/** Fetching, waiting, starting, running, clearing away: as a bar and in words, of the last attempt. */
 export function phases(job, events) {
   const last = (kind) => events.findLast((event) => event.kind === kind)?.at;
   const claimed = last("claimed") ?? last("assigned");
   const started = job.started_at ?? last("container_started");
-  const marks = [["waited", job.created_at], ["started in", claimed], ["ran", started], ["cleared away in", last("attempt_ended")], [null, last("runner_removed")]];
+  const marks = [["fetched in", rang(job, events)], ["waited", job.created_at], ["started in", claimed], ["ran", started], ["cleared away in", last("attempt_ended")], [null, last("runner_removed")]];
   const known = marks.filter(([, at]) => at);
   const open = !job.finished_at;
   const parts = known.flatMap(([name, at], index) => {

@@ -86,8 +86,8 @@ pub struct BrokerParts {
     pub host: HostId,
     /// Where the runners' signs of life are kept.
     pub contacts: Arc<Contacts>,
-    /// What follows a job's end.
-    pub retry: RetryPolicy,
+    /// What follows a job's end, by the settings in force.
+    pub retry: Arc<dyn Fn() -> RetryPolicy + Send + Sync>,
     /// Wakes the `JobManager`.
     pub nudge: Arc<dyn Fn() + Send + Sync>,
 }

@@ -61,7 +61,7 @@ impl Broker {
     async fn store_end(&self, present: &Present, report: &StateReport, status_in_gitlab: Option<&str>) -> Result<(), BrokerError> {
         debug_assert!(report.state != Reported::Alive, "a sign of life ends nothing");
         let outcome = report.outcome(&present.job, status_in_gitlab);
-        let step = Step::JobEnded { outcome, retry: self.parts.retry };
+        let step = Step::JobEnded { outcome, retry: (self.parts.retry)() };
         match self.parts.store.apply(&present.runner, step, self.parts.clock.now()).await {
             Ok(after) => {
                 self.sessions.remember(&after);

@@ -25,7 +25,8 @@ impl Display for Readiness {
             Self::Ready => Ok(()),
             Self::Unasked => f.write_str("its engine has not been asked yet"),
             Self::EngineDown { error, since } => write!(f, "its engine has not answered since {since}: {error}"),
-            Self::Draining => f.write_str("it takes no new work"),
+            Self::Stopping => f.write_str("it takes no new work, for its coordinator is about to end"),
+            Self::Draining(drain) | Self::Drained(drain) => write!(f, "it takes no new work: {drain}"),
         }
     }
 }
@@ -71,7 +72,8 @@ impl Display for Explanation {
                 write!(f, "an attempt failed, and it is tried again not before {until}; ")?;
                 self.write_waiting(f)
             }
-            Standing::Starting { since, host, readiness: Readiness::Ready, preparing } => {
+            // What was claimed before its machine was drained goes on.
+            Standing::Starting { since, host, readiness: Readiness::Ready | Readiness::Draining(_) | Readiness::Drained(_), preparing } => {
                 write!(f, "it was given its share of {host} at {since}, and {preparing}")
             }
             Standing::Starting { since, host, readiness, .. } => write!(f, "it was given its share of {host} at {since}; {readiness}"),

@@ -94,7 +94,7 @@ pub(in crate::store) async fn a_full_queue_refuses_only_its_project(store: &dyn 
 }
 
 pub(in crate::store) async fn deliveries_are_remembered_until_forgotten(store: &dyn Store) {
-    let delivery = |key: &str| Delivery { key: key.to_owned(), event: "Job Hook".to_owned(), outcome: "accepted".to_owned() };
+    let delivery = |key: &str| Delivery { key: key.to_owned(), event: "Job Hook".to_owned(), outcome: "accepted".to_owned(), about: None };
     assert_eq!(store.record_delivery(delivery("a"), t(0)).await.expect("kept"), Recorded::First);
     assert_eq!(store.record_delivery(delivery("a"), t(9)).await.expect("kept"), Recorded::Duplicate);
     assert_eq!(store.record_delivery(delivery("b"), t(5)).await.expect("kept"), Recorded::First);

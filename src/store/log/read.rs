@@ -1,4 +1,5 @@
-//! The reading end of a log: payloads only, a bounded piece at a time, however long the log is.
+//! The reading end of a log: payloads only, with times before their lines where they are asked for, a bounded piece at a time, however long the
+//! log is.
 
 use std::fs::File;
 use std::io;
@@ -12,18 +13,22 @@ use tokio::sync::watch;
 
 use super::frame::{HEADER, Header, Kind};
 use super::open::Progress;
-use super::{Follow, off_the_runtime};
+use super::times::{self, At, STAMP};
+use super::{Follow, Times, off_the_runtime};
 
-/// Most bytes of a chunk.
+/// Most bytes of a chunk without times; with them it may be twice as long.
 const CHUNK: usize = 64 << 10;
+/// Most bytes that get times at once: each may be a line of its own.
+const STAMPED: u64 = (CHUNK / (STAMP + 1)) as u64;
 
 /// Streams the payloads of a file; `progress` is there while a writer is open.
 pub(super) fn stream(
     path: io::Result<PathBuf>,
     progress: Option<watch::Receiver<Progress>>,
     follow: Follow,
+    times: Times,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    stream::try_unfold(Reader { path: Some(path), file: None, progress, follow, cursor: Cursor::default() }, Reader::step)
+    stream::try_unfold(Reader { path: Some(path), file: None, progress, follow, cursor: Cursor { times, ..Cursor::default() } }, Reader::step)
 }
 
 /// Where a reader stands in the file.
@@ -33,6 +38,10 @@ struct Cursor {
     at: u64,
     /// What is there.
     part: Part,
+    /// Whether lines are given times.
+    times: Times,
+    /// Where in a line the payloads are.
+    line: At,
 }
 
 /// What a reader reads next.
@@ -41,8 +50,8 @@ enum Part {
     /// A record's header.
     #[default]
     Header,
-    /// So many bytes of a payload that people see.
-    Shown(u64),
+    /// So many bytes of a payload that people see, written at this time (ns).
+    Shown { left: u64, ts: u64 },
     /// Nothing more: what follows is not for people, or makes no sense.
     End,
 }
@@ -92,13 +101,18 @@ fn read_chunk(file: &File, mut cursor: Cursor, limit: u64) -> io::Result<(Bytes,
     while chunk.len() < CHUNK {
         match cursor.part {
             Part::End => break,
-            Part::Shown(left) => {
+            Part::Shown { left, ts } => {
                 let take = left.min((CHUNK - chunk.len()) as u64);
+                let take = if cursor.times == Times::With { take.min(STAMPED) } else { take };
                 let start = chunk.len();
                 chunk.resize(start + usize::try_from(take).map_err(io::Error::other)?, 0);
                 file.read_exact_at(&mut chunk[start..], cursor.at)?;
+                if cursor.times == Times::With {
+                    let piece = chunk.split_off(start);
+                    cursor.line = times::append(&mut chunk, &piece, ts, cursor.line);
+                }
                 cursor.at += take;
-                cursor.part = if take == left { Part::Header } else { Part::Shown(left - take) };
+                cursor.part = if take == left { Part::Header } else { Part::Shown { left: left - take, ts } };
             }
             Part::Header if cursor.at + HEADER as u64 > limit => break,
             Part::Header => {
@@ -113,7 +127,7 @@ fn read_chunk(file: &File, mut cursor: Cursor, limit: u64) -> io::Result<(Bytes,
                     Some(header) if cursor.at + (HEADER + header.len) as u64 > limit => break,
                     Some(header) if header.kind.is_visible() => {
                         cursor.at += HEADER as u64;
-                        cursor.part = Part::Shown(header.len as u64);
+                        cursor.part = Part::Shown { left: header.len as u64, ts: header.ts };
                     }
                     Some(header) => cursor.at += (HEADER + header.len) as u64,
                 }

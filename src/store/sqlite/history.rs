@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::fault::{Fault, Outcome};
 use super::rows;
 use crate::domain::{ClassName, Event, EventKind, Job, JobId, ProjectName, Runner};
-use crate::store::{Counts, Delivery, EventQuery, QueueGroup, Recorded};
+use crate::store::{Counts, EventQuery, QueueGroup};
 
 /// Most keys that are forgotten in one operation, so that others are not kept waiting.
 pub(super) const FORGET_AT_ONCE: u32 = 5_000;
@@ -49,6 +49,16 @@ pub(super) fn events(connection: &Connection, query: &EventQuery) -> Outcome<Vec
     Ok(found)
 }
 
+/// Most entries that are read of an attempt's beginning: far more than an image's pull makes.
+const MOST_OF_BEGINNING: u32 = 500;
+
+/// The first entries of an attempt.
+pub(super) fn beginning_of(connection: &Connection, job: &JobId, attempt: u32) -> Outcome<Vec<Event>> {
+    let mut statement = connection.prepare_cached(&format!("{} WHERE job_id = ?1 AND attempt = ?2 ORDER BY seq LIMIT ?3", rows::EVENT))?;
+    let found = statement.query_and_then(params![job.as_str(), attempt, MOST_OF_BEGINNING], rows::event)?;
+    found.collect()
+}
+
 pub(super) const LATEST: &str = "WHERE job_id = ?1 ORDER BY seq DESC LIMIT 1";
 
 /// The last entry of a job's history.
@@ -56,14 +66,6 @@ pub(super) fn latest(connection: &Connection, job: &JobId) -> Outcome<Option<Eve
     let mut statement = connection.prepare_cached(&format!("{} {LATEST}", rows::EVENT))?;
     let found = statement.query_and_then([job.as_str()], rows::event)?.next();
     found.transpose()
-}
-
-/// Remembers a delivery.
-pub(super) fn record_delivery(connection: &Connection, delivery: &Delivery, at: Timestamp) -> Outcome<Recorded> {
-    let mut statement =
-        connection.prepare_cached("INSERT INTO deliveries (key, event, outcome, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO NOTHING")?;
-    let added = statement.execute(params![delivery.key, delivery.event, delivery.outcome, rows::millis(at)])?;
-    Ok(if added == 1 { Recorded::First } else { Recorded::Duplicate })
 }
 
 /// Forgets some of the keys that are older than `before`; tells how many.

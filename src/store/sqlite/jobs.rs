@@ -29,8 +29,8 @@ pub(super) fn insert(connection: &Connection, job: &Job, requirement: Requiremen
     };
     connection
         .prepare_cached(
-            "INSERT INTO jobs (id, requirement_id, source, project, class, priority, spec, state, not_before, created_at, share) \
-             VALUES (:id, :requirement, :source, :project, :class, :priority, :spec, 'queued', :not_before, :created_at, :share)",
+            "INSERT INTO jobs (id, requirement_id, source, project, class, priority, spec, state, not_before, created_at, share, retry_of) \
+             VALUES (:id, :requirement, :source, :project, :class, :priority, :spec, 'queued', :not_before, :created_at, :share, :retry_of)",
         )?
         .execute(named_params! {
             ":id": job.id.as_str(),
@@ -43,6 +43,7 @@ pub(super) fn insert(connection: &Connection, job: &Job, requirement: Requiremen
             ":not_before": not_before,
             ":created_at": rows::millis(job.created_at),
             ":share": share,
+            ":retry_of": job.retry_of.as_ref().map(JobId::as_str),
         })?;
     Ok(())
 }
@@ -112,6 +113,14 @@ pub(super) fn attempts(connection: &Connection, job: &JobId) -> Outcome<Vec<Atte
     let mut statement = connection.prepare_cached(&format!("{} WHERE job_id = ?1 ORDER BY number", rows::ATTEMPT))?;
     let found = statement.query_and_then([job.as_str()], rows::attempt)?;
     found.collect()
+}
+
+pub(super) const LATEST_RETRY: &str = "SELECT id FROM jobs INDEXED BY jobs_by_retry WHERE retry_of = ?1 ORDER BY id DESC LIMIT 1";
+
+/// The latest job that repeats the request of this one. Ids of jobs grow with time.
+pub(super) fn latest_retry(connection: &Connection, job: &JobId) -> Outcome<Option<JobId>> {
+    let mut statement = connection.prepare_cached(LATEST_RETRY)?;
+    Ok(statement.query_row([job.as_str()], |row| row.get::<_, String>(0)).optional()?.map(JobId::from_trusted))
 }
 
 /// Jobs, newest first. With any filter each state is asked by itself, because then an index answers in the order wanted.

@@ -9,6 +9,8 @@
 //! queue's length.
 
 mod caps;
+mod deliveries;
+mod drains;
 mod fault;
 mod gpus;
 mod history;
@@ -35,13 +37,14 @@ use tokio::sync::watch;
 
 use self::reader::Readers;
 use self::writer::{Notice, Writer};
+use super::ended::Ended;
 use super::{Candidate, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission, Waiting};
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
-    Attempt, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage, RequirementId, Runner,
-    RunnerId,
+    Attempt, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage, RequirementId,
+    Runner, RunnerId,
 };
 
 /// The durable queue in one `SQLite` file.
@@ -107,13 +110,15 @@ impl Store for SqliteStore {
     }
 
     async fn record_delivery(&self, delivery: Delivery, at: Timestamp) -> Result<Recorded, StoreError> {
-        let work = move |connection: &_| history::record_delivery(connection, &delivery, at);
+        let work = move |connection: &_| deliveries::record(connection, &delivery, at);
         self.writer.call("remember a delivery", Notice::Changes, work).await
     }
 
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError> {
         let (job, at) = (job.clone(), truncate_to_millis(at));
-        self.writer.call("cancel a job", Notice::Changes, move |connection| steps::cancel(connection, &job, reason, at)).await
+        let work = move |connection: &_| steps::cancel(connection, &job, reason, at);
+        let (cancelled, _) = self.writer.call_then("cancel a job", Notice::Changes, work, |(_, ended)| ended.iter().for_each(Ended::tell)).await?;
+        Ok(cancelled)
     }
 
     async fn set_caps(&self, caps: &[ProjectCap]) -> Result<(), StoreError> {
@@ -151,7 +156,9 @@ impl Store for SqliteStore {
 
     async fn apply(&self, runner: &RunnerId, step: Step, at: Timestamp) -> Result<Aggregate, StoreError> {
         let (runner, at) = (runner.clone(), truncate_to_millis(at));
-        self.writer.call("take a step", Notice::Changes, move |connection| steps::apply(connection, &runner, &step, at)).await
+        let work = move |connection: &_| steps::apply(connection, &runner, &step, at);
+        let (after, _) = self.writer.call_then("take a step", Notice::Changes, work, |(_, ended)| ended.iter().for_each(Ended::tell)).await?;
+        Ok(after)
     }
 
     async fn note(&self, runner: &RunnerId, kind: EventKind, at: Timestamp) -> Result<(), StoreError> {
@@ -166,6 +173,11 @@ impl Store for SqliteStore {
 
     async fn jobs(&self, filter: JobFilter) -> Result<Vec<Job>, StoreError> {
         self.readers.ask("list jobs", move |connection| jobs::list(connection, &filter)).await
+    }
+
+    async fn latest_retry(&self, job: &JobId) -> Result<Option<JobId>, StoreError> {
+        let job = job.clone();
+        self.readers.ask("find a job's retry", move |connection| jobs::latest_retry(connection, &job)).await
     }
 
     async fn attempts(&self, job: &JobId) -> Result<Vec<Attempt>, StoreError> {
@@ -205,6 +217,18 @@ impl Store for SqliteStore {
     async fn open_runners(&self, host: &HostId) -> Result<Vec<Aggregate>, StoreError> {
         let host = host.clone();
         self.readers.ask("list open runners", move |connection| runners::open(connection, &host)).await
+    }
+
+    async fn drain(&self, host: &HostId) -> Result<Option<Drain>, StoreError> {
+        let host = host.clone();
+        self.readers.ask("read whether a machine is drained", move |connection| drains::read(connection, &host)).await
+    }
+
+    async fn set_drain(&self, host: &HostId, drain: Option<&Drain>) -> Result<(), StoreError> {
+        let (host, drain) = (host.clone(), drain.cloned());
+        self.writer
+            .call("write whether a machine is drained", Notice::Changes, move |connection| drains::write(connection, &host, drain.as_ref()))
+            .await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

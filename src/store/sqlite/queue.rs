@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::caps::Caps;
 use super::fault::{Fault, Outcome};
-use super::{caps, history, jobs, rows, runners, share};
+use super::{caps, deliveries, history, jobs, rows, runners, share};
 use crate::domain::{Aggregate, EventKind, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
@@ -27,6 +27,7 @@ pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submissio
     jobs::insert(connection, &new.job, requirement, share)?;
     if let Some(gitlab) = &new.gitlab {
         jobs::insert_gitlab(connection, &new.job.id, gitlab)?;
+        deliveries::tell_of_bell(connection, &new.job, &gitlab.reference)?;
     }
     if let Some(IdempotencyKey { key, body_sha256 }) = &new.idempotency {
         connection.prepare_cached("INSERT INTO idempotency (key, body_sha256, job_id, at) VALUES (?1, ?2, ?3, ?4)")?.execute(params![

@@ -7,9 +7,10 @@ use super::fault::Outcome;
 use super::{history, jobs, runners, usage};
 use crate::domain::job::CancelEffect;
 use crate::domain::{Aggregate, EndReason, EventKind, Job, JobId, RunnerId, Step};
+use crate::store::ended::Ended;
 
 /// Takes a step.
-pub(super) fn apply(connection: &Connection, runner: &RunnerId, step: &Step, at: Timestamp) -> Outcome<Aggregate> {
+pub(super) fn apply(connection: &Connection, runner: &RunnerId, step: &Step, at: Timestamp) -> Outcome<(Aggregate, Option<Ended>)> {
     let before = runners::with_job(connection, runners::expect(connection, runner)?)?;
     let mut after = before.clone();
     let events = after.apply(step, at)?;
@@ -27,7 +28,9 @@ pub(super) fn apply(connection: &Connection, runner: &RunnerId, step: &Step, at:
     for event in &events {
         history::add(connection, &history::About::Runner(&after.runner), event, at)?;
     }
-    Ok(after)
+    let ended = after.job.as_ref().filter(|job| job.has_ended() && before.job.as_ref().is_some_and(|before| !before.has_ended()));
+    let ended = ended.map(|job| end_of(connection, job)).transpose()?;
+    Ok((after, ended))
 }
 
 /// Adds to a runner's history.
@@ -36,9 +39,12 @@ pub(super) fn note(connection: &Connection, runner: &RunnerId, kind: &EventKind,
     history::add(connection, &history::About::Runner(&runner), kind, at)
 }
 
+/// A job and what became of the wish to end it, where there is one; and its end, if that was it.
+pub(super) type Cancelled = (Option<(Job, CancelEffect)>, Option<Ended>);
+
 /// Notes that a job should end.
-pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at: Timestamp) -> Outcome<Option<(Job, CancelEffect)>> {
-    let Some(mut job) = jobs::find(connection, id.as_str())? else { return Ok(None) };
+pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at: Timestamp) -> Outcome<Cancelled> {
+    let Some(mut job) = jobs::find(connection, id.as_str())? else { return Ok((None, None)) };
     let effect = job.cancel(reason, at);
     let events: &[EventKind] = match effect {
         CancelEffect::Ended => &[EventKind::CancelRequested { reason }, EventKind::Ended],
@@ -51,5 +57,20 @@ pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at:
     for event in events {
         history::add(connection, &history::About::Job(&job), event, at)?;
     }
-    Ok(Some((job, effect)))
+    let ended = if effect == CancelEffect::Ended { Some(end_of(connection, &job)?) } else { None };
+    Ok((Some((job, effect)), ended))
+}
+
+/// What is to be told of a job that has just ended.
+fn end_of(connection: &Connection, job: &Job) -> Outcome<Ended> {
+    let mut ended = Ended { job: job.clone(), claimed_at: None, image_digest: None };
+    let Some(attempt) = &job.attempt else { return Ok(ended) };
+    for event in history::beginning_of(connection, &job.id, attempt.number)? {
+        match event.kind {
+            EventKind::Claimed | EventKind::Assigned => ended.claimed_at = ended.claimed_at.or(Some(event.at)),
+            EventKind::ImageReady { digest } => ended.image_digest = Some(digest),
+            _ => {}
+        }
+    }
+    Ok(ended)
 }

@@ -240,6 +240,8 @@ async fn no_question_scans_the_queue() {
             "UPDATE jobs INDEXED BY jobs_due SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL AND not_before <= 5".to_owned(),
             "jobs_due",
         ),
+        (bound(jobs::LATEST_RETRY), "jobs_by_retry (retry_of=?"),
+        (bound(deliveries::LATEST), "deliveries_by_job (gitlab_id=? AND url=? AND status=?"),
         (bound(usage::MOST), "project_usage_most"),
         (bound(caps::USED), "jobs_by_project (project=? AND state=?)"),
         ("SELECT id, spec, ready, project FROM requirements WHERE ready > 0".to_owned(), "requirements_ready"),

@@ -62,8 +62,17 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     {
+        self.call_then(doing, notice, work, |_| {}).await
+    }
+
+    /// The same, and `then` hears of what was committed right after the commit, also when nobody waits for the answer any more.
+    pub(super) async fn call_then<T, F>(&self, doing: &'static str, notice: Notice, work: F, then: fn(&T)) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
-        let call = Call { doing, notice, work: Some(work), result: None, answer };
+        let call = Call { doing, notice, work: Some(work), result: None, then, answer };
         let queue = self.queue.as_ref().ok_or_else(|| gone(doing))?;
         queue.send(Box::new(call)).await.map_err(|_| gone(doing))?;
         answered.await.map_err(|_| gone(doing))?
@@ -114,6 +123,7 @@ struct Call<T, F> {
     notice: Notice,
     work: Option<F>,
     result: Option<Result<T, StoreError>>,
+    then: fn(&T),
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
 
@@ -134,7 +144,10 @@ where
         let result = match (self.result, committed) {
             // A refusal stands by itself; it did not depend on the commit.
             (Some(Err(error)), _) => Err(error),
-            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some(Ok(value)), Ok(())) => {
+                (self.then)(&value);
+                Ok(value)
+            }
             (Some(Ok(_)) | None, Err(why)) => Err(unavailable(self.doing, why.to_owned())),
             (None, Ok(())) => Err(gone(self.doing)),
         };

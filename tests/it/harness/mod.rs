@@ -3,6 +3,7 @@
 //! Waits are always on a predicate with a deadline. [`Daemon::finish`] stops the daemon and fails when it left anything behind.
 
 pub(crate) mod browser;
+pub(crate) mod collector;
 pub(crate) mod engine;
 pub(crate) mod own_engine;
 pub(crate) mod road;
@@ -36,6 +37,7 @@ pub(crate) struct Setup {
     top: String,
     rest: String,
     log_filter: String,
+    env: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -48,6 +50,7 @@ impl Setup {
             top: String::new(),
             rest: String::new(),
             log_filter: LOG_FILTER.to_owned(),
+            env: Vec::new(),
         }
     }
 
@@ -77,6 +80,12 @@ impl Setup {
         self
     }
 
+    /// Adds a variable to its environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Adds keys to the configuration's `[host]` table.
     pub(crate) fn host(mut self, toml: &str) -> Self {
         self.top.push_str(toml);
@@ -88,7 +97,7 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, docker, top, rest, log_filter } = self;
+        let Self { name, docker_host, docker, top, rest, log_filter, env } = self;
         let data = dir.path().join("data");
         let config = format!(
             "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
@@ -97,7 +106,7 @@ impl Setup {
         let file = dir.path().join("config.toml");
         std::fs::write(&file, config).expect("a configuration");
         let url = format!("http://127.0.0.1:{port}");
-        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter };
+        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter, env };
         daemon.start().await;
         daemon
     }
@@ -126,6 +135,7 @@ pub(crate) struct Daemon {
     starts: u32,
     client: reqwest::Client,
     log_filter: String,
+    env: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -137,6 +147,7 @@ impl Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"))
             .args(["--config".as_ref(), self.file.as_os_str(), "serve".as_ref()])
             .env("RUNNER_COORDINATOR_LOG", &self.log_filter)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -166,6 +177,18 @@ impl Daemon {
     /// Its configuration file.
     pub(crate) fn config(&self) -> &Path {
         &self.file
+    }
+
+    /// Its configuration as it stands in the file.
+    pub(crate) fn configuration(&self) -> String {
+        std::fs::read_to_string(&self.file).expect("a configuration")
+    }
+
+    /// Writes another configuration and has it read, without waiting for what comes of it.
+    pub(crate) fn reload(&self, toml: &str) {
+        std::fs::write(&self.file, toml).expect("a configuration");
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("signalled");
     }
 
     /// Its process.

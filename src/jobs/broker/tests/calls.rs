@@ -58,7 +58,7 @@ async fn who_has_no_business_here_is_denied_and_who_must_leave_is_told_at_once()
     rig.step(Step::StopOrdered { reason: EndReason::CanceledByUser }).await;
     assert!(matches!(rig.broker.request(&rig.token).await, Ok(WorkAnswer::NoJob { .. })));
     let outcome = Outcome::Canceled { reason: EndReason::CanceledByUser, detail: None };
-    rig.step(Step::JobEnded { outcome, retry: rig.broker.parts.retry }).await;
+    rig.step(Step::JobEnded { outcome, retry: (rig.broker.parts.retry)() }).await;
     rig.step(Step::Removed).await;
     assert_eq!(rig.broker.request(&rig.token).await, Err(BrokerError::Denied));
     assert_eq!(rig.broker.verify(&rig.token).await, Err(BrokerError::Denied));

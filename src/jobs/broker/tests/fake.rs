@@ -325,6 +325,10 @@ impl Store for MemoryStore {
         unimplemented!()
     }
 
+    async fn latest_retry(&self, _: &JobId) -> Result<Option<JobId>, StoreError> {
+        unimplemented!()
+    }
+
     async fn attempts(&self, _: &JobId) -> Result<Vec<Attempt>, StoreError> {
         unimplemented!()
     }
@@ -356,6 +360,14 @@ impl Store for MemoryStore {
     }
 
     async fn newest_event(&self) -> Result<i64, StoreError> {
+        unimplemented!()
+    }
+
+    async fn drain(&self, _: &HostId) -> Result<Option<crate::domain::Drain>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn set_drain(&self, _: &HostId, _: Option<&crate::domain::Drain>) -> Result<(), StoreError> {
         unimplemented!()
     }
 

@@ -20,7 +20,7 @@ use crate::domain::{
     ClassName, CpuMillis, GitLabJob, GitLabRef, GpuId, HostId, Job, JobId, JobSpec, MemoryBytes, Outcome, Placement, Requirement, Runner,
     RunnerOrigin, Source, Work,
 };
-use crate::store::log::Follow;
+use crate::store::log::{Follow, Times};
 use fake::{FakeGitLab, MemoryStore};
 
 /// GitLab's id of the one job.
@@ -129,7 +129,7 @@ impl Rig {
         if let Some(session) = self.broker.sessions.session_of(&self.runner, &job.id, 1) {
             session.close_log().await;
         }
-        let parts: Vec<_> = self.broker.parts.logs.read(&job.id, 1, Follow::No).try_collect().await.expect("readable");
+        let parts: Vec<_> = self.broker.parts.logs.read(&job.id, 1, Follow::No, Times::Without).try_collect().await.expect("readable");
         String::from_utf8(parts.concat()).expect("text")
     }
 }
@@ -144,7 +144,7 @@ fn broker(directory: &Path, store: &Arc<MemoryStore>, gitlab: &Arc<FakeGitLab>, 
         clock: Arc::new(StoppedClock),
         host: HostId::from_trusted("box1"),
         contacts: Arc::clone(contacts),
-        retry: RetryPolicy { infrastructure_retries: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(9) },
+        retry: Arc::new(|| RetryPolicy { infrastructure_retries: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(9) }),
         nudge: Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         }),
