@@ -6,6 +6,7 @@
 #     --user "65532:$(stat -c %g /var/run/docker.sock)" \
 #     -v /var/run/docker.sock:/var/run/docker.sock \
 #     -v runner-coordinator:/var/lib/runner-coordinator \
+#     -e RUNNER_COORDINATOR__DOCKER__DATA_DIR=/var/lib/docker/volumes/runner-coordinator/_data \
 #     -v /etc/runner-coordinator:/etc/runner-coordinator:ro \
 #     runner-coordinator
 #

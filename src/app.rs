@@ -22,7 +22,7 @@ use crate::http::{AppState, broker_router, metered, router, through_socket};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
-use crate::jobs::{Deps, JobManager, ManagerHandle, Vitals, channel, retry_policy};
+use crate::jobs::{Deps, JobManager, ManagerHandle, Proof, Vitals, channel, retry_policy};
 use crate::lifecycle::Lifecycle;
 use crate::listen::{self, Inherited, ListenError, Listeners, LocalSocket};
 use crate::metrics::Metrics;
@@ -49,6 +49,9 @@ pub enum StartError {
     /// Own keys could not be read or made.
     #[error("the daemon's own keys cannot be used")]
     Security(#[from] SecurityError),
+    /// What proves the ends of jobs has no place.
+    #[error("what proves the ends of jobs cannot be laid down in data_dir")]
+    Proof(#[source] std::io::Error),
     /// The logs of jobs have no place.
     #[error("the logs of jobs cannot be kept in data_dir")]
     Logs(#[source] std::io::Error),
@@ -154,6 +157,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
         driver: Arc::clone(&driver),
         platform,
         security: Arc::clone(&security),
+        proof: Proof::open(&config).map_err(StartError::Proof)?,
         logs: Arc::clone(&logs),
         clock: Arc::clone(&outside.clock),
         config: live.clone(),

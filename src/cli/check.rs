@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::say;
 use crate::config::{Class, Config};
-use crate::docker::{DockerDriver, Driver, EngineInfo};
+use crate::docker::{DockerDriver, Driver, EngineInfo, init};
 use crate::gitlab::diagnosis::Finding;
 use crate::jobs::class_requirement;
 use crate::platform::{PlatformManager, SystemProbe, fits_ever};
@@ -131,6 +131,7 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
             } else {
                 Finding::Bad("seccomp: the engine cannot filter system calls; jobs would run with less protection".to_owned())
             });
+            findings.push(proof(config, &driver).await);
             Some(info)
         }
         Err(error) => {
@@ -140,6 +141,26 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
             )));
             None
         }
+    }
+}
+
+/// What proves the ends of jobs: the engine has to see it, and containers have to be able to execute it.
+async fn proof(config: &Config, driver: &DockerDriver) -> Finding {
+    let directory = config.data_dir.display();
+    let path = match init::install(&config.data_dir) {
+        Ok(path) => path,
+        Err(error) => return Finding::Bad(format!("receipts: the first process of jobs cannot be laid down in {directory}: {error}")),
+    };
+    if rustix::fs::statvfs(&config.data_dir).is_ok_and(|about| about.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC)) {
+        return Finding::Bad(format!("receipts: {directory} is mounted noexec, so no job of the API can start"));
+    }
+    let Some(seen) = config.on_engine(&path) else { return Finding::Bad(format!("receipts: {directory} is not UTF-8")) };
+    match driver.sees_file(&seen).await {
+        Ok(true) => Finding::Good("receipts: the engine sees data_dir".to_owned()),
+        Ok(false) => Finding::Bad(format!(
+            "receipts: the engine does not see {seen}, so no job of the API can start; docker.data_dir says where it sees {directory}"
+        )),
+        Err(error) => Finding::Bad(format!("receipts: whether the engine sees {directory} is not known: {error}")),
     }
 }
 

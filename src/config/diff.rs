@@ -107,8 +107,9 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     lists(&mut changes, "http.tokens", (tokens, &new.http.tokens), |token| &token.name, diff_token);
     let (StoreUrl::Sqlite(path), StoreUrl::Sqlite(new_path)) = (store, &new.store);
     changes.compare(Effect::Restart, "store.url", path, new_path);
-    let Docker { host: engine, registries } = docker;
+    let Docker { host: engine, data_dir: seen, registries } = docker;
     changes.compare(Effect::Restart, "docker.host", engine, &new.docker.host);
+    changes.compare(Effect::Restart, "docker.data_dir", seen, &new.docker.data_dir);
     lists(&mut changes, "docker.registries", (registries, &new.docker.registries), |registry| &registry.server, diff_registry);
     compare!(changes, "host.", host, new.host, Host { name: Restart, cpus: Restart, memory: Restart });
     diff_gpu(&mut changes, gpu, &new.gpu);
@@ -271,7 +272,7 @@ impl Config {
             data_dir: self.data_dir.clone(),
             http: Http { listen: self.http.listen, socket: self.http.socket.clone(), tokens: new.http.tokens },
             store: self.store.clone(),
-            docker: Docker { host: self.docker.host.clone(), registries: new.docker.registries },
+            docker: Docker { host: self.docker.host.clone(), data_dir: self.docker.data_dir.clone(), registries: new.docker.registries },
             host: self.host.clone(),
             gpu: Gpu { hold_after: new.gpu.hold_after, ..self.gpu.clone() },
             gitlab,

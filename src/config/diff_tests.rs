@@ -27,6 +27,7 @@ const ROWS: &[Row] = &[
     ("http.tokens[].sha256", SHA_1, SHA_2, "http.tokens[ci].sha256", AtOnce),
     ("store.url", "sqlite:a.db", "sqlite:b.db", "store.url", Restart),
     ("docker.host", "unix:///a", "unix:///b", "docker.host", Restart),
+    ("docker.data_dir", "/a", "/b", "docker.data_dir", Restart),
     ("docker.registries[].server", "a.test", "b.test", "docker.registries[a.test] docker.registries[b.test]", AtOnce),
     ("docker.registries[].username", "a", "b", "docker.registries[r.test].username", AtOnce),
     ("docker.registries[].password", "hunter2", "hunter3", "docker.registries[r.test].password", AtOnce),

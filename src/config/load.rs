@@ -11,7 +11,7 @@ use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, SecretFiles, Section};
 use super::values::{self, DAY, HOUR, SECOND, duration};
 use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Limits, Registry, Role, StoreUrl, classes, gitlab, gpu};
-use crate::domain::{CpuMillis, FieldFault, HostId, MemoryBytes};
+use crate::domain::{CpuMillis, FieldFault, HostFile, HostId, MemoryBytes};
 
 /// Where a packaged daemon keeps its data.
 const SYSTEM_DATA_DIR: &str = "/var/lib/runner-coordinator";
@@ -106,6 +106,18 @@ fn whole(section: &mut Section<'_>) -> Config {
     }
 }
 
+impl Config {
+    /// Where the engine sees a file or directory of `data_dir`; `None` when its path cannot be told to an engine.
+    #[must_use]
+    pub fn on_engine(&self, path: &Path) -> Option<HostFile> {
+        let seen = match &self.docker.data_dir {
+            Some(theirs) => Path::new(theirs.as_str()).join(path.strip_prefix(&self.data_dir).ok()?),
+            None => path.to_path_buf(),
+        };
+        Some(HostFile::from_trusted(seen.to_str()?.to_owned()))
+    }
+}
+
 fn data_dir(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
     let path = std::path::absolute(text).ok().filter(|_| !text.contains('\0'));
     path.ok_or_else(|| FieldFault::new(field, "must be a path"))
@@ -163,7 +175,7 @@ fn docker(section: &mut Section<'_>) -> Docker {
         }
         Some(Registry { server: server?, username: username?, password: password? })
     });
-    Docker { host, registries }
+    Docker { host, data_dir: section.parsed("data_dir", HostFile::parse), registries }
 }
 
 fn host(section: &mut Section<'_>) -> Host {

@@ -97,6 +97,14 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn the_engine_may_see_the_data_directory_elsewhere() {
+    let seen = |toml: &str| good(toml, &[]).on_engine(Path::new("/d/receipts")).map(|path| path.as_str().to_owned());
+    assert_eq!(seen("data_dir = \"/d\"").as_deref(), Some("/d/receipts"));
+    assert_eq!(seen("data_dir = \"/d\"\ndocker.data_dir = \"/v/_data\"").as_deref(), Some("/v/_data/receipts"));
+    assert_eq!(seen("data_dir = \"/elsewhere\"\ndocker.data_dir = \"/v/_data\""), None, "what is not in it");
+}
+
+#[test]
 fn every_fault_is_told_at_once_with_its_place() {
     let toml = r#"
         datadir = "/x"

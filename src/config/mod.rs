@@ -128,6 +128,8 @@ pub enum StoreUrl {
 pub struct Docker {
     /// `docker.host`, default `DOCKER_HOST`, else `unix:///var/run/docker.sock`: `unix://`, `tcp://` or `http://`.
     pub host: String,
+    /// `docker.data_dir`, default the same path: where the engine sees `data_dir`, when we are in a container and it is not.
+    pub data_dir: Option<HostFile>,
     /// `[[docker.registries]]`, default none: credentials to pull images with.
     pub registries: Vec<Registry>,
 }

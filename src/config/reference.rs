@@ -112,6 +112,11 @@ pub const REFERENCE: &[Part] = &[
             ),
             key("store.url", "`sqlite:coordinator.db`", "the queue. A relative path counts from `data_dir`. `postgres://` is not supported yet"),
             key("docker.host", "`DOCKER_HOST`, else `unix:///var/run/docker.sock`", "the engine: `unix://`, `tcp://` or `http://`"),
+            key(
+                "docker.data_dir",
+                "the same path",
+                "where the engine sees `data_dir`, when the coordinator is in a container: jobs of the API get two files of it. `check` and `/health` tell when it does not",
+            ),
             key("host.name", "the machine's host name", "id of this machine"),
             key("host.cpus", "all", "most processor time that jobs use together, such as `14.5`"),
             key("host.memory", "all", "most memory that jobs use together"),

@@ -59,11 +59,12 @@ fn host_config(plan: &ContainerPlan, profile: &HardenedProfile, network: Option<
         security_opt: Some(owned(HardenedProfile::SECURITY_OPT)),
         readonly_rootfs: Some(true),
         tmpfs: Some(tmpfs(plan, profile)),
-        mounts: profile.runner_binary().map(|file| vec![runner_mount(file)]),
+        mounts: mounts(profile),
         ipc_mode: Some(HardenedProfile::IPC_MODE.to_owned()),
         shm_size: Some(HardenedProfile::SHM_SIZE.as_i64()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        init: Some(true),
+        // Ours is the first process where there is one.
+        init: Some(profile.proof().is_none()),
         memory,
         memory_swap: memory,
         nano_cpus: Some(profile.cpus().as_nanos()),
@@ -114,14 +115,39 @@ fn environment(plan: &ContainerPlan, profile: &HardenedProfile) -> Vec<String> {
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// One file of the machine, read-only. A mount and not a "bind", because for that the engine would make a directory of a file that is
+/// Every file of the machine that the container sees.
+fn mounts(profile: &HardenedProfile) -> Option<Vec<Mount>> {
+    let runner = profile.runner_binary().map(|file| file_mount(file, HardenedProfile::RUNNER_PATH, ReadOnly::Yes));
+    let proof = profile.proof().map(|proof| {
+        [file_mount(&proof.init, HardenedProfile::INIT_PATH, ReadOnly::Yes), file_mount(&proof.receipt, HardenedProfile::RECEIPT_PATH, ReadOnly::No)]
+    });
+    let mounts: Vec<Mount> = runner.into_iter().chain(proof.into_iter().flatten()).collect();
+    (!mounts.is_empty()).then_some(mounts)
+}
+
+/// A request that an engine refuses because of the file when it does not see it, and because of the image when it does.
+pub(super) fn file_seen(file: &HostFile) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(format!("sha256:{}", "0".repeat(64))),
+        host_config: Some(HostConfig { mounts: Some(vec![file_mount(file, HardenedProfile::INIT_PATH, ReadOnly::Yes)]), ..HostConfig::default() }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadOnly {
+    Yes,
+    No,
+}
+
+/// One file of the machine. A mount and not a "bind", because for that the engine would make a directory of a file that is
 /// missing. The interface has no `nosuid` for it; `no-new-privileges` and the lack of every capability do the same.
-fn runner_mount(file: &HostFile) -> Mount {
+fn file_mount(file: &HostFile, target: &str, read_only: ReadOnly) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
         source: Some(file.as_str().to_owned()),
-        target: Some(HardenedProfile::RUNNER_PATH.to_owned()),
-        read_only: Some(true),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only == ReadOnly::Yes),
         bind_options: Some(MountBindOptions {
             propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
             non_recursive: Some(true),
@@ -144,8 +170,11 @@ fn tmpfs(plan: &ContainerPlan, profile: &HardenedProfile) -> HashMap<String, Str
         format!("rw,nosuid,nodev,{exec},size={size},mode=1777,uid={uid},gid={gid}")
     };
     let covered = options(HardenedProfile::VOLUME_SIZE.min(profile.memory()).0, Exec::Forbidden);
-    // The engine takes no two mounts at one place; the runner's binary covers the volume as well.
-    let lent = |path: &String| profile.runner_binary().is_some() && path == HardenedProfile::RUNNER_PATH;
+    // The engine takes no two mounts at one place; a file of ours covers the volume as well.
+    let lent = |path: &String| {
+        let ours = [HardenedProfile::INIT_PATH, HardenedProfile::RECEIPT_PATH];
+        profile.runner_binary().is_some() && path == HardenedProfile::RUNNER_PATH || profile.proof().is_some() && ours.contains(&path.as_str())
+    };
     let volumes = plan.image.volumes.iter().filter_map(|path| clean_path(path)).filter(|path| !lent(path)).map(|path| (path, covered.clone()));
     let chosen = profile.tmpfs().iter().map(|mount| (mount.path.clone(), options(mount.size.0, mount.exec)));
     volumes.chain(chosen).collect()

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::docker::plan::{Owner, ResolvedImage};
 use crate::domain::{Arch, ClassName, GpuId, HostId, ImageRef, JobId, RunnerId};
-use crate::security::{DeviceGrant, GrantedGpu, GrantedNode, NvidiaWay, ProfileRequest, TmpfsMount};
+use crate::security::{DeviceGrant, GrantedGpu, GrantedNode, NvidiaWay, ProfileRequest, ProofFiles, TmpfsMount};
 
 fn plan() -> ContainerPlan {
     ContainerPlan {
@@ -49,6 +49,7 @@ fn changed(change: impl FnOnce(&mut ProfileRequest)) -> HardenedProfile {
         stop_grace: base.stop_grace(),
         devices: DeviceGrant::None,
         runner_binary: None,
+        proof: None,
     };
     change(&mut request);
     crate::security::SecurityManager::harden(request).expect("a profile")
@@ -69,6 +70,13 @@ fn lending() -> HardenedProfile {
         isolate(request);
         request.runner_binary = Some(HostFile::parse("f", "/opt/runner/gitlab-runner").expect("a path"));
     })
+}
+
+/// The one of every command: with our first process and its receipt.
+fn proven() -> HardenedProfile {
+    let file = |path: &str| HostFile::from_trusted(path.to_owned());
+    let proof = ProofFiles { init: file("/var/lib/rc/init-0123"), receipt: file("/var/lib/rc/receipts/runner1") };
+    changed(|request| request.proof = Some(proof))
 }
 
 /// A profile without network that gives this.
@@ -120,6 +128,15 @@ fn shown(plan: &ContainerPlan, profile: &HardenedProfile) -> serde_json::Value {
 #[test]
 fn command_without_network() {
     insta::assert_json_snapshot!(shown(&plan(), &HardenedProfile::for_tests()));
+}
+
+#[test]
+fn command_whose_end_is_proved() {
+    let mut plan =
+        ContainerPlan { entrypoint: Some([HardenedProfile::INIT_PATH, HardenedProfile::RECEIPT_PATH].map(str::to_owned).to_vec()), ..plan() };
+    // An image may not cover what is ours, nor make the engine refuse the two files.
+    plan.image.volumes = ["/.runner-coordinator/init", "/.runner-coordinator/./receipt/", "/.runner-coordinator"].map(str::to_owned).to_vec();
+    insta::assert_json_snapshot!(shown(&plan, &proven()));
 }
 
 #[test]

@@ -15,14 +15,14 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::client::{Client, encode};
-use super::create_body::create_body;
+use super::create_body::{create_body, file_seen};
 use super::error::DriverError;
 use super::facts::{ContainerFacts, EngineEvent, EngineInfo, LogRecord, NetworkInfo, Usage};
 use super::network::OwnNetwork;
 use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
 use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
 use super::{Driver, image, labels, logs};
-use crate::domain::{Arch, ImageRef, RunnerId};
+use crate::domain::{Arch, HostFile, ImageRef, RunnerId};
 use crate::security::HardenedProfile;
 
 const PING: Duration = Duration::from_secs(2);
@@ -112,6 +112,21 @@ impl Driver for DockerDriver {
     async fn info(&self) -> Result<EngineInfo, DriverError> {
         let info: Info = self.client.read("info", LOOK, "/info".to_owned()).await?;
         Ok(info.into_info(self.client.connect("info").await?.api))
+    }
+
+    async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError> {
+        // An engine looks at the files before it looks for the image, and this image nobody has: nothing is made either way.
+        let body = file_seen(file);
+        let create = self.client.call("create", CREATE, |c| async move {
+            let options = None::<bollard::query_parameters::CreateContainerOptions>;
+            c.docker.create_container(options, body).await.map_err(|error| DriverError::from_engine("create", error))
+        });
+        match create.await {
+            Err(DriverError::NotFound { .. }) => Ok(true),
+            Err(DriverError::Refused { status: 400, message, .. }) if message.contains("bind") => Ok(false),
+            Err(error) => Err(error),
+            Ok(made) => self.remove(&made.id).await.map(|()| true),
+        }
     }
 
     async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {

@@ -7,6 +7,7 @@ pub mod create_body;
 pub mod devices;
 pub mod error;
 pub mod facts;
+pub mod init;
 pub mod plan;
 pub mod verdict;
 
@@ -30,9 +31,9 @@ pub use error::DriverError;
 pub use facts::{ContainerFacts, ContainerState, EngineEvent, EngineInfo, LogRecord, LogStream, NetworkInfo, Usage};
 pub use metered::Metered;
 pub use plan::{ContainerPlan, Owner, RegistryLogin, ResolvedImage};
-pub use verdict::{Continuity, judge};
+pub use verdict::judge;
 
-use crate::domain::{Arch, ImageRef};
+use crate::domain::{Arch, HostFile, ImageRef};
 use crate::security::HardenedProfile;
 
 /// A container engine. Every call has its own deadline, so none hangs with an engine that accepts and never answers.
@@ -43,6 +44,9 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// What the engine is and can do.
     async fn info(&self) -> Result<EngineInfo, DriverError>;
+
+    /// Whether the engine sees this file at this path: another machine's engine does not, nor one outside of the container that we may be in.
+    async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError>;
 
     /// Our own bridge, made when it is missing.
     async fn ensure_network(&self) -> Result<NetworkInfo, DriverError>;

@@ -20,6 +20,8 @@ pub enum EndReason {
     StartFailed,
     /// The container vanished, or ended in a way that proves nothing about the job (an engine that died meanwhile).
     ContainerLost,
+    /// The container ended, and its first process left no receipt of the job's end (it was killed with its engine, for example).
+    NoReceipt,
     /// The runner ended without telling how its job went.
     RunnerExited,
     /// The runner did not report to the broker for too long, or stayed in a state past its deadline.
@@ -46,13 +48,14 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ExitCode,
         Self::OutOfMemory,
         Self::TimedOut,
         Self::ImageUnavailable,
         Self::StartFailed,
         Self::ContainerLost,
+        Self::NoReceipt,
         Self::RunnerExited,
         Self::RunnerUnresponsive,
         Self::RunnerTerminated,
@@ -76,6 +79,7 @@ impl EndReason {
             Self::ImageUnavailable => "image_unavailable",
             Self::StartFailed => "start_failed",
             Self::ContainerLost => "container_lost",
+            Self::NoReceipt => "no_receipt",
             Self::RunnerExited => "runner_exited",
             Self::RunnerUnresponsive => "runner_unresponsive",
             Self::RunnerTerminated => "runner_terminated",
@@ -101,9 +105,13 @@ impl EndReason {
     pub fn outcome_when_stopped(self, detail: Option<String>) -> Outcome {
         match self {
             Self::CanceledByUser | Self::CanceledInGitlab | Self::ReturnedToGitlab => Outcome::Canceled { reason: self, detail },
-            Self::RunnerUnresponsive | Self::HostLost | Self::GpuUnhealthy | Self::ContainerLost | Self::StartFailed | Self::RunnerExited => {
-                Outcome::Failed(Failure { reason: self, exit_code: None, detail, disposition: Disposition::Infrastructure })
-            }
+            Self::RunnerUnresponsive
+            | Self::HostLost
+            | Self::GpuUnhealthy
+            | Self::ContainerLost
+            | Self::NoReceipt
+            | Self::StartFailed
+            | Self::RunnerExited => Outcome::Failed(Failure { reason: self, exit_code: None, detail, disposition: Disposition::Infrastructure }),
             Self::ExitCode | Self::OutOfMemory | Self::TimedOut => {
                 Outcome::Failed(Failure { reason: self, exit_code: None, detail, disposition: Disposition::Job })
             }

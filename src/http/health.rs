@@ -93,6 +93,9 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     if state.config.current().classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
+    if let Some(unseen) = &status.unseen {
+        checks.insert("receipts", Check::failing(unseen.clone(), None));
+    }
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     answer_of(checks)
 }

@@ -6,10 +6,14 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::deps::Shared;
+use super::proof::receipt_of;
 use crate::config::{Class, Network, Shell};
 use crate::docker::{ContainerPlan, Owner, ResolvedImage};
 use crate::domain::{Aggregate, HostFile, ImageRef, Work};
 use crate::security::{DeviceGrant, Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
+
+/// The variable in which the first process of a container finds its ticket; the command does not get it.
+const RECEIPT_VARIABLE: &str = "RUNNER_COORDINATOR_RECEIPT";
 
 /// Whose image a runner's container is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,7 @@ pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, origin: &Ori
             Origin::Job(_, runner) => Some(runner.clone()),
             Origin::Command(_) | Origin::Class(_) => None,
         },
+        proof: None,
     }
 }
 
@@ -78,6 +83,9 @@ pub(super) fn container_plan(shared: &Shared, aggregate: &Aggregate, parts: Part
     let command = match aggregate.job.as_ref().map(|job| &job.spec.work) {
         Some(Work::Command(command)) => {
             env.extend(command.env.clone());
+            env.extend(
+                receipt_of(aggregate).map(|of| (RECEIPT_VARIABLE.to_owned(), shared.deps.security.receipt_ticket(&of).expose_secret().to_owned())),
+            );
             command.command.clone()
         }
         Some(Work::GitLab(_)) | None => run_single(class.shell),
@@ -111,7 +119,7 @@ pub(super) fn container_plan(shared: &Shared, aggregate: &Aggregate, parts: Part
         image,
         command,
         entrypoint: match origin {
-            Origin::Command(_) => Some(Vec::new()),
+            Origin::Command(_) => Some([HardenedProfile::INIT_PATH, HardenedProfile::RECEIPT_PATH].map(str::to_owned).to_vec()),
             Origin::Class(_) => None,
             Origin::Job(..) => Some(vec![HardenedProfile::RUNNER_PATH.to_owned()]),
         },

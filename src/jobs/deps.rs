@@ -15,6 +15,7 @@ use super::broker::Broker;
 use super::conclude::Untold;
 use super::handle::ManagerHandle;
 use super::observer::Observer;
+use super::proof::Proof;
 use super::queue_there::QueueBoard;
 use super::reconcile::Deadlines;
 use super::vitals::Vitals;
@@ -39,6 +40,8 @@ pub struct Deps {
     pub platform: Arc<PlatformManager>,
     /// Tokens and profiles.
     pub security: Arc<SecurityManager>,
+    /// What proves the ends of jobs.
+    pub proof: Proof,
     /// Logs of jobs.
     pub logs: Arc<LogStore>,
     /// The clock.
@@ -108,7 +111,7 @@ pub(super) enum OpError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] DriverError),
-    #[error("the job's log could not be written")]
+    #[error("a file of the job could not be written")]
     Log(#[from] std::io::Error),
     #[error("{0}")]
     NotYet(&'static str),

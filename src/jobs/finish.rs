@@ -9,13 +9,16 @@ use tracing::{info, warn};
 use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::follow::follow;
-use crate::docker::{ContainerFacts, Continuity, judge};
-use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, RunnerState, Source, Step};
+use crate::docker::{ContainerFacts, judge};
+use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, ProvenEnd, RunnerState, Source, Step};
 use crate::store::StoreError;
 use crate::store::log::{LogStream, LogWriter};
 
 /// How long the rest of a log may take to arrive after its container ended.
 const LOG_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The same of a container that the engine says runs on, so that the log does not end.
+const LOG_PATIENCE_UNNOTICED: Duration = Duration::from_secs(2);
 
 /// Stops the container: SIGTERM, grace, SIGKILL.
 pub(super) async fn stop(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<(), OpError> {
@@ -32,11 +35,12 @@ pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if let Some(facts) = facts.as_mut().filter(|facts| facts.exit_code == Some(137) && facts.oom_killed != Some(true)) {
         facts.oom_killed = Some(shared.observer.ran_out_of_memory(&aggregate.runner.id).await);
     }
-    if facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
+    let receipt = if aggregate.runs_command() { deps.proof.end_told(&deps.security, aggregate) } else { None };
+    if receipt.is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
         return Err(OpError::NotYet("the container runs after all"));
     }
     if aggregate.has_open_attempt() {
-        let outcome = outcome(shared, aggregate, facts.as_ref());
+        let outcome = outcome(shared, aggregate, facts.as_ref(), receipt);
         let log = match aggregate.job.as_ref().map(|job| job.spec.source) {
             Some(Source::Api) => last_lines(shared, aggregate, facts.as_ref(), &outcome).await?,
             Some(Source::GitLab) | None => None,
@@ -65,35 +69,39 @@ pub(super) async fn remove(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if deps.driver.inspect(&name).await?.is_some() {
         return Err(OpError::NotYet("the engine still has the container"));
     }
+    deps.proof.forget(&aggregate.runner.id)?;
     deps.store.apply(&aggregate.runner.id, Step::Removed, deps.clock.now()).await?;
     deps.broker.forget_runner(&aggregate.runner.id);
     Ok(())
 }
 
-fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>) -> Outcome {
+fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Option<ProvenEnd>) -> Outcome {
     let runner = &aggregate.runner;
     if let RunnerState::Stopping { reason: Some(reason) } | RunnerState::Lost { reason } = runner.state {
         return reason.outcome_when_stopped(stop_sentence(shared, aggregate, reason));
     }
+    if aggregate.runs_command() {
+        return judge(facts, receipt);
+    }
     let Some(facts) = facts else {
         return Outcome::infrastructure(EndReason::ContainerLost, "the engine no longer knows the container");
     };
-    match aggregate.job.as_ref().map(|job| job.spec.source) {
-        Some(Source::Api) => judge(facts, continuity(runner.engine_epoch, shared.observer.epoch())),
-        Some(Source::GitLab) | None => {
-            let code = facts.exit_code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
-            let when = if matches!(aggregate.job.as_ref().map(|job| &job.state), Some(JobState::Starting)) {
-                "before it took its job"
-            } else {
-                "before it told how its job went"
-            };
-            if facts.oom_killed == Some(true) && facts.exit_code == Some(137) {
-                let detail = Some("the runner or its job used more memory than it was given".to_owned());
-                return Outcome::Failed(Failure { reason: EndReason::OutOfMemory, exit_code: None, detail, disposition: Disposition::Job });
-            }
-            Outcome::infrastructure(EndReason::RunnerExited, format!("the runner ended with {code} {when}"))
-        }
+    runner_exited(aggregate, facts)
+}
+
+/// A runner of GitLab ended although its job had not: what it would have told is not known.
+fn runner_exited(aggregate: &Aggregate, facts: &ContainerFacts) -> Outcome {
+    let code = facts.exit_code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
+    let when = if matches!(aggregate.job.as_ref().map(|job| &job.state), Some(JobState::Starting)) {
+        "before it took its job"
+    } else {
+        "before it told how its job went"
+    };
+    if facts.oom_killed == Some(true) && facts.exit_code == Some(137) {
+        let detail = Some("the runner or its job used more memory than it was given".to_owned());
+        return Outcome::Failed(Failure { reason: EndReason::OutOfMemory, exit_code: None, detail, disposition: Disposition::Job });
     }
+    Outcome::infrastructure(EndReason::RunnerExited, format!("the runner ended with {code} {when}"))
 }
 
 fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> Option<String> {
@@ -108,6 +116,7 @@ fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> O
         }
         EndReason::StartFailed => Some("the engine never said whether it started the container".to_owned()),
         EndReason::RunnerTerminated => Some("an operator ended its runner".to_owned()),
+        EndReason::NoReceipt => Some("the job wrote more than any receipt holds where only the proof of its end belongs".to_owned()),
         EndReason::ExitCode
         | EndReason::OutOfMemory
         | EndReason::ImageUnavailable
@@ -124,20 +133,10 @@ fn stop_sentence(shared: &Shared, aggregate: &Aggregate, reason: EndReason) -> O
     }
 }
 
-/// An epoch is made of the machine's boot (upper half), the daemon's run and a count of breaks (lower half). Another boot means that
-/// the engine died with the container; another count in the same run means that it broke off meanwhile. Across runs of the daemon
-/// breaks cannot be compared: for a while nobody watched.
-fn continuity(then: u64, now: u64) -> Continuity {
-    let (boot, run) = (|epoch: u64| epoch >> 32, |epoch: u64| epoch >> 16 & 0xffff);
-    if boot(then) != boot(now) {
-        Continuity::Broken
-    } else if run(then) != run(now) {
-        Continuity::Unwatched
-    } else if then != now {
-        Continuity::Broken
-    } else {
-        Continuity::Unbroken
-    }
+/// An epoch is made of the machine's boot (upper half), the daemon's run and a count of breaks (lower half). With another boot the engine died
+/// under the container; breaks that the daemon saw are noted where they happened ([`super::follow`]).
+fn rebooted(then: u64, now: u64) -> bool {
+    then >> 32 != now >> 32
 }
 
 /// Waits for the rest of the log and, where the job did not end by its own exit code, adds the reason in words.
@@ -155,7 +154,9 @@ async fn last_lines(
     let mut late = false;
     let writer = match shared.followers.take(&aggregate.runner.id) {
         Some(mut follower) => {
-            if let Ok(writer) = tokio::time::timeout(LOG_PATIENCE, &mut follower).await {
+            let up = facts.is_some_and(|facts| facts.state.is_up());
+            let patience = if up { LOG_PATIENCE_UNNOTICED } else { LOG_PATIENCE };
+            if let Ok(writer) = tokio::time::timeout(patience, &mut follower).await {
                 let writer = writer.ok().flatten();
                 late = writer.is_none();
                 writer
@@ -183,7 +184,7 @@ async fn last_lines(
         }
     };
     let mut note = String::new();
-    if late || facts.is_none() {
+    if late || facts.is_none() || rebooted(aggregate.runner.engine_epoch, shared.observer.epoch()) {
         note.push_str("runner-coordinator: lines may be missing here: the engine did not give the whole log\n");
     }
     if let Some(reason) = outcome.reason().filter(|reason| *reason != EndReason::ExitCode) {
@@ -204,11 +205,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_break_counts_within_a_run_and_a_boot_counts_always() {
+    fn another_boot_is_told_from_breaks_and_runs() {
         let epoch = |boot: u64, run: u64, breaks: u64| boot << 32 | run << 16 | breaks;
-        assert_eq!(continuity(epoch(1, 1, 0), epoch(1, 1, 0)), Continuity::Unbroken);
-        assert_eq!(continuity(epoch(1, 1, 0), epoch(1, 1, 1)), Continuity::Broken);
-        assert_eq!(continuity(epoch(1, 1, 3), epoch(1, 2, 0)), Continuity::Unwatched);
-        assert_eq!(continuity(epoch(1, 1, 0), epoch(2, 1, 0)), Continuity::Broken);
+        assert!(!rebooted(epoch(1, 1, 0), epoch(1, 1, 1)) && !rebooted(epoch(1, 1, 3), epoch(1, 2, 0)));
+        assert!(rebooted(epoch(1, 1, 0), epoch(2, 1, 0)));
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn follow(shared: &Arc<Shared>, aggregate: &Aggregate, container: Str
 
 /// Copies until the container's output has ended.
 async fn keep(shared: &Shared, writer: &mut LogWriter, container: &str) {
+    let mut gap = Gap::new(shared.observer.epoch());
     loop {
         match copy(shared, writer, container).await {
             Ok(()) if !still_runs(shared, container).await => {
@@ -57,6 +58,46 @@ async fn keep(shared: &Shared, writer: &mut LogWriter, container: &str) {
             Err(Broken::Stream(error)) => warn!(error = chain(&error), container, "the stream of a log broke; it is opened again"),
         }
         tokio::time::sleep(REOPEN).await;
+        if gap.is_new(shared.observer.epoch(), writer.last())
+            && let Err(error) = note_gap(shared, writer).await
+        {
+            warn!(%error, container, "a gap in a job's log could not be noted");
+        }
+    }
+}
+
+/// An engine that breaks off loses lines that it had taken and not kept; what a job writes meanwhile may be lost too.
+async fn note_gap(shared: &Shared, writer: &mut LogWriter) -> std::io::Result<()> {
+    let now = u64::try_from(shared.deps.clock.now().as_nanosecond()).unwrap_or(0);
+    writer.append(now, log::LogStream::Note, b"runner-coordinator: lines may be missing here: the engine broke off\n").await
+}
+
+/// Tells each break of the engine once, however often it is counted before the output goes on.
+struct Gap {
+    epoch: u64,
+    noted: Noted,
+}
+
+/// Where a break was noted last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    Nowhere,
+    /// After the output that ended so, or before any.
+    After(Option<(u64, u32)>),
+}
+
+impl Gap {
+    fn new(epoch: u64) -> Self {
+        Self { epoch, noted: Noted::Nowhere }
+    }
+
+    fn is_new(&mut self, epoch: u64, last: Option<(u64, u32)>) -> bool {
+        let broke = std::mem::replace(&mut self.epoch, epoch) != epoch;
+        let new = broke && self.noted != Noted::After(last);
+        if new {
+            self.noted = Noted::After(last);
+        }
+        new
     }
 }
 
@@ -134,6 +175,17 @@ mod tests {
 
     fn record(ts_ns: u64) -> LogRecord {
         LogRecord { ts_ns, stream: LogStream::Stdout, bytes: Bytes::new() }
+    }
+
+    #[test]
+    fn each_break_is_noted_once_until_output_goes_on() {
+        let mut gap = Gap::new(7);
+        let (before, after) = (Some((5, 1)), Some((6, 1)));
+        assert!(!gap.is_new(7, before), "a stream that ended while the engine was well");
+        assert!(gap.is_new(8, before));
+        assert!(!gap.is_new(8, before) && !gap.is_new(9, before), "the same break, counted twice");
+        assert!(gap.is_new(10, after), "another one");
+        assert!(Gap::new(1).is_new(2, None), "before any output");
     }
 
     proptest! {

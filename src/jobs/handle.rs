@@ -198,6 +198,8 @@ pub struct IntakeState {
 pub struct Status {
     /// The engine.
     pub engine: EngineState,
+    /// Why the engine cannot give jobs what proves their ends.
+    pub unseen: Option<String>,
     /// The machine.
     pub facts: HostFacts,
     /// Processor time that runners hold.

@@ -58,7 +58,8 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Ok(devices) => devices,
         Err(outcome) => return conclude(shared, &aggregate, outcome).await,
     };
-    let request = ProfileRequest { devices, ..profile_request(&aggregate, class, &origin, config.limits.stop_grace) };
+    let proof = if aggregate.runs_command() { Some(shared.deps.proof.prepare(&aggregate.runner.id)?) } else { None };
+    let request = ProfileRequest { devices, proof, ..profile_request(&aggregate, class, &origin, config.limits.stop_grace) };
     let profile = match SecurityManager::harden(request) {
         Ok(profile) => profile,
         Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,

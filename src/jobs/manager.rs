@@ -27,7 +27,7 @@ use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
 use super::queue_there::QueueBoard;
-use super::reconcile::{Action, InFlight, Seen, Sight, decide};
+use super::reconcile::{Action, InFlight, Receipt, Seen, Sight, decide};
 use super::vitals::Vitals;
 use super::{drain, gpus, plan, publish, retire};
 use crate::config::Config;
@@ -76,9 +76,10 @@ impl JobManager {
     #[must_use]
     pub fn new(deps: Deps, seat: Seat, epoch_base: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let observer = Observer::new(epoch_base, deps.proof.init().clone());
         let shared = Shared {
             deps,
-            observer: Observer::new(epoch_base),
+            observer,
             starts: Semaphore::new((2 * cores).min(8)),
             followers: Followers::default(),
             intake: Board::default(),
@@ -102,6 +103,7 @@ impl JobManager {
     /// Runs until told to stop. Containers are left running; the next start adopts them.
     pub async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        self.sweep_receipts().await;
         self.spawn_watchers();
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
@@ -132,6 +134,15 @@ impl JobManager {
             }
         }
         info!(operations = self.operations.under_way(), "no new work; running containers are left to the next start");
+    }
+
+    /// Before anything is started: what a crash left of runners that are gone.
+    async fn sweep_receipts(&self) {
+        let deps = &self.shared.deps;
+        match deps.store.open_runners(&deps.config.current().host.name).await {
+            Ok(open) => deps.proof.sweep(|runner| open.iter().any(|aggregate| aggregate.runner.id == *runner)),
+            Err(error) => warn!(error = chain(&error), "whose receipts are left is not known; the next start looks again"),
+        }
     }
 
     fn spawn_watchers(&self) {
@@ -227,8 +238,10 @@ impl JobManager {
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
             self.ensure_follower(aggregate);
         }
+        let up = matches!(seen, Seen::Listed(facts) if facts.state.is_up());
         let sight = Sight {
             seen,
+            receipt: if up { self.shared.deps.proof.sight(&self.shared.deps.security, aggregate) } else { Receipt::None },
             work: self.operations.on(&runner.id),
             contact: self.shared.deps.vitals.of(&runner.id).last_contact_at.or(runner.last_contact_at),
             listening_since: self.hearing.since(now),

@@ -17,6 +17,7 @@ pub mod intake;
 pub mod manager;
 mod meter;
 pub mod observer;
+pub mod proof;
 pub mod reconcile;
 pub mod vitals;
 
@@ -47,5 +48,6 @@ pub use deps::{Deps, class_named, class_requirement, retry_policy};
 pub use handle::{EngineState, GpuMark, GpuMarked, HostSet, HostWish, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
 pub use history::{History, Sample};
 pub use manager::{JobManager, Seat, channel};
+pub use proof::Proof;
 pub use queue_there::{GitLabQueue, ProjectQueue, Stranded};
 pub use vitals::{Vital, Vitals};

@@ -5,8 +5,8 @@
 //! about an operation that ended after the stamp.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::handle::Wake;
 use crate::docker::{ContainerFacts, Driver, EngineInfo};
-use crate::domain::{Clock, RunnerId, chain};
+use crate::domain::{Clock, HostFile, RunnerId, chain};
 
 /// How long a view may get old without any event.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -72,12 +72,15 @@ pub struct Observer {
     ended: AtomicBool,
     out_of_memory: watch::Sender<HashSet<RunnerId>>,
     view: watch::Sender<EngineView>,
+    init: HostFile,
+    unseen: Mutex<Option<String>>,
 }
 
 impl Observer {
-    /// An observer that has seen nothing. `epoch_base` tells one boot of the machine and one run of the daemon from another.
+    /// An observer that has seen nothing. `epoch_base` tells one boot of the machine and one run of the daemon from another; `init` is a file
+    /// that the engine has to see.
     #[must_use]
-    pub fn new(epoch_base: u64) -> Self {
+    pub fn new(epoch_base: u64, init: HostFile) -> Self {
         let view = watch::Sender::new(EngineView { stamp: 0, sight: EngineSight::Unknown });
         Self {
             stamps: AtomicU64::new(1),
@@ -86,7 +89,32 @@ impl Observer {
             ended: AtomicBool::new(false),
             out_of_memory: watch::Sender::default(),
             view,
+            init,
+            unseen: Mutex::new(None),
         }
+    }
+
+    /// Why the engine cannot give jobs what proves their ends; `None` when it can, or was not asked yet.
+    pub(super) fn unseen(&self) -> Option<String> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks whether the engine sees our files. One that does not say is asked again when it comes back.
+    async fn look_for_init(&self, driver: &dyn Driver) {
+        let unseen = match driver.sees_file(&self.init).await {
+            Ok(true) => None,
+            Ok(false) => {
+                Some(format!("the engine does not see {}: jobs of the API cannot start; docker.data_dir says where it sees data_dir", self.init))
+            }
+            Err(error) => {
+                warn!(error = chain(&error), "whether the engine sees the files of jobs is not known");
+                None
+            }
+        };
+        if let Some(unseen) = &unseen {
+            warn!("{unseen}");
+        }
+        *self.unseen.lock().unwrap_or_else(PoisonError::into_inner) = unseen;
     }
 
     /// A stamp that is later than that of every view whose engine was already asked.
@@ -164,7 +192,10 @@ impl Observer {
         let answer = match info {
             Some(known) => driver.list().await.map(|list| (list, Arc::clone(known))),
             None => match driver.info().await {
-                Ok(fresh) => driver.list().await.map(|list| (list, Arc::new(fresh))),
+                Ok(fresh) => {
+                    self.look_for_init(driver).await;
+                    driver.list().await.map(|list| (list, Arc::new(fresh)))
+                }
                 Err(error) => Err(error),
             },
         };

@@ -13,6 +13,7 @@ use crate::domain::{Aggregate, ClassName, CpuMillis, Drain, GpuId, HostFacts, Me
 pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
     Status {
         engine: EngineState::Unknown,
+        unseen: None,
         facts,
         gpu_vitals: BTreeMap::new(),
         used_cpus: CpuMillis(0),
@@ -41,6 +42,7 @@ pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) ->
     };
     Status {
         engine,
+        unseen: shared.observer.unseen(),
         facts: shared.deps.platform.facts(),
         gpu_vitals: shared.deps.platform.gpu_vitals(),
         quarantines: shared.deps.platform.quarantines(),

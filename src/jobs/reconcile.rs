@@ -5,7 +5,8 @@
 //!
 //! The rules about engines that this obeys: nothing is started twice (a start whose answer was lost is ended, not
 //! repeated); a runner's share of the machine is free only when the engine no longer lists its container; an engine that cannot be
-//! seen proves nothing, so nobody is declared lost while it is down.
+//! seen proves nothing, so nobody is declared lost while it is down; an end that is proved is an end, also when the engine says for
+//! ever that the container runs.
 
 use std::time::Duration;
 
@@ -26,11 +27,27 @@ pub enum Seen<'a> {
     Listed(&'a ContainerFacts),
 }
 
+/// What the first process of a runner's container has left of its job's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// Nothing that proves it.
+    None,
+    /// The proof, since then.
+    Since(Timestamp),
+    /// More than any receipt holds, so it was the job.
+    TooMuch,
+}
+
+/// How long an engine may take to notice an end that is proved.
+const NOTICE: Duration = Duration::from_secs(10);
+
 /// What is at hand about one runner besides its rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Sight<'a> {
     /// Its container.
     pub seen: Seen<'a>,
+    /// What its container has left of its job's end.
+    pub receipt: Receipt,
     /// Whether an operation of ours on it is under way.
     pub work: InFlight,
     /// Its last sign of life at the broker, as far as this process knows.
@@ -163,12 +180,24 @@ fn while_up(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now
         Seen::Absent => Some(Action::Finish),
         Seen::Listed(container) => match container.state {
             ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting => {
+                if let Some(action) = end_unnoticed(sight.receipt, now) {
+                    return Some(action);
+                }
                 let talks = aggregate.job.as_ref().is_none_or(|job| job.spec.source == Source::GitLab);
                 (talks && silent_for(aggregate, sight, deadlines.contact, now)).then_some(Action::DeclareLost(EndReason::RunnerUnresponsive))
             }
             ContainerState::Created | ContainerState::Exited | ContainerState::Dead | ContainerState::Removing => Some(Action::Finish),
             ContainerState::Unknown(_) => None,
         },
+    }
+}
+
+/// What a receipt means whose container seems to run.
+fn end_unnoticed(receipt: Receipt, now: Timestamp) -> Option<Action> {
+    match receipt {
+        Receipt::None => None,
+        Receipt::Since(since) => has_passed(since, NOTICE, now).then_some(Action::Finish),
+        Receipt::TooMuch => Some(Action::OrderStop(EndReason::NoReceipt)),
     }
 }
 

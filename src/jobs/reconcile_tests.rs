@@ -99,8 +99,28 @@ fn decided(aggregate: &Aggregate, shown: &Shown, second: i64) -> Option<Action> 
         (_, Some(facts)) => Seen::Listed(facts),
         (_, None) => Seen::Absent,
     };
-    let sight = Sight { seen, work: InFlight::Nothing, contact: None, listening_since: at(0) };
+    let sight = Sight { seen, receipt: Receipt::None, work: InFlight::Nothing, contact: None, listening_since: at(0) };
     decide(aggregate, &sight, &DEADLINES, at(second))
+}
+
+#[test]
+fn an_end_that_is_proved_is_an_end_also_when_the_engine_never_notices() {
+    let decided = |aggregate: &Aggregate, state: ContainerState, receipt: Receipt, second: i64| {
+        let facts = container(state);
+        let sight = Sight { seen: Seen::Listed(&facts), receipt, work: InFlight::Nothing, contact: None, listening_since: at(0) };
+        decide(aggregate, &sight, &DEADLINES, at(second))
+    };
+    let aggregate = running(Source::Api);
+    for state in [UP, ContainerState::Paused, ContainerState::Restarting] {
+        assert_eq!(decided(&aggregate, state.clone(), Receipt::None, 100), None, "{state:?}");
+        assert_eq!(decided(&aggregate, state.clone(), Receipt::Since(at(100)), 105), None, "the engine is given time to notice");
+        assert_eq!(decided(&aggregate, state.clone(), Receipt::Since(at(100)), 111), Some(Action::Finish), "{state:?}");
+        let stop = Some(Action::OrderStop(EndReason::NoReceipt));
+        assert_eq!(decided(&aggregate, state, Receipt::TooMuch, 100), stop, "a job may not fill the disk with its receipt");
+    }
+    let mut cancelled = running(Source::Api);
+    cancelled.apply(&Step::StopOrdered { reason: EndReason::TimedOut }, at(3)).expect("stops");
+    assert_eq!(decided(&cancelled, UP, Receipt::Since(at(100)), 200), Some(Action::Stop), "what was ordered goes its way");
 }
 
 #[test]
@@ -141,7 +161,7 @@ fn a_silent_runner_is_lost_but_not_for_silence_that_nobody_could_hear() {
     let aggregate = running(Source::GitLab);
     assert_eq!(decided(&aggregate, &Shown::Listed(UP), 302), Some(Action::DeclareLost(EndReason::RunnerUnresponsive)));
     let facts = container(UP);
-    let sight = Sight { seen: Seen::Listed(&facts), work: InFlight::Nothing, contact: None, listening_since: at(200) };
+    let sight = Sight { seen: Seen::Listed(&facts), receipt: Receipt::None, work: InFlight::Nothing, contact: None, listening_since: at(200) };
     assert_eq!(decide(&aggregate, &sight, &DEADLINES, at(302)), None);
     let unreported = started(Source::GitLab);
     assert_eq!(decided(&unreported, &Shown::Listed(UP), 60), None);
@@ -160,7 +180,7 @@ fn a_runner_that_did_its_work_may_leave_by_itself_for_a_while() {
 #[test]
 fn nothing_is_begun_while_an_operation_is_under_way_but_a_cancel_is_heard() {
     let mut aggregate = bound(Source::Api);
-    let sight = Sight { seen: Seen::Absent, work: InFlight::Launch, contact: None, listening_since: at(0) };
+    let sight = Sight { seen: Seen::Absent, receipt: Receipt::None, work: InFlight::Launch, contact: None, listening_since: at(0) };
     assert_eq!(decide(&aggregate, &sight, &DEADLINES, at(1)), None);
     aggregate.job.as_mut().expect("job").cancel(EndReason::CanceledByUser, at(1));
     assert_eq!(decide(&aggregate, &sight, &DEADLINES, at(1)), Some(Action::OrderStop(EndReason::CanceledByUser)));

@@ -7,6 +7,7 @@ mod devices;
 mod env;
 mod key;
 pub mod profile;
+mod receipt;
 mod secret_file;
 mod token;
 mod webhook;
@@ -21,7 +22,7 @@ use secrecy::SecretString;
 
 pub use devices::{DeviceGrant, GrantedGpu, GrantedNode, NvidiaWay};
 pub use env::is_refused;
-pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
+pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, ProofFiles, TmpfsMount};
 pub use secret_file::{Removed, SecretFile, Staged};
 pub use token::Principal;
 #[cfg(test)]
@@ -29,7 +30,7 @@ pub(crate) use webhook::tests::sign as sign_webhook;
 pub use webhook::{WebhookDenied, WebhookHeaders};
 
 use crate::config::{Config, Limits, Live};
-use crate::domain::{FieldFault, RunnerId};
+use crate::domain::{FieldFault, ProvenEnd, ReceiptOf, RunnerId};
 
 /// Why the manager cannot be made, or a token cannot.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,7 @@ pub enum SecurityError {
 pub struct SecurityManager {
     comparer: compare::Comparer,
     runner_tokens: token::RunnerTokens,
+    receipt_keys: receipt::ReceiptKeys,
     live: Live,
     rules: Mutex<Arc<Rules>>,
 }
@@ -107,6 +109,7 @@ impl SecurityManager {
         let live = config.into();
         Ok(Self {
             runner_tokens: token::RunnerTokens(master.derive("runner token, 1")),
+            receipt_keys: receipt::ReceiptKeys(master.derive("receipt, 1")),
             rules: Mutex::new(Rules::of(&comparer, live.current())),
             comparer,
             live,
@@ -133,6 +136,19 @@ impl SecurityManager {
     #[must_use]
     pub fn verify_runner_token(&self, token: &str) -> Option<RunnerId> {
         self.runner_tokens.verify(token)
+    }
+
+    /// What the first process of an attempt's container needs to prove the job's end, the key of that one attempt among it: it belongs into that
+    /// process's environment and nowhere else.
+    #[must_use]
+    pub fn receipt_ticket(&self, of: &ReceiptOf<'_>) -> SecretString {
+        self.receipt_keys.ticket(of)
+    }
+
+    /// The end that a receipt proves; `None` for what is not the receipt of this attempt, whole and signed.
+    #[must_use]
+    pub fn verify_receipt(&self, of: &ReceiptOf<'_>, text: &[u8]) -> Option<ProvenEnd> {
+        self.receipt_keys.verify(of, text)
     }
 
     /// What a caller with this bearer token, or without one, is taken for.

@@ -63,6 +63,17 @@ pub struct ProfileRequest {
     /// GitLab Runner on the engine's machine, for an image that does not bring it. Beside its GPUs the only thing of the machine that a container
     /// is ever shown: one file, read-only, at [`HardenedProfile::RUNNER_PATH`].
     pub runner_binary: Option<HostFile>,
+    /// What proves a command's end: our first process and the receipt that it writes. A runner of GitLab has none, it reports by itself.
+    pub proof: Option<ProofFiles>,
+}
+
+/// The two files of the engine's machine with which the end of a job is proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofFiles {
+    /// Our first process, which the container sees read-only at [`HardenedProfile::INIT_PATH`].
+    pub init: HostFile,
+    /// Its receipt, at [`HardenedProfile::RECEIPT_PATH`]: the one file of the machine that a container may write.
+    pub receipt: HostFile,
 }
 
 /// A limit on one of a process's resources.
@@ -126,6 +137,13 @@ impl HardenedProfile {
     /// Where a container finds the GitLab Runner that it is lent.
     pub const RUNNER_PATH: &'static str = "/usr/local/bin/gitlab-runner";
 
+    /// Where a container finds what is ours.
+    const OWN_PATH: &'static str = "/.runner-coordinator";
+    /// Where it finds its first process.
+    pub const INIT_PATH: &'static str = "/.runner-coordinator/init";
+    /// Where that one writes its receipt.
+    pub const RECEIPT_PATH: &'static str = "/.runner-coordinator/receipt";
+
     /// Least memory that the engine takes (it refuses less than 6 MiB).
     const MIN_MEMORY: MemoryBytes = MemoryBytes(6 << 20);
     /// Fewest processes: the init process, a shell and what it runs.
@@ -157,6 +175,7 @@ impl HardenedProfile {
             check("tmpfs.path", is_tmpfs_path(&mount.path), "must be an absolute path without '..', not / and not in /proc, /sys or /dev")?;
             let hides = std::path::Path::new(&mount.path).starts_with(Self::RUNNER_PATH);
             check("tmpfs.path", !hides, "must not be where the runner's binary is")?;
+            check("tmpfs.path", !std::path::Path::new(&mount.path).starts_with(Self::OWN_PATH), "must not be where the coordinator's own files are")?;
             check("tmpfs.path", seen.insert(mount.path.as_str()), "must not be named twice")?;
             let fits = mount.size.0 > 0 && mount.size <= request.memory;
             check("tmpfs.size", fits, "must be more than nothing and at most the memory, which it is taken from")?;
@@ -228,6 +247,12 @@ impl HardenedProfile {
     #[must_use]
     pub fn runner_binary(&self) -> Option<&HostFile> {
         self.request.runner_binary.as_ref()
+    }
+
+    /// What proves the end of a command.
+    #[must_use]
+    pub fn proof(&self) -> Option<&ProofFiles> {
+        self.request.proof.as_ref()
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) fn request() -> ProfileRequest {
         stop_grace: Duration::from_secs(5),
         devices: DeviceGrant::None,
         runner_binary: None,
+        proof: None,
     }
 }
 
@@ -71,6 +72,8 @@ fn refuses_directories_that_would_reach_elsewhere() {
         "/a,size=9g",
         "/a\n",
         HardenedProfile::RUNNER_PATH,
+        "/.runner-coordinator",
+        HardenedProfile::RECEIPT_PATH,
     ];
     for path in paths {
         assert_eq!(fault(|r| r.tmpfs[0].path = path.to_owned()), "tmpfs.path", "{path:?}");

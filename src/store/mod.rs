@@ -6,6 +6,7 @@
 mod count;
 mod ended;
 pub mod log;
+pub mod receipts;
 pub mod sqlite;
 
 pub use self::sqlite::SqliteStore;

@@ -25,6 +25,8 @@ const RANKS: &[&[&str]] = &[
     &["app"],
     &["cli"],
     &["main", "lib"],
+    // A program of its own, which the daemon carries inside itself; it uses nothing of the house.
+    &["init"],
 ];
 
 /// Outside crates and the only rooms that may name them.

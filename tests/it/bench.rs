@@ -105,6 +105,7 @@ pub(crate) fn request() -> ProfileRequest {
         network: NetworkAccess::None,
         runtime: "runc".to_owned(),
         runner_binary: None,
+        proof: None,
         stop_grace: Duration::from_secs(5),
         devices: DeviceGrant::None,
     }

@@ -5,10 +5,8 @@ use std::time::Duration;
 use bollard::models::ContainerConfig;
 use bollard::query_parameters::{CommitContainerOptionsBuilder, InspectNetworkOptions, RemoveImageOptions};
 use futures_util::{StreamExt, TryStreamExt};
-use runner_coordinator::docker::{
-    ContainerFacts, ContainerPlan, ContainerState, Continuity, DockerDriver, Driver, DriverError, LogRecord, LogStream, judge,
-};
-use runner_coordinator::domain::{Disposition, EndReason, ImageRef, Outcome, RunnerId};
+use runner_coordinator::docker::{ContainerFacts, ContainerPlan, ContainerState, DockerDriver, Driver, DriverError, LogRecord, LogStream, judge};
+use runner_coordinator::domain::{Disposition, EndReason, HowEnded, ImageRef, Outcome, ProvenEnd, RunnerId};
 use runner_coordinator::security::{NetworkAccess, ProfileRequest, SecurityManager};
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
@@ -28,8 +26,9 @@ async fn a_container_lives_and_leaves_nothing() {
     bench.driver.start(&id).await.expect("started");
     bench.driver.start(&id).await.expect("starting what runs, or ran so shortly, is fine");
     let facts = bench.ended(&id).await;
-    assert_eq!(judge(&facts, Continuity::Unbroken), Outcome::Succeeded, "{facts:?}");
-    assert_eq!(judge(&facts, Continuity::Broken).reason(), Some(EndReason::ContainerLost));
+    assert_eq!(judge(Some(&facts), None).reason(), Some(EndReason::NoReceipt), "{facts:?}");
+    let receipt = ProvenEnd { how: HowEnded::Exit(0), told: false };
+    assert_eq!(judge(Some(&facts), Some(receipt)), Outcome::Succeeded, "{facts:?}");
     let listed = bench.driver.list().await.expect("a list");
     assert_eq!(listed.len(), 1);
     assert_eq!((&listed[0].id, &listed[0].name, &listed[0].owner), (&id, &plan.name, &Some(plan.owner.clone())));
@@ -70,7 +69,8 @@ async fn hardening_is_felt_inside() {
 async fn ends_are_told_apart() {
     let bench = Bench::new().await;
     let verdict = |facts: &ContainerFacts| {
-        let outcome = judge(facts, Continuity::Unbroken);
+        let code = facts.exit_code.and_then(|code| u8::try_from(code).ok()).expect("a code");
+        let outcome = judge(Some(facts), Some(ProvenEnd { how: HowEnded::Exit(code), told: false }));
         (outcome.reason(), outcome.exit_code())
     };
     let (facts, _) = bench.run(&bench.plan("exit 3"), &profile()).await;

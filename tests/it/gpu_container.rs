@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runner_coordinator::docker::devices::{OwnedDevices, nvidia_way, owned_devices};
-use runner_coordinator::docker::{ContainerFacts, ContainerPlan, ContainerState, Continuity, Driver as _, judge};
+use runner_coordinator::docker::{ContainerFacts, ContainerPlan, ContainerState, Driver as _, judge};
 use runner_coordinator::domain::{DeviceNode, EndReason, Gpu, GpuHealth, GpuId, GpuRole, GpuVendor, ImageRef, Reading};
 use runner_coordinator::security::{DeviceGrant, GrantedGpu, GrantedNode, HardenedProfile, NvidiaWay, ProfileRequest, SecurityManager};
 
@@ -112,7 +112,7 @@ async fn a_card_that_is_lost_fails_the_start_with_the_hooks_words() {
     let refused = bench.driver.start(&id).await.expect_err("the hook refuses");
     assert!(format!("{refused:?}").contains("GPU is lost"), "{refused:?}");
     let facts = bench.driver.inspect(&id).await.expect("inspected").expect("there");
-    assert_eq!((&facts.state, judge(&facts, Continuity::Unbroken).reason()), (&ContainerState::Created, Some(EndReason::StartFailed)));
+    assert_eq!((&facts.state, judge(Some(&facts), None).reason()), (&ContainerState::Created, Some(EndReason::StartFailed)));
     agreed(&facts, &[], &["GPU-lost-0"]);
     bench.finish().await;
 }

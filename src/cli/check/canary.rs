@@ -128,6 +128,7 @@ async fn flight(config: &Config, driver: &DockerDriver, class: &Class, image: Re
         stop_grace: config.limits.stop_grace,
         devices: DeviceGrant::None,
         runner_binary: None,
+        proof: None,
     };
     let profile = SecurityManager::harden(request).map_err(|fault| fault.to_string())?;
     let runner = RunnerId::generate();

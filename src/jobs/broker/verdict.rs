@@ -108,6 +108,7 @@ pub(super) fn failure_reason(outcome: &Outcome) -> &'static str {
             | EndReason::ImageUnavailable
             | EndReason::StartFailed
             | EndReason::ContainerLost
+            | EndReason::NoReceipt
             | EndReason::RunnerExited
             | EndReason::RunnerUnresponsive
             | EndReason::RunnerTerminated
@@ -133,6 +134,7 @@ pub(super) fn words(outcome: &Outcome) -> String {
         Some(EndReason::ImageUnavailable) => "the image could not be had",
         Some(EndReason::StartFailed) => "the container could not be started",
         Some(EndReason::ContainerLost) => "the container was lost",
+        Some(EndReason::NoReceipt) => "the end of the job was not proved",
         Some(EndReason::RunnerExited) => "the runner ended without telling how the job went",
         Some(EndReason::RunnerUnresponsive) => "the runner did not respond any more",
         Some(EndReason::RunnerTerminated) => "an operator ended the runner",

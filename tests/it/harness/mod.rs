@@ -5,6 +5,7 @@
 pub(crate) mod browser;
 pub(crate) mod collector;
 pub(crate) mod engine;
+pub(crate) mod own_engine;
 pub(crate) mod road;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ const LOG_FILTER: &str = "info,runner_coordinator=debug";
 pub(crate) struct Setup {
     name: String,
     docker_host: String,
+    docker: String,
     top: String,
     rest: String,
     log_filter: String,
@@ -44,6 +46,7 @@ impl Setup {
         Self {
             name: name.to_owned(),
             docker_host: engine::host(),
+            docker: String::new(),
             top: String::new(),
             rest: String::new(),
             log_filter: LOG_FILTER.to_owned(),
@@ -54,6 +57,13 @@ impl Setup {
     /// Uses another engine.
     pub(crate) fn docker_host(mut self, host: &str) -> Self {
         host.clone_into(&mut self.docker_host);
+        self
+    }
+
+    /// Adds keys to the configuration's `[docker]` table.
+    pub(crate) fn docker(mut self, toml: &str) -> Self {
+        self.docker.push_str(toml);
+        self.docker.push('\n');
         self
     }
 
@@ -87,10 +97,10 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, top, rest, log_filter, env } = self;
+        let Self { name, docker_host, docker, top, rest, log_filter, env } = self;
         let data = dir.path().join("data");
         let config = format!(
-            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n[host]\nname = {name:?}\n{top}\n{rest}",
+            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
             data.display()
         );
         let file = dir.path().join("config.toml");

@@ -1,0 +1,193 @@
+//! The first process of a job's container. It runs the job's command as its child, reaps what the job leaves behind, passes signals on,
+//! and writes a receipt of how the command really ended, because engines misreport it.
+//!
+//! ```text
+//! runner-coordinator-init RECEIPT PROGRAM [ARGUMENT...]      RUNNER_COORDINATOR_RECEIPT="JOB ATTEMPT NONCE KEY"
+//! ```
+//!
+//! The job has the same user and could write the receipt's file too, so the receipt is signed with a key that only this process has: it
+//! comes by the environment, is taken out of the command's, and this process is closed to others of its user before the command begins.
+//!
+//! Exit codes: the command's own; 128 and the signal that ended it; 127 for a command that is not there and 126 for one that cannot be
+//! executed, with a receipt as for any end; 125 without a receipt, when this process cannot do its part.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Seek as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::Signals;
+
+/// What the receipt is of, and the key to sign it with.
+const VARIABLE: &str = "RUNNER_COORDINATOR_RECEIPT";
+/// What the command is told when this process is.
+const PASSED_ON: [i32; 9] = [SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
+/// Exit code when this process cannot do its part.
+const CANNOT: u8 = 125;
+/// Exit code of a command that cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// Exit code of a command that is not there.
+const NOT_FOUND: u8 = 127;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(fault) => {
+            complain(&fault);
+            ExitCode::from(CANNOT)
+        }
+    }
+}
+
+fn run() -> Result<u8, String> {
+    // Before anything of the job exists: from here on nobody of this user may read this process's environment, memory or files.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| format!("it cannot close itself to the job: {error}"))?;
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(path), Some(program)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: runner-coordinator-init RECEIPT PROGRAM [ARGUMENT...]".to_owned());
+    };
+    let ticket = std::env::var_os(VARIABLE).and_then(|text| Ticket::parse(text.to_str()?));
+    let ticket = ticket.ok_or_else(|| format!("{VARIABLE} does not say what the receipt is of"))?;
+    let receipt = open(Path::new(&path)).map_err(|error| format!("the receipt {} cannot be written: {error}", path.display()))?;
+    let end = see_through(&program, arguments.collect())?;
+    ticket.write(receipt, end).map_err(|error| format!("the receipt {} cannot be written: {error}", path.display()))?;
+    Ok(end.exit_code())
+}
+
+/// Early, so that no job begins whose end could not be proved.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
+}
+
+/// How the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    how: How,
+    /// Whether this process was told to end before, which the coordinator or an engine that restarts does.
+    told: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Exit(u8),
+    Signal(u8),
+}
+
+impl End {
+    fn exit_code(self) -> u8 {
+        match self.how {
+            How::Exit(code) => code,
+            How::Signal(signal) => 128_u8.saturating_add(signal),
+        }
+    }
+}
+
+/// Runs the command to its end.
+fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>) -> Result<End, String> {
+    let failed = |error: io::Error| format!("it cannot look after the job: {error}");
+    // Handlers before the child, so that no signal is lost; an executed program begins without them.
+    let mut signals = Signals::new(PASSED_ON.iter().chain(&[SIGCHLD])).map_err(failed)?;
+    // Also where it is not the first process: what the job leaves behind comes to it.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| failed(error.into()))?;
+    // A group of its own, so that a job that signals its group does not signal this process.
+    let child = match Command::new(program).args(arguments).env_remove(VARIABLE).process_group(0).spawn() {
+        Ok(child) => child,
+        Err(error) => return not_executed(program, &error),
+    };
+    let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the system gave the command no process id")?;
+    let mut told = false;
+    loop {
+        for signal in signals.wait() {
+            told |= signal == SIGTERM;
+            if let Some(signal) = Signal::from_named_raw(signal).filter(|signal| *signal != Signal::CHILD) {
+                // It may have ended already; then there is nobody to tell.
+                let _ = rustix::process::kill_process(child, signal);
+            }
+        }
+        if let Some(how) = reap(child).map_err(failed)? {
+            return Ok(End { how, told });
+        }
+    }
+}
+
+/// Takes everybody who has ended; how the command did, if it was among them.
+fn reap(child: Pid) -> io::Result<Option<How>> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == child => return Ok(how(status)),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn how(status: WaitStatus) -> Option<How> {
+    let byte = |number: i32| u8::try_from(number).ok();
+    let exit = status.exit_status().and_then(byte).map(How::Exit);
+    exit.or_else(|| status.terminating_signal().and_then(byte).map(How::Signal))
+}
+
+/// A command that is not there or is no program is the job's own end; want of processes or memory is not.
+fn not_executed(program: &OsStr, error: &io::Error) -> Result<End, String> {
+    let sentence = format!("{} cannot be executed: {error}", program.display());
+    let code = match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::OutOfMemory => return Err(sentence),
+        ErrorKind::NotFound => NOT_FOUND,
+        _ => NOT_EXECUTABLE,
+    };
+    complain(&sentence);
+    Ok(End { how: How::Exit(code), told: false })
+}
+
+/// What a receipt is of.
+struct Ticket {
+    job: String,
+    attempt: String,
+    nonce: String,
+    key: String,
+}
+
+impl Ticket {
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
+        let ticket = Self { job: words.next()?, attempt: words.next()?, nonce: words.next()?, key: words.next()? };
+        words.next().is_none().then_some(ticket)
+    }
+
+    /// Writes the receipt and waits until it would survive a power cut.
+    fn write(&self, mut file: File, end: End) -> io::Result<()> {
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(self.text(end).as_bytes())?;
+        file.sync_all()
+    }
+
+    fn text(&self, end: End) -> String {
+        let Self { job, attempt, nonce, key } = self;
+        let how = match end.how {
+            How::Exit(code) => format!("exit {code}"),
+            How::Signal(signal) => format!("signal {signal}"),
+        };
+        let told = if end.told { "yes" } else { "no" };
+        let mut text = format!("receipt 1\njob {job}\nattempt {attempt}\nnonce {nonce}\nend {how}\ntold {told}\n");
+        let proof = hmac_sha256::HMAC::mac(text.as_bytes(), key.as_bytes());
+        text.push_str("proof ");
+        for byte in proof {
+            // Writing into a text does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+        text
+    }
+}
+
+fn complain(sentence: &str) {
+    // Nobody is left to tell of a failure here.
+    let _ = writeln!(io::stderr(), "runner-coordinator: {sentence}");
+}

@@ -1,0 +1,112 @@
+//! The proof of how jobs of the API end: the first process of their containers, laid down where the engine finds it, and the receipts that it
+//! writes. Jobs of GitLab need none: they end by their runner's own report.
+
+use std::io;
+use std::path::Path;
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::reconcile::Receipt;
+use crate::config::Config;
+use crate::docker::init;
+use crate::domain::{Aggregate, HostFile, ProvenEnd, ReceiptOf, RunnerId};
+use crate::security::{ProofFiles, SecurityManager};
+use crate::store::receipts::{Left, Receipts};
+
+/// Where receipts lie in `data_dir`.
+const RECEIPTS: &str = "receipts";
+
+/// What proves the ends of jobs.
+#[derive(Debug)]
+pub struct Proof {
+    init: HostFile,
+    /// The directory of receipts as the engine sees it.
+    on_engine: HostFile,
+    receipts: Receipts,
+}
+
+impl Proof {
+    /// Lays down what is needed in `data_dir`.
+    ///
+    /// # Errors
+    /// What the file system says; a path that is not UTF-8 cannot be told to an engine.
+    pub fn open(config: &Config) -> io::Result<Self> {
+        let receipts = Receipts::open(config.data_dir.join(RECEIPTS))?;
+        let init = init::install(&config.data_dir)?;
+        init::remove_others(&init)?;
+        let seen = |path: &Path| config.on_engine(path).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "data_dir is not UTF-8"));
+        Ok(Self { init: seen(&init)?, on_engine: seen(&config.data_dir.join(RECEIPTS))?, receipts })
+    }
+
+    /// The first process as the engine sees it.
+    #[must_use]
+    pub fn init(&self) -> &HostFile {
+        &self.init
+    }
+
+    /// Makes a runner's receipt, empty; for containers that are not made yet.
+    pub(super) fn prepare(&self, runner: &RunnerId) -> io::Result<ProofFiles> {
+        self.receipts.prepare(runner)?;
+        Ok(ProofFiles { init: self.init.clone(), receipt: HostFile::from_trusted(format!("{}/{runner}", self.on_engine)) })
+    }
+
+    /// The end that a runner's receipt proves, if there is one, and since when.
+    pub(super) fn end(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<(ProvenEnd, Timestamp)> {
+        match self.left(aggregate) {
+            Left::Text(text, since) => Some((security.verify_receipt(&receipt_of(aggregate)?, &text)?, since)),
+            Left::Nothing | Left::TooMuch => None,
+        }
+    }
+
+    /// The same, said aloud when something else than our receipt is there: the job wrote it, or the disk lost it.
+    pub(super) fn end_told(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<ProvenEnd> {
+        let proven = self.end(security, aggregate).map(|(end, _since)| end);
+        if proven.is_none() && self.left(aggregate) != Left::Nothing {
+            let runner = &aggregate.runner;
+            let job = runner.job.as_ref().map(|(job, _attempt)| job.as_str());
+            warn!(runner.id = %runner.id, job.id = job, "security: a job's receipt is not one: the job wrote into it, or it was cut off; it proves nothing");
+        }
+        proven
+    }
+
+    /// What the receipt of a container that seems to run means for what is to be done.
+    pub(super) fn sight(&self, security: &SecurityManager, aggregate: &Aggregate) -> Receipt {
+        if !aggregate.runs_command() {
+            return Receipt::None;
+        }
+        match self.end(security, aggregate) {
+            Some((_end, since)) => Receipt::Since(since),
+            None if self.left(aggregate) == Left::TooMuch => Receipt::TooMuch,
+            None => Receipt::None,
+        }
+    }
+
+    /// Takes a runner's receipt away.
+    pub(super) fn forget(&self, runner: &RunnerId) -> io::Result<()> {
+        self.receipts.forget(runner)
+    }
+
+    /// Takes away what a crash may have left, before anything new is made.
+    pub(super) fn sweep(&self, keep: impl Fn(&RunnerId) -> bool) {
+        match self.receipts.sweep(keep) {
+            Ok(0) => {}
+            Ok(swept) => warn!(swept, "receipts of runners that are gone were taken away"),
+            Err(error) => warn!(%error, "receipts of runners that are gone could not be taken away"),
+        }
+    }
+
+    /// One that cannot be read proves nothing.
+    fn left(&self, aggregate: &Aggregate) -> Left {
+        self.receipts.read(&aggregate.runner.id).unwrap_or_else(|error| {
+            warn!(runner.id = %aggregate.runner.id, %error, "a job's receipt cannot be read");
+            Left::Nothing
+        })
+    }
+}
+
+/// What a runner's receipt is of. The runner's own id is the nonce: there is one for each attempt and never again.
+pub(super) fn receipt_of(aggregate: &Aggregate) -> Option<ReceiptOf<'_>> {
+    let (job, attempt) = aggregate.runner.job.as_ref()?;
+    Some(ReceiptOf { job, attempt: *attempt, nonce: aggregate.runner.id.as_str() })
+}
