@@ -44,10 +44,7 @@ pub(super) fn read(whole: &mut Section<'_>, around: &Around) -> Vec<Class> {
 }
 
 fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
-    let name = section.parsed("name", ClassName::parse);
-    if !section.has("name") {
-        section.fault("name", "must be given");
-    }
+    let name = section.required("name", ClassName::parse);
     // The other keys are read even without a name, so that their faults are told too.
     let base = Class::named(name.clone().unwrap_or_else(|| ClassName::from_trusted(DEFAULT_CLASS)));
     let class = Class {

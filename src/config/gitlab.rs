@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use secrecy::{SecretSlice, SecretString};
 
-use super::load::required;
 use super::section::Section;
 use super::values::{self, DAY, HOUR, SECOND, duration};
 
@@ -47,7 +46,7 @@ impl GitLab {
 
 /// Reads `[gitlab]`.
 pub(super) fn read(section: &mut Section<'_>) -> Option<GitLab> {
-    let url = required(section, "url", values::base_url);
+    let url = section.required("url", values::base_url);
     let (webhook_signing_keys, webhook_secret_tokens) = section.within("webhook", |webhook| {
         let keys = webhook.secrets_read_by("signing_token", |field, token| values::signing_key(field, &token));
         (keys, webhook.secrets("secret_token"))

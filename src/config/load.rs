@@ -9,8 +9,8 @@ use rustix::fs::{Access, access};
 use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, SecretFiles, Section};
-use super::values::{self, DAY, HOUR, SECOND, duration};
-use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Limits, Registry, Role, StoreUrl, classes, gitlab, gpu};
+use super::values;
+use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Registry, Role, StoreUrl, classes, gitlab, gpu};
 use crate::domain::{CpuMillis, FieldFault, HostFile, HostId, MemoryBytes};
 
 /// Where a packaged daemon keeps its data.
@@ -80,7 +80,7 @@ pub(super) fn from_layers(layers: Layers, files: SecretFiles) -> (Result<Config,
 
 fn whole(section: &mut Section<'_>) -> Config {
     let data_dir = section.parsed("data_dir", data_dir).unwrap_or_else(default_data_dir);
-    let limits = section.within("limits", limits);
+    let limits = section.within("limits", super::limits::read);
     let has_gitlab = section.has("gitlab");
     let has_traces = section.has("traces");
     let gitlab = has_gitlab.then(|| section.within("gitlab", gitlab::read)).flatten();
@@ -140,9 +140,9 @@ fn http(section: &mut Section<'_>) -> Http {
     let mut given = 0_u32;
     let tokens = section.each("tokens", |token| {
         given += 1;
-        let name = required(token, "name", values::name);
-        let role = required(token, "role", values::choice(&Role::ALL, Role::as_str));
-        let sha256 = required(token, "sha256", values::sha256);
+        let name = token.required("name", values::name);
+        let role = token.required("role", values::choice(&Role::ALL, Role::as_str));
+        let sha256 = token.required("sha256", values::sha256);
         if let Some(name) = &name {
             if seen.contains(name) {
                 token.fault("name", "is the name of another token already");
@@ -161,8 +161,8 @@ fn docker(section: &mut Section<'_>) -> Docker {
     let host = section.parsed("host", values::docker_host).unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
     let mut seen: Vec<String> = Vec::new();
     let registries = section.each("registries", |registry| {
-        let server = required(registry, "server", values::registry);
-        let username = required(registry, "username", values::name);
+        let server = registry.required("server", values::registry);
+        let username = registry.required("username", values::name);
         let password = registry.secret("password");
         if !registry.has("password") && !registry.has("password_file") {
             registry.fault("password", "or password_file must be given");
@@ -195,53 +195,6 @@ fn host(section: &mut Section<'_>) -> Host {
 fn broker(section: &mut Section<'_>) -> Broker {
     let default = BrokerListen::Gateway { port: BrokerListen::DEFAULT_PORT };
     Broker { listen: section.parsed("listen", values::broker_listen).unwrap_or(default), advertise: section.parsed("advertise", values::base_url) }
-}
-
-fn limits(section: &mut Section<'_>) -> Limits {
-    const KIB: u64 = 1 << 10;
-    const MIB: u64 = 1 << 20;
-    let base = Limits::default();
-    let limits = Limits {
-        body: section.parsed("body", size(KIB..=64 * MIB)).unwrap_or(base.body),
-        webhook_body: section.parsed("webhook_body", size(KIB..=256 * MIB)).unwrap_or(base.webhook_body),
-        queue_per_project: section.whole_number("queue_per_project", 1..=1_000_000).unwrap_or(base.queue_per_project),
-        log_size: section.parsed("log_size", size(KIB..=64 * KIB * MIB)).unwrap_or(base.log_size),
-        infrastructure_retries: section.whole_number("infrastructure_retries", 0..=100).unwrap_or(base.infrastructure_retries),
-        retry_backoff: section.parsed("retry_backoff", duration(SECOND / 10..=HOUR)).unwrap_or(base.retry_backoff),
-        retry_backoff_max: section.parsed("retry_backoff_max", duration(SECOND / 10..=DAY)).unwrap_or(base.retry_backoff_max),
-        stop_grace: section.parsed("stop_grace", duration(SECOND..=HOUR)).unwrap_or(base.stop_grace),
-        start_timeout: section.parsed("start_timeout", duration(SECOND..=HOUR)).unwrap_or(base.start_timeout),
-        runner_contact_timeout: section.parsed("runner_contact_timeout", duration(90 * SECOND..=DAY)).unwrap_or(base.runner_contact_timeout),
-        delivery_memory: section.parsed("delivery_memory", duration(HOUR..=365 * DAY)).unwrap_or(base.delivery_memory),
-        max_timeout: section.parsed("max_timeout", duration(SECOND..=365 * DAY)).unwrap_or(base.max_timeout),
-        env_vars: section.whole_number("env_vars", 0..=10_000).unwrap_or(base.env_vars),
-        command_bytes: section.parsed("command_bytes", size(KIB..=MIB)).unwrap_or(base.command_bytes),
-    };
-    if limits.retry_backoff > limits.retry_backoff_max {
-        section.fault("retry_backoff", "must not be longer than limits.retry_backoff_max");
-    }
-    if limits.stop_grace.subsec_nanos() != 0 {
-        section.fault("stop_grace", "must be whole seconds, as the engine counts it");
-    }
-    limits
-}
-
-/// An amount of bytes within `range`.
-fn size(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str, &str) -> Result<MemoryBytes, FieldFault> {
-    move |field, text| {
-        let (least, most) = (MemoryBytes(*range.start()), MemoryBytes(*range.end()));
-        let fault = || FieldFault::new(field, format!("must be an amount such as 64MiB, from {least} to {most}"));
-        MemoryBytes::parse(field, text).ok().filter(|size| range.contains(&size.0)).ok_or_else(fault)
-    }
-}
-
-/// A text that must be there.
-pub(super) fn required<T>(section: &mut Section<'_>, key: &str, read: impl FnOnce(&str, &str) -> Result<T, FieldFault>) -> Option<T> {
-    let value = section.parsed(key, read);
-    if !section.has(key) {
-        section.fault(key, "must be given");
-    }
-    value
 }
 
 #[cfg(test)]

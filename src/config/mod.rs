@@ -9,6 +9,7 @@ mod fault;
 mod gitlab;
 mod gpu;
 mod layers;
+mod limits;
 mod live;
 mod load;
 mod log;
@@ -29,6 +30,7 @@ pub use diff::{Changes, diff};
 pub use fault::{ConfigFault, ConfigFaults};
 pub use gitlab::GitLab;
 pub use gpu::{Gpu, IntegratedGpus, OldToolkit};
+pub use limits::Limits;
 pub use live::{Live, Loading};
 pub use load::SetupConfig;
 pub use log::{Log, LogFormat};
@@ -343,60 +345,6 @@ impl Shell {
         match self {
             Self::Bash => "bash",
             Self::Sh => "sh",
-        }
-    }
-}
-
-/// Bounds on everything that others can make grow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// `limits.body`, default `1MiB`: largest body of a request to the API.
-    pub body: MemoryBytes,
-    /// `limits.webhook_body`, default `25MiB`, which is GitLab's own limit: largest body of a webhook.
-    pub webhook_body: MemoryBytes,
-    /// `limits.queue_per_project`, default 10000: most jobs that may wait for one project.
-    pub queue_per_project: u32,
-    /// `limits.log_size`, default `64MiB`: most that is kept of one attempt's log.
-    pub log_size: MemoryBytes,
-    /// `limits.infrastructure_retries`, default 2: how often a job is tried again after failing through no doing of its own.
-    pub infrastructure_retries: u32,
-    /// `limits.retry_backoff`, default `5s`: wait before the first retry; doubled for each further one.
-    pub retry_backoff: Duration,
-    /// `limits.retry_backoff_max`, default `5m`: longest wait before a retry.
-    pub retry_backoff_max: Duration,
-    /// `limits.stop_grace`, default `10s`: time between SIGTERM and SIGKILL. Whole seconds, as the engine counts it.
-    pub stop_grace: Duration,
-    /// `limits.start_timeout`, default `120s`: longest time for a container to start, pulling its image not counted.
-    pub start_timeout: Duration,
-    /// `limits.runner_contact_timeout`, default `5m`: a runner of GitLab that is silent for longer is lost.
-    pub runner_contact_timeout: Duration,
-    /// `limits.delivery_memory`, default `7days`: how long webhook deliveries are remembered against doubles.
-    pub delivery_memory: Duration,
-    /// `limits.max_timeout`, default `24h`: longest timeout that a class or a job may have.
-    pub max_timeout: Duration,
-    /// `limits.env_vars`, default 256: most environment variables of one job.
-    pub env_vars: u32,
-    /// `limits.command_bytes`, default `128KiB`: most bytes of a job's command, and most of its environment.
-    pub command_bytes: MemoryBytes,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body: MemoryBytes(1 << 20),
-            webhook_body: MemoryBytes(25 << 20),
-            queue_per_project: 10_000,
-            log_size: MemoryBytes(64 << 20),
-            infrastructure_retries: 2,
-            retry_backoff: Duration::from_secs(5),
-            retry_backoff_max: Duration::from_secs(5 * 60),
-            stop_grace: Duration::from_secs(10),
-            start_timeout: Duration::from_secs(120),
-            runner_contact_timeout: Duration::from_secs(5 * 60),
-            delivery_memory: Duration::from_secs(7 * 24 * 60 * 60),
-            max_timeout: Duration::from_secs(24 * 60 * 60),
-            env_vars: 256,
-            command_bytes: MemoryBytes(128 << 10),
         }
     }
 }

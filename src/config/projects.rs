@@ -1,7 +1,6 @@
 //! Reads `[[projects]]`: what single projects are due beside others, and the most that they may have.
 
 use super::Config;
-use super::load::required;
 use super::section::Section;
 use crate::domain::{FieldFault, ProjectCap, ProjectName, Requirement};
 
@@ -63,7 +62,7 @@ impl Config {
 pub(super) fn read(whole: &mut Section<'_>) -> Vec<Project> {
     let mut names: Vec<ProjectName> = Vec::new();
     whole.each("projects", |section| {
-        let name = required(section, "name", ProjectName::parse);
+        let name = section.required("name", ProjectName::parse);
         let weight = section.whole_number("weight", 1..=1000).unwrap_or(1);
         let max_running = section.whole_number("max_running", 1..=100_000);
         let max_gpus = section.whole_number("max_gpus", 1..=100_000);

@@ -111,6 +111,15 @@ impl<'a> Section<'a> {
         self.note(key, read(&self.field(key), &text))
     }
 
+    /// The same for a text that must be there.
+    pub(super) fn required<T>(&mut self, key: &str, read: impl FnOnce(&str, &str) -> Result<T, FieldFault>) -> Option<T> {
+        let value = self.parsed(key, read);
+        if !self.has(key) {
+            self.fault(key, "must be given");
+        }
+        value
+    }
+
     /// A whole number within `range`.
     pub(super) fn whole_number<T: TryFrom<i64>>(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<T> {
         let number = match self.take(key)?.kind {

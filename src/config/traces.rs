@@ -2,7 +2,6 @@
 
 use secrecy::SecretString;
 
-use super::load::required;
 use super::section::Section;
 use super::values;
 use crate::domain::FieldFault;
@@ -32,12 +31,12 @@ pub struct TraceHeader {
 
 /// Reads `[traces]`.
 pub(super) fn read(section: &mut Section<'_>) -> Option<Traces> {
-    let endpoint = required(section, "endpoint", values::base_url);
+    let endpoint = section.required("endpoint", values::base_url);
     let sample = section.number("sample", ratio).unwrap_or(1.0);
     let mut given = 0;
     let headers = section.each("headers", |header| {
         given += 1;
-        let name = required(header, "name", header_name);
+        let name = header.required("name", header_name);
         let value = header.secret("value");
         if !header.has("value") && !header.has("value_file") {
             header.fault("value", "or value_file must be given");
