@@ -1,5 +1,6 @@
 //! Reads the configuration again while the daemon runs: all of it is taken over, or nothing.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ enum ReloadError {
     Level(#[from] TelemetryError),
     #[error("the limits of projects could not be stored")]
     Store(#[from] StoreError),
+    #[error("http.tokens must not be empty, because others reach {0}, which systemd handed over: everyone could run jobs")]
+    Exposed(SocketAddr),
     #[error("the reading was broken off")]
     BrokenOff,
 }
@@ -30,6 +33,7 @@ enum ReloadError {
 #[derive(Debug)]
 pub struct Reloader {
     file: Option<PathBuf>,
+    address: SocketAddr,
     live: Live,
     store: Arc<dyn Store>,
     handle: ManagerHandle,
@@ -42,9 +46,18 @@ impl Reloader {
     /// For a daemon that was started with the configuration in `file`, or in none that was named.
     #[must_use]
     pub fn new(app: &App, file: Option<&Path>, clock: Arc<dyn Clock>, level: LogLevel) -> Self {
-        let App { handle, store, config, metrics, .. } = app;
+        let App { address, handle, store, config, metrics } = app;
         let metrics = Arc::clone(metrics);
-        Self { file: file.map(Path::to_path_buf), live: config.clone(), store: Arc::clone(store), handle: handle.clone(), clock, level, metrics }
+        Self {
+            file: file.map(Path::to_path_buf),
+            address: *address,
+            live: config.clone(),
+            store: Arc::clone(store),
+            handle: handle.clone(),
+            clock,
+            level,
+            metrics,
+        }
     }
 
     /// Reads the configuration from where the start read it, and puts it in force if nothing is wrong with it. Logs what came of it, and answers
@@ -74,6 +87,10 @@ impl Reloader {
         let file = self.file.clone();
         let read = tokio::task::spawn_blocking(move || Config::from_process(file.as_deref())).await.map_err(|_| ReloadError::BrokenOff)?;
         let (config, changes) = self.live.current().taking_over(read?)?;
+        // What systemd hands over may be another address than http.listen.
+        if config.http.tokens.is_empty() && !self.address.ip().to_canonical().is_loopback() {
+            return Err(ReloadError::Exposed(self.address));
+        }
         let filter = LogLevel::read(&config.log.level)?;
         // What can fail comes first; from here on nothing does.
         self.store.set_caps(&config.caps()).await?;
@@ -98,6 +115,6 @@ fn told(changes: &Changes) -> String {
 fn faults_of(error: &ReloadError) -> Vec<String> {
     match error {
         ReloadError::Faulty(ConfigFaults(faults)) => faults.iter().map(ToString::to_string).collect(),
-        ReloadError::Level(_) | ReloadError::Store(_) | ReloadError::BrokenOff => vec![chain(error)],
+        ReloadError::Level(_) | ReloadError::Store(_) | ReloadError::Exposed(_) | ReloadError::BrokenOff => vec![chain(error)],
     }
 }

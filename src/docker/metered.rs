@@ -9,7 +9,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
 use super::{ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, LogRecord, NetworkInfo, ResolvedImage, Usage};
-use crate::domain::{Arch, ImageRef};
+use crate::domain::{Arch, HostFile, ImageRef};
 use crate::metrics::Metrics;
 use crate::security::HardenedProfile;
 
@@ -61,6 +61,10 @@ impl Driver for Metered {
 
     async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
         self.timed("ensure_network", self.driver.ensure_network()).await
+    }
+
+    async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError> {
+        self.timed("sees_file", self.driver.sees_file(file)).await
     }
 
     async fn resolve_image(&self, image: &ImageRef) -> Result<Option<ResolvedImage>, DriverError> {

@@ -89,6 +89,19 @@ impl Daemon {
         self.log()
     }
 
+    /// Takes this out of the configuration and has it read again; that must be refused, and change nothing.
+    async fn reload_without(&mut self, lines: &str) {
+        let file = self.path("config.toml");
+        let text = std::fs::read_to_string(&file).expect("a configuration");
+        std::fs::write(&file, text.replace(lines, "")).expect("written");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::HUP).expect("signalled");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains("which systemd handed over: everyone could run jobs") {
+            assert!(Instant::now() < deadline, "it is not refused:\n{}", self.log());
+            pause().await;
+        }
+    }
+
     async fn terminate(&mut self) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM).expect("signalled");
         let deadline = Instant::now() + PATIENCE;
@@ -250,6 +263,11 @@ async fn what_is_announced_to_another_process_or_is_no_listener_is_not_taken_ove
     let everywhere = TcpListener::bind("0.0.0.0:0").expect("a listener");
     let said = Daemon::activated(&http, [Some(everywhere.into()), None], &[("LISTEN_FDS", "1")]).refused().await;
     assert!(said.contains("is not a loopback address, and there is no [[http.tokens]]"), "{said}");
+    let everywhere = TcpListener::bind("0.0.0.0:0").expect("a listener");
+    let port = everywhere.local_addr().expect("an address").port();
+    let mut guarded = Daemon::activated(&format!("{http}\n{TOKENS}"), [Some(everywhere.into()), None], &[("LISTEN_FDS", "1")]);
+    assert_eq!(guarded.status(&tcp(), &format!("http://127.0.0.1:{port}")).await, StatusCode::UNAUTHORIZED);
+    guarded.reload_without(TOKENS).await;
     let said = Daemon::activated(&http, [None, None], &[("LISTEN_FDS", "many")]).refused().await;
     assert!(said.contains("LISTEN_FDS"), "{said}");
 }
