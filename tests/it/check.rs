@@ -23,7 +23,7 @@ impl Said {
 fn check(dir: &Path, rest: &str, arguments: &[&str]) -> Said {
     let file = dir.join("check.toml");
     let data = dir.join("data");
-    std::fs::write(&file, format!("data_dir = {data:?}\n{rest}")).expect("a configuration");
+    std::fs::write(&file, format!("data_dir = \"{}\"\n{rest}", data.display())).expect("a configuration");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_runner-coordinator"));
     let output = command.arg("--config").arg(&file).arg("check").args(arguments).output().expect("it runs");
     let lines = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
