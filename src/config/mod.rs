@@ -5,6 +5,7 @@
 
 mod classes;
 mod diff;
+mod docker;
 mod fault;
 mod gitlab;
 mod gpu;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use diff::{Changes, diff};
+pub use docker::{Docker, Registry};
 pub use fault::{ConfigFault, ConfigFaults};
 pub use gitlab::GitLab;
 pub use gpu::{Gpu, IntegratedGpus, OldToolkit};
@@ -123,28 +125,6 @@ impl Role {
 pub enum StoreUrl {
     /// `sqlite:PATH`: a file of this machine. Absolute.
     Sqlite(PathBuf),
-}
-
-/// The engine.
-#[derive(Debug, Clone)]
-pub struct Docker {
-    /// `docker.host`, default `DOCKER_HOST`, else `unix:///var/run/docker.sock`: `unix://`, `tcp://` or `http://`.
-    pub host: String,
-    /// `docker.data_dir`, default the same path: where the engine sees `data_dir`, when we are in a container and it is not.
-    pub data_dir: Option<HostFile>,
-    /// `[[docker.registries]]`, default none: credentials to pull images with.
-    pub registries: Vec<Registry>,
-}
-
-/// Credentials for one image registry.
-#[derive(Debug, Clone)]
-pub struct Registry {
-    /// `server`: host and port as image references name it, `docker.io` for Docker's own. Unique.
-    pub server: String,
-    /// `username`.
-    pub username: String,
-    /// `password` or `password_file`.
-    pub password: SecretString,
 }
 
 /// This machine.

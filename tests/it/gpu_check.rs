@@ -100,7 +100,7 @@ fn check(machine: &Machine) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_runner-coordinator")).arg("--config").arg(&file).arg("check").output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).replace(&machine.root().display().to_string(), "");
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let before = text.find("seccomp: ").and_then(|at| text[at..].find('\n').map(|end| at + end + 1)).expect("the line about seccomp");
+    let before = text.find("receipts: ").and_then(|at| text[at..].find('\n').map(|end| at + end + 1)).expect("the line about receipts");
     let after = text.find("ok    class ").expect("a line about a class");
     text[before..after].to_owned()
 }
