@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Network, Pull};
+use crate::config::{Limits, Network, Pull};
 use crate::domain::{Arch, GpuVendor};
 
 #[path = "load_gitlab_tests.rs"]

@@ -43,7 +43,7 @@ pub(super) async fn fly(config: &Config, mode: Mode, image: Option<&str>) -> Fin
         return Finding::Odd("canary: left out, so no container was tried".to_owned());
     }
     // An owner of its own, so that no daemon takes the container for one of its own or for a stray.
-    let instance = uuid::Uuid::now_v7().simple().to_string();
+    let instance = format!("check-{}", uuid::Uuid::now_v7().simple());
     let driver = match DockerDriver::new(&config.docker.host, instance.clone(), Vec::new()) {
         Ok(driver) => driver,
         Err(error) => return Finding::Bad(format!("canary: {}", chain(&error))),
