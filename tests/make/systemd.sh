@@ -11,8 +11,28 @@ readonly directory=$(target_directory)/systemd
 readonly unit=runner-coordinator.service socket=runner-coordinator.socket path=/run/runner-coordinator/api.sock
 readonly boot_seconds=60 patience=60
 
+suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+base=$directory/base-$suite
+
+# make_base: the base system, made once for each Debian release. Needs a network, which the engine's namespace does not have.
+make_base() {
+    local origin mirror
+    [ ! -e "$base.whole" ] || return 0
+    origin=$(. /etc/os-release && printf '%s' "${ID^}")
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Origin: $origin" "Codename: $suite" 'Component: main' | head -n 1)
+    [ -n "$suite" ] && [ -n "$mirror" ] || fail 'this machine knows no mirror of its distribution'
+    note "debootstrap of $suite"
+    rm -rf "$base"
+    mkdir -p "$directory"
+    debootstrap --variant=minbase --include=systemd,init-system-helpers,curl "$suite" "$base" "$mirror" >"$directory/debootstrap.log" 2>&1 </dev/null ||
+        fail "debootstrap failed: $(tail -n 5 "$directory/debootstrap.log")"
+    touch "$base.whole"
+}
+
 if [ -z "${RC_TEST_ENGINE:-}" ]; then
     tests/make/setup.sh systemd
+    step 'Getting a systemd of our own'
+    make_base
     step 'Building the daemon and the stand-in runner'
     cargo build --locked --bin runner-coordinator --example stand-in-runner
     RC_RUNNER_BIN="$(target_directory)/debug/examples/stand-in-runner"
@@ -23,23 +43,6 @@ fi
 machine=$directory/machine
 nspawn=
 leader=
-
-# base: the base system, made once for each Debian release.
-base() {
-    local suite origin mirror
-    suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-    origin=$(. /etc/os-release && printf '%s' "${ID^}")
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Origin: $origin" "Codename: $suite" 'Component: main' | head -n 1)
-    [ -n "$suite" ] && [ -n "$mirror" ] || fail 'this machine knows no mirror of its distribution'
-    base=$directory/base-$suite
-    [ -e "$base.whole" ] && return
-    note "debootstrap of $suite"
-    rm -rf "$base"
-    mkdir -p "$directory"
-    debootstrap --variant=minbase --include=systemd,init-system-helpers,curl "$suite" "$base" "$mirror" >"$directory/debootstrap.log" 2>&1 </dev/null ||
-        fail "debootstrap failed: $(tail -n 5 "$directory/debootstrap.log")"
-    touch "$base.whole"
-}
 
 # inside COMMAND...: runs it in the machine, as its root.
 inside() {
@@ -75,6 +78,9 @@ boot() {
     # The engine's socket belongs to a group, and that group is docker in there too.
     printf 'docker:x:%s:\n' "$(stat -c %g "$engine")" >>"$machine/etc/group"
     rm -f "$machine/etc/machine-id"
+    # The engine is outside and sees the machine's files below this directory.
+    mkdir -p "$machine/etc/systemd/system/$unit.d"
+    printf '[Service]\nEnvironment=RUNNER_COORDINATOR__DOCKER__DATA_DIR=%s\n' "$machine/var/lib/runner-coordinator" >"$machine/etc/systemd/system/$unit.d/engine.conf"
     mkdir -p "$machine/packages"
     # It shares the engine's network, since the daemon listens on the runners' bridge.
     systemd-nspawn --directory="$machine" --machine=rc-systemd --boot --register=no --keep-unit --console=passive \
@@ -379,8 +385,6 @@ goes() {
     must 'no unit failed' test -z "$(inside systemctl list-units --failed --quiet --plain)"
 }
 
-step 'Getting a systemd of our own'
-base
 package
 boot
 installs
