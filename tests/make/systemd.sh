@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Shows the Debian package and its unit on a real systemd: one of Debian's own, in a container of its own (systemd-nspawn), beside a private
-# engine. Installs, starts, reloads, stops, hangs, upgrades and purges, and fails at the first thing that is not as it should be.
+# engine. Installs, starts, reloads, runs a job of GitLab, stops, hangs, upgrades and purges, and fails at the first thing that is not as it should be.
 #
 #   RC_DIST_BIN  the binary to be packaged; default: target/debug/runner-coordinator, stripped
 #
 # The base system is made once with debootstrap from this machine's own mirror and kept in target/systemd.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. tests/make/newcomer.sh
 
 readonly directory=$(target_directory)/systemd
 readonly unit=runner-coordinator.service socket=runner-coordinator.socket path=/run/runner-coordinator/api.sock
@@ -34,7 +35,7 @@ if [ -z "${RC_TEST_ENGINE:-}" ]; then
     step 'Getting a systemd of our own'
     make_base
     step 'Building the daemon and the stand-in runner'
-    cargo build --locked --bin runner-coordinator --example stand-in-runner
+    cargo build --locked --bin runner-coordinator --example stand-in-runner --example gitlab-stand-in
     RC_RUNNER_BIN="$(target_directory)/debug/examples/stand-in-runner"
     export RC_RUNNER_BIN
     exec tests/with-engine "$0"
@@ -97,6 +98,7 @@ boot() {
 power_off() {
     local status=$?
     trap '' EXIT
+    end_gitlab
     kill -TERM "$nspawn" 2>/dev/null || true
     until_true 20 ended "$nspawn" || kill -KILL "$nspawn" 2>/dev/null || true
     wait "$nspawn" 2>/dev/null || true
@@ -392,6 +394,7 @@ is_hardened
 lets_in
 stops_and_adopts
 reloads
+takes_gitlabs_jobs
 is_activated
 reads_credentials
 is_killed_when_it_hangs
