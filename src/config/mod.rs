@@ -1,7 +1,7 @@
 //! The settings of the daemon: what an operator may say, checked as a whole, so that no other room reads a file or the environment.
 //!
 //! Defaults come first, then the TOML file, then the environment. Every fault is reported at once, with where it stands and its dotted
-//! key. [`reference`] says in words what each key means, and `docs/configuration.md` is made from it.
+//! key. [`mod@reference`] says in words what each key means, and `docs/configuration.md` is made from it.
 
 mod classes;
 mod diff;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Counters, Durations, Label, RUNS, Registrar, STARTS, WAITS};
 use crate::domain::{EndReason, Outcome};
 
-/// See [`Metrics::jobs`].
+/// See [`jobs`](super::Metrics::jobs).
 #[derive(Debug)]
 pub struct JobMetrics {
     submitted: Counters<2>,

@@ -35,6 +35,7 @@ $2"
 takes_gitlabs_jobs() {
     step 'A job of GitLab, set up as the README says'
     local id
+    rm -f "$directory/gitlab.log"
     "$(target_directory)/debug/examples/gitlab-stand-in" --listen 127.0.0.1:0 >"$directory/gitlab.log" 2>&1 </dev/null &
     gitlab=$!
     until_true 10 gitlab_answers || fail 'the stand-in for GitLab does not answer'
