@@ -120,6 +120,7 @@ pub struct App {
 pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> Result<App, StartError> {
     let live = Live::new(config, outside.clock.now());
     let config = live.current();
+    Proof::make_room(&config);
     let StoreUrl::Sqlite(path) = &config.store;
     let metrics = Arc::new(Metrics::new(config.classes.iter().map(|class| &class.name)));
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_metered(path, Arc::clone(&metrics))?);

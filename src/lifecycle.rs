@@ -104,8 +104,14 @@ impl Lifecycle {
                 Asked::Reload => {
                     info!(signal = "SIGHUP", "reading the configuration again");
                     notify_reloading();
-                    let said = reload().await;
-                    notify(&[NotifyState::Ready, NotifyState::Status(&said.replace('\n', " "))]);
+                    // A reading that is dropped half-way has changed nothing; a file that cannot be read to its end holds nobody up.
+                    tokio::select! {
+                        said = reload() => notify(&[NotifyState::Ready, NotifyState::Status(&said.replace('\n', " "))]),
+                        name = signals.stop() => {
+                            info!(signal = name, "stopping; running containers are left to the next start");
+                            break;
+                        }
+                    }
                 }
             }
         }

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 
@@ -231,11 +231,17 @@ async fn bind(path: &Path) -> Result<LocalSocket, ListenError> {
             Ok(_) | Err(_) => return Err(ListenError::Answered(path.to_path_buf())),
         },
     }
-    let mut new = path.as_os_str().to_owned();
-    new.push(format!(".{}", std::process::id()));
-    let new = PathBuf::from(new);
-    let listener = UnixListener::bind(&new).map_err(failed)?;
-    let file = settle(&new, path).inspect_err(|_| _ = std::fs::remove_file(&new)).map_err(failed)?;
+    // Nobody else gets into the directory in which it is made, whatever its mode is at first.
+    let mut room = path.as_os_str().to_owned();
+    room.push(format!(".{}", std::process::id()));
+    let room = PathBuf::from(room);
+    // One that a process of the same number left when it was killed.
+    let _ = std::fs::remove_dir_all(&room);
+    std::fs::DirBuilder::new().mode(0o700).create(&room).map_err(failed)?;
+    let new = room.join("s");
+    let made = UnixListener::bind(&new).and_then(|listener| Ok((listener, settle(&new, path)?)));
+    let _ = std::fs::remove_dir_all(&room);
+    let (listener, file) = made.map_err(failed)?;
     Ok(LocalSocket { listener, path: path.to_path_buf(), file: Some(file) })
 }
 

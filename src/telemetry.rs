@@ -1,10 +1,11 @@
 //! Where log lines go: to standard error as text or JSON, one line per event, or to systemd's journal with each field as one of its own. Which ones are written can change while the program runs.
 
 use std::io::IsTerminal as _;
-use std::str::FromStr;
+use std::str::FromStr as _;
 
+use tracing::{Level, Metadata};
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::filter::{Directive, EnvFilter};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -16,8 +17,8 @@ use crate::config::LogFormat;
 const IDENTIFIER: &str = "runner-coordinator";
 /// What our fields begin with in the journal, because it has fields such as `JOB_ID` of its own: `job.id` becomes `RC_JOB_ID`.
 const FIELD_PREFIX: &str = "RC";
-/// The engine's client logs the bodies of its requests at debug, and a container's environment holds its runner's token.
-const QUIET: &str = "bollard=info";
+/// The engine's client, which logs the bodies of its requests at debug, and a container's environment holds its runner's token.
+const ENGINES_CLIENT: &str = "bollard";
 
 /// Why logging could not begin, or not change.
 #[derive(Debug, thiserror::Error)]
@@ -65,12 +66,7 @@ impl LogLevel {
     /// # Errors
     /// When it cannot be read.
     pub fn read(filter: &str) -> Result<LogFilter, TelemetryError> {
-        let fault = |filter: &str| {
-            let filter = filter.to_owned();
-            move |source| TelemetryError::Filter { filter, source }
-        };
-        let read = EnvFilter::from_str(filter).map_err(fault(filter))?;
-        Ok(LogFilter(read.add_directive(Directive::from_str(QUIET).map_err(fault(QUIET))?)))
+        EnvFilter::from_str(filter).map(LogFilter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
     }
 
     /// Puts the filter in force, unless the command line decides.
@@ -95,7 +91,8 @@ impl LogLevel {
 pub fn init(format: LogFormat, filter: &str, source: LevelSource) -> Result<LogLevel, TelemetryError> {
     let LogFilter(filter) = LogLevel::read(filter)?;
     let (filter, handle) = reload::Layer::new(filter);
-    let registry = tracing_subscriber::registry().with(filter);
+    // No directive of a filter, however particular, wins over this one.
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(shows_no_secret));
     match format {
         LogFormat::Text => {
             registry.with(fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).try_init()?;
@@ -104,6 +101,12 @@ pub fn init(format: LogFormat, filter: &str, source: LevelSource) -> Result<LogL
         LogFormat::Journald => registry.with(journal().map_err(TelemetryError::Journal)?).try_init()?,
     }
     Ok(LogLevel { handle, source })
+}
+
+/// Whether a line may be written at all, whatever is asked for.
+fn shows_no_secret(line: &Metadata<'_>) -> bool {
+    let of_the_client = line.target().strip_prefix(ENGINES_CLIENT).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    !of_the_client || *line.level() <= Level::INFO
 }
 
 /// systemd's journal; an event at info is informational there, as other programs have it.

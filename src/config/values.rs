@@ -67,7 +67,8 @@ pub(super) fn root(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
 /// A Unix socket by its whole path. The kernel takes 107 bytes, of which some are left for the name under which it is made.
 pub(super) fn socket(field: &str, text: &str) -> Result<PathBuf, FieldFault> {
     let fault = FieldFault::new(field, format!("must be a path of at most {MAX_SOCKET_BYTES} bytes that begins with / and names a file"));
-    let good = text.len() <= MAX_SOCKET_BYTES && !text.ends_with('/');
+    let names_a_file = !matches!(text.rsplit('/').next(), None | Some("" | "." | ".."));
+    let good = text.len() <= MAX_SOCKET_BYTES && names_a_file;
     if good { root(field, text).map_err(|_| fault) } else { Err(fault) }
 }
 

@@ -68,7 +68,7 @@ proptest! {
     #[test]
     fn any_socket_that_is_taken_fits_the_kernel(text in "[ -~]{0,120}") {
         if let Ok(path) = socket("k", &format!("/{text}")) {
-            let made = format!("{}.4194304", path.display());
+            let made = format!("{}.4194304/s", path.display());
             prop_assert!(std::os::unix::net::SocketAddr::from_pathname(made).is_ok() && path.file_name().is_some());
         }
         let relative = format!("a{text}");

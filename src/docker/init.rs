@@ -43,7 +43,7 @@ pub fn remove_others(path: &Path) -> io::Result<()> {
     let Some(directory) = path.parent() else { return Ok(()) };
     for entry in fs::read_dir(directory)? {
         let other = entry?.path();
-        let ours = other.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
+        let ours = other.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.trim_start_matches('.').starts_with(PREFIX));
         if ours && other != path {
             fs::remove_file(other)?;
         }
@@ -65,6 +65,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("init-0123456789abcdef"), "an earlier version").expect("written");
         fs::write(dir.path().join("initial"), "somebody else's").expect("written");
+        fs::write(dir.path().join(".init-0123456789abcdef.7"), "not finished").expect("written");
         let path = install(dir.path()).expect("laid down");
         assert!(dir.path().join("init-0123456789abcdef").exists(), "a daemon of another version may still need its own");
         remove_others(&path).expect("removed");

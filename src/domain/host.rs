@@ -36,7 +36,7 @@ pub struct HostFacts {
 pub struct Drain {
     /// Since when.
     pub since: Timestamp,
-    /// The name of the token with which it was last asked for; `None` where no tokens are configured.
+    /// The name of the token with which it was last asked for; `None` where no tokens are configured, and through the Unix socket.
     pub by: Option<String>,
     /// Why, for people.
     pub reason: Option<String>,

@@ -52,7 +52,7 @@ pub struct HostDto {
 struct DrainDto {
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
-    /// The name of the token with which it was drained; `null` where no tokens are configured.
+    /// The name of the token with which it was drained; `null` where no tokens are configured, and through the Unix socket.
     by: Option<String>,
     reason: Option<String>,
 }

@@ -110,6 +110,8 @@ fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>) -> Result<En
             }
         }
         if let Some(how) = reap(child).map_err(failed)? {
+            // One that came together with the command's end.
+            let told = told || signals.pending().any(|signal| signal == SIGTERM);
             return Ok(End { how, told });
         }
     }

@@ -199,6 +199,7 @@ impl JobManager {
 
     /// One pass over everything.
     async fn tick(&mut self) -> Result<(), StoreError> {
+        self.shared.deps.proof.keep_small();
         let now = self.shared.deps.clock.now();
         let view = self.shared.observer.view();
         self.shared.deps.store.promote_due(now).await?;
@@ -238,10 +239,10 @@ impl JobManager {
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
             self.ensure_follower(aggregate);
         }
-        let up = matches!(seen, Seen::Listed(facts) if facts.state.is_up());
+        let begun = !matches!(runner.state, RunnerState::Starting { start_sent: None });
         let sight = Sight {
             seen,
-            receipt: if up { self.shared.deps.proof.sight(&self.shared.deps.security, aggregate) } else { Receipt::None },
+            receipt: if begun { self.shared.deps.proof.sight(&self.shared.deps.security, aggregate) } else { Receipt::None },
             work: self.operations.on(&runner.id),
             contact: self.shared.deps.vitals.of(&runner.id).last_contact_at.or(runner.last_contact_at),
             listening_since: self.hearing.since(now),

@@ -1,8 +1,10 @@
 //! The proof of how jobs of the API end: the first process of their containers, laid down where the engine finds it, and the receipts that it
 //! writes. Jobs of GitLab need none: they end by their runner's own report.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tracing::warn;
@@ -24,6 +26,8 @@ pub struct Proof {
     /// The directory of receipts as the engine sees it.
     on_engine: HostFile,
     receipts: Receipts,
+    /// Runners whose jobs wrote more than any receipt has; remembered, because it is taken away at once.
+    overgrown: Mutex<HashSet<RunnerId>>,
 }
 
 impl Proof {
@@ -36,7 +40,23 @@ impl Proof {
         let init = init::install(&config.data_dir)?;
         init::remove_others(&init)?;
         let seen = |path: &Path| config.on_engine(path).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "data_dir is not UTF-8"));
-        Ok(Self { init: seen(&init)?, on_engine: seen(&config.data_dir.join(RECEIPTS))?, receipts })
+        Ok(Self { init: seen(&init)?, on_engine: seen(&config.data_dir.join(RECEIPTS))?, receipts, overgrown: Mutex::default() })
+    }
+
+    /// Empties what is too large, before anything else of a daemon whose disk was filled so.
+    pub fn make_room(config: &Config) {
+        let emptied = Receipts::make_room(&config.data_dir.join(RECEIPTS));
+        if !emptied.is_empty() {
+            warn!(emptied = emptied.len(), "security: jobs wrote more than any receipt holds where only the proofs of their ends belong");
+        }
+    }
+
+    /// The same at every pass, whatever the engine and the store do: so much as a job writes in between is the most that it can take.
+    pub(super) fn keep_small(&self) {
+        let emptied = Receipts::make_room(self.receipts.root());
+        if !emptied.is_empty() {
+            self.overgrown.lock().unwrap_or_else(PoisonError::into_inner).extend(emptied);
+        }
     }
 
     /// The first process as the engine sees it.
@@ -70,7 +90,7 @@ impl Proof {
         proven
     }
 
-    /// What the receipt of a container that seems to run means for what is to be done.
+    /// What a runner's receipt means for what is to be done.
     pub(super) fn sight(&self, security: &SecurityManager, aggregate: &Aggregate) -> Receipt {
         if !aggregate.runs_command() {
             return Receipt::None;
@@ -84,6 +104,7 @@ impl Proof {
 
     /// Takes a runner's receipt away.
     pub(super) fn forget(&self, runner: &RunnerId) -> io::Result<()> {
+        self.overgrown.lock().unwrap_or_else(PoisonError::into_inner).remove(runner);
         self.receipts.forget(runner)
     }
 
@@ -96,11 +117,15 @@ impl Proof {
         }
     }
 
-    /// One that cannot be read proves nothing.
+    /// One that cannot be read proves nothing; that its job closed it to us is as if it had filled it.
     fn left(&self, aggregate: &Aggregate) -> Left {
-        self.receipts.read(&aggregate.runner.id).unwrap_or_else(|error| {
-            warn!(runner.id = %aggregate.runner.id, %error, "a job's receipt cannot be read");
-            Left::Nothing
+        let runner = &aggregate.runner.id;
+        if self.overgrown.lock().unwrap_or_else(PoisonError::into_inner).contains(runner) {
+            return Left::TooMuch;
+        }
+        self.receipts.read(runner).unwrap_or_else(|error| {
+            warn!(runner.id = %runner, %error, "a job's receipt cannot be read");
+            if error.kind() == io::ErrorKind::PermissionDenied { Left::TooMuch } else { Left::Nothing }
         })
     }
 }

@@ -107,13 +107,12 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
     match runner.state {
         RunnerState::Gone { .. } => None,
         RunnerState::Starting { start_sent: None } => {
-            wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| before_start(sight.seen))?)
+            wanted_end(aggregate, sight, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| before_start(sight.seen))?)
         }
-        RunnerState::Starting { start_sent: Some(_) } => wanted_end(aggregate, deadlines, now)
+        RunnerState::Starting { start_sent: Some(_) } => wanted_end(aggregate, sight, deadlines, now)
             .or_else(|| (sight.work == InFlight::Nothing).then(|| after_start(aggregate, sight, deadlines, now))?),
-        RunnerState::Idle | RunnerState::Busy => {
-            wanted_end(aggregate, deadlines, now).or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?)
-        }
+        RunnerState::Idle | RunnerState::Busy => wanted_end(aggregate, sight, deadlines, now)
+            .or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?),
         RunnerState::Stopping { reason } => (sight.work == InFlight::Nothing).then(|| {
             let leaves = reason.is_none() && !has_passed(runner.state_since, deadlines.leave, now);
             ending(aggregate, sight.seen, if leaves { WhileUp::Wait } else { WhileUp::Stop })
@@ -123,7 +122,7 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
 }
 
 /// A person, GitLab or the clock wants the job to end.
-fn wanted_end(aggregate: &Aggregate, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+fn wanted_end(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
     let job = aggregate.job.as_ref()?;
     if let Some(cancel) = &job.cancel {
         let winds_down = cancel.reason == EndReason::CanceledInGitlab && matches!(job.state, JobState::Running);
@@ -131,8 +130,22 @@ fn wanted_end(aggregate: &Aggregate, deadlines: &Deadlines, now: Timestamp) -> O
             return Some(Action::OrderStop(cancel.reason));
         }
     }
+    // What has ended was in time, whenever that is noticed; what the receipt says of it counts.
+    if aggregate.runs_command() && has_ended(sight) {
+        return None;
+    }
     let started = job.attempt.as_ref().and_then(|attempt| attempt.started_at).filter(|_| matches!(job.state, JobState::Running))?;
     has_passed(started, time_limit(job, deadlines), now).then_some(Action::OrderStop(EndReason::TimedOut))
+}
+
+/// Whether the engine or the receipt shows that the container's first process is no more.
+fn has_ended(sight: &Sight<'_>) -> bool {
+    let gone = match sight.seen {
+        Seen::Unknown => false,
+        Seen::Absent => true,
+        Seen::Listed(container) => matches!(container.state, ContainerState::Exited | ContainerState::Dead | ContainerState::Removing),
+    };
+    gone || matches!(sight.receipt, Receipt::Since(_))
 }
 
 /// A runner for GitLab enforces the job's timeout itself and tells GitLab; ours is the net below it.

@@ -146,6 +146,24 @@ fn the_clock_ends_what_runs_too_long_even_unseen() {
 }
 
 #[test]
+fn what_ended_in_time_is_not_too_late_when_that_is_noticed_late() {
+    let aggregate = running(Source::Api);
+    for ended in [ContainerState::Exited, ContainerState::Dead, ContainerState::Removing] {
+        assert_eq!(decided(&aggregate, &Shown::Listed(ended), 9999), Some(Action::Finish));
+    }
+    assert_eq!(decided(&aggregate, &Shown::Absent, 9999), Some(Action::Finish));
+    let with_receipt = |seen, second| {
+        let sight = Sight { seen, receipt: Receipt::Since(at(300)), work: InFlight::Nothing, contact: None, listening_since: at(0) };
+        decide(&aggregate, &sight, &DEADLINES, at(second))
+    };
+    assert_eq!(with_receipt(Seen::Unknown, 9999), None, "the engine is waited for");
+    let facts = container(UP);
+    assert_eq!(with_receipt(Seen::Listed(&facts), 9999), Some(Action::Finish), "whatever the engine says");
+    // A runner of GitLab leaves no receipt: its job's time is up.
+    assert_eq!(decided(&running(Source::GitLab), &Shown::Listed(ContainerState::Exited), 9999), Some(Action::OrderStop(EndReason::TimedOut)));
+}
+
+#[test]
 fn a_cancel_by_a_person_ends_at_once_and_one_in_gitlab_lets_the_job_wind_down() {
     let mut ours = running(Source::GitLab);
     ours.job.as_mut().expect("job").cancel(EndReason::CanceledByUser, at(10));

@@ -22,18 +22,20 @@ const PAGE: u32 = 500;
 pub(super) async fn run(shared: &Arc<Shared>) {
     let mut round: u32 = 0;
     let mut status = shared.deps.handle.status.clone();
+    let mut was_drained = status.borrow().drain.is_some();
     loop {
         if round.is_multiple_of(FORGET_EVERY) {
             forget_keys(shared).await;
         }
         round = round.wrapping_add(1);
-        let was_drained = status.borrow().drain.is_some();
         tokio::select! {
             () = tokio::time::sleep(KEEP_ALIVE) => {}
             // What waits here goes back at once. An error means that the manager is gone; `stop` comes next.
             Ok(_) = status.wait_for(|status| status.drain.is_some() != was_drained) => {}
             () = shared.deps.stop.cancelled() => return,
         }
+        // Before the round: what changes while it goes on leads to another at once.
+        was_drained = status.borrow().drain.is_some();
         let Some(kept) = shared.deps.stop.run_until_cancelled(keep_alive(shared)).await else { return };
         if let Err(error) = kept {
             warn!(error = chain(&error), "GitLab was not told which of its jobs wait here");

@@ -2,7 +2,7 @@
 //! process, and taken away with the container.
 //!
 //! The job has the same user as that process, so it can write the file too. What it writes proves nothing, but it takes room: the file may
-//! grow to [`MAX_BYTES`], and [`Receipts::read`] says when it is larger, so that the job can be ended.
+//! grow to [`MAX_BYTES`]; [`Receipts::make_room`] empties a larger one, and says whose it was, so that the job can be ended.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read as _};
@@ -34,19 +34,28 @@ pub struct Receipts {
 }
 
 impl Receipts {
-    /// Receipts in the directory `root`. What is too large is emptied, so that a daemon whose disk was filled so can work again.
+    /// Receipts in the directory `root`.
     ///
     /// # Errors
     /// What the file system says.
     pub fn open(root: PathBuf) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
-        let receipts = Self { root };
-        for path in receipts.files()? {
-            if fs::metadata(&path).is_ok_and(|about| about.len() > MAX_BYTES) {
-                OpenOptions::new().write(true).truncate(true).open(&path)?;
-            }
-        }
-        Ok(receipts)
+        Ok(Self { root })
+    }
+
+    /// Empties what is too large below `root`, as far as that can be done, and answers whose it was.
+    #[must_use]
+    pub fn make_room(root: &Path) -> Vec<RunnerId> {
+        let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
+        let too_large = |path: &PathBuf| fs::metadata(path).is_ok_and(|about| about.len() > MAX_BYTES);
+        let overgrown = entries.flatten().map(|entry| entry.path()).filter(too_large);
+        overgrown.filter_map(|path| OpenOptions::new().write(true).truncate(true).open(&path).ok().and_then(|_| runner_of(&path))).collect()
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Makes a runner's receipt, empty, and says where it is. It may be written by whoever can reach it, because the container's user is not
@@ -96,8 +105,7 @@ impl Receipts {
     pub fn sweep(&self, keep: impl Fn(&RunnerId) -> bool) -> io::Result<usize> {
         let mut swept = 0;
         for path in self.files()? {
-            let runner = path.file_name().and_then(|name| name.to_str()).map(RunnerId::from_trusted);
-            if !runner.is_some_and(|runner| keep(&runner)) {
+            if !runner_of(&path).is_some_and(|runner| keep(&runner)) {
                 gone(&path)?;
                 swept += 1;
             }
@@ -112,6 +120,10 @@ impl Receipts {
     fn files(&self) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(&self.root)?.map(|entry| entry.map(|entry| entry.path())).collect()
     }
+}
+
+fn runner_of(path: &Path) -> Option<RunnerId> {
+    path.file_name().and_then(|name| name.to_str()).map(RunnerId::from_trusted)
 }
 
 fn gone(path: &Path) -> io::Result<()> {
@@ -150,16 +162,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_told_and_emptied_at_the_next_start() {
-        let (dir, receipts) = receipts();
+    fn what_is_too_large_is_told_and_emptied() {
+        let (_dir, receipts) = receipts();
         let runner = RunnerId::from_trusted("r1");
         let path = receipts.prepare(&runner).expect("made");
         fs::write(&path, vec![b'x'; 4096]).expect("written");
         assert!(matches!(receipts.read(&runner).expect("read"), Left::Text(..)));
+        assert_eq!(Receipts::make_room(receipts.root()), []);
         fs::write(&path, vec![b'x'; 4097]).expect("written");
         assert_eq!(receipts.read(&runner).expect("read"), Left::TooMuch);
-        Receipts::open(dir.path().join("receipts")).expect("opened");
+        assert_eq!(Receipts::make_room(receipts.root()), [runner.clone()]);
         assert_eq!(receipts.read(&runner).expect("read"), Left::Nothing);
+        assert_eq!(Receipts::make_room(Path::new("/nonexistent")), [], "before the first start there is nothing");
     }
 
     #[test]

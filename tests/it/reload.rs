@@ -184,7 +184,7 @@ async fn the_level_of_the_log_changes_and_the_command_line_wins() {
     let debugs = |daemon: &Daemon| daemon.log().matches("DEBUG").count();
     assert_eq!(debugs(&daemon), 0);
     let toml = daemon.configuration();
-    reload(&daemon, &toml.replace("\"info\"", "\"trace\""), "configuration reloaded: changed log.level").await;
+    reload(&daemon, &toml.replace("\"info\"", "\"trace,bollard::docker=trace,[request]=trace\""), "configuration reloaded: changed log.level").await;
     let id = daemon.sh("true").await;
     daemon.ended(&id).await;
     assert!(debugs(&daemon) > 0 && daemon.log().contains("TRACE"));

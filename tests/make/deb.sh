@@ -40,9 +40,10 @@ files() {
     packed CHANGELOG.md usr/share/doc/$name/changelog.gz
     put 644 config/runner-coordinator.toml usr/share/doc/$name/examples/config.toml
     put 644 README.md usr/share/doc/$name/README.md
-    for page in docs/*.md; do
-        put 644 "$page" "usr/share/doc/$name/$(basename "$page")"
-    done
+    # As a tree, so that pages find each other and what they speak of.
+    while read -r page; do
+        put 644 "$page" "usr/share/doc/$name/$page"
+    done < <(find docs -type f | LC_ALL=C sort)
     [ -z "${RC_SBOM:-}" ] || packed "$RC_SBOM" usr/share/doc/$name/$name.cdx.json.gz
     helpers "$binary" "${RC_COMPLETIONS:-}" "$work/helpers"
     put 644 "$work/helpers/$name.bash" usr/share/bash-completion/completions/$name

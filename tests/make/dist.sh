@@ -28,12 +28,12 @@ stripped() {
 # archive BINARY ARCHITECTURE: for machines without dpkg.
 archive() {
     local top=$name-$version-linux-$2 root=$work/$2
-    mkdir -p "$root/$top/docs"
+    mkdir -p "$root/$top"
     install -m 755 "$1" "$root/$top/$name"
     cp -R "$work/helpers" "$root/$top/completions"
     mv "$root/$top/completions/man" "$root/$top/man"
     cp -R config/systemd "$root/$top/systemd"
-    cp docs/*.md "$root/$top/docs"
+    cp -R docs "$root/$top/docs"
     cp README.md CHANGELOG.md config/runner-coordinator.toml "$root/$top"
     cp "$out/$name-$version-$2.cdx.json" "$root/$top/$name.cdx.json"
     tar -C "$root" --sort=name --owner=0 --group=0 --numeric-owner --mode=go-w --mtime="@$SOURCE_DATE_EPOCH" -cf - "$top" | gzip -9n >"$out/$top.tar.gz"

@@ -165,9 +165,9 @@ package() {
     strip --strip-all "$binary"
     version=$(our_version)
     export RC_DEB_COMPRESSION=gzip
-    first=$(tests/make/deb.sh "$binary" amd64 "$version" "$directory/packages")
-    second=$(tests/make/deb.sh "$binary" amd64 "$version+next" "$directory/packages")
-    again=$(tests/make/deb.sh "$binary" amd64 "$version" "$directory/again")
+    first=$(tests/make/deb.sh "$binary" "$(dpkg --print-architecture)" "$version" "$directory/packages")
+    second=$(tests/make/deb.sh "$binary" "$(dpkg --print-architecture)" "$version+next" "$directory/packages")
+    again=$(tests/make/deb.sh "$binary" "$(dpkg --print-architecture)" "$version" "$directory/again")
     cmp "$first" "$again" || fail 'the same input gives another package'
     first=$(basename "$first") second=$(basename "$second")
     note "$first, made twice with the same bytes, and $second"
@@ -371,6 +371,7 @@ goes() {
     ! inside systemctl is-active "$unit" "$socket" >/dev/null || fail 'a unit is still active'
     must 'configuration and store are kept' test -e "$machine/etc/runner-coordinator/config.toml" -a -e "$machine/var/lib/runner-coordinator/coordinator.db"
     step 'Purging'
+    (umask 077 && echo secret >"$machine/etc/runner-coordinator/gitlab-runner-left")
     inside dpkg --purge runner-coordinator >"$directory/dpkg.log" 2>&1 || fail "dpkg does not purge it: $(cat "$directory/dpkg.log")"
     note "$(tail -n 1 "$directory/dpkg.log")"
     for gone in etc/runner-coordinator var/lib/runner-coordinator run/runner-coordinator usr/share/doc/runner-coordinator usr/lib/systemd/system/$unit \

@@ -106,7 +106,7 @@ impl ClientError {
     pub(in crate::cli) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent(_) => true,
-            Self::Refused(refusal) => matches!(refusal.status, 502..=504),
+            Self::Refused(refusal) => matches!(refusal.status, 408 | 502..=504),
             Self::Configuration(_)
             | Self::TokenFile(_)
             | Self::Token

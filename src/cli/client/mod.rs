@@ -27,10 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(35);
 const CONNECT: Duration = Duration::from_secs(10);
 /// After how long a silent connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Longest answer that is read at once, in bytes.
-const MAX_ANSWER: usize = 16 << 20;
+/// Longest answer that is read at once, in bytes: a page of jobs with commands and environments as long as they may be.
+const MAX_ANSWER: usize = 128 << 20;
 /// Most elements that one page of a list has.
-const MAX_PAGE: usize = 500;
+const MAX_PAGE: usize = 100;
 
 /// Where the daemon is, who asks, and how the answer is printed.
 #[derive(Debug, Clone, Args)]
