@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(Receipts::make_room(receipts.root()), []);
         fs::write(&path, vec![b'x'; 4097]).expect("written");
         assert_eq!(receipts.read(&runner).expect("read"), Left::TooMuch);
-        assert_eq!(Receipts::make_room(receipts.root()), [runner.clone()]);
+        assert_eq!(Receipts::make_room(receipts.root()), std::slice::from_ref(&runner));
         assert_eq!(receipts.read(&runner).expect("read"), Left::Nothing);
         assert_eq!(Receipts::make_room(Path::new("/nonexistent")), [], "before the first start there is nothing");
     }
