@@ -71,18 +71,12 @@ impl Proof {
         Ok(ProofFiles { init: self.init.clone(), receipt: HostFile::from_trusted(format!("{}/{runner}", self.on_engine)) })
     }
 
-    /// The end that a runner's receipt proves, if there is one, and since when.
-    pub(super) fn end(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<(ProvenEnd, Timestamp)> {
-        match self.left(aggregate) {
-            Left::Text(text, since) => Some((security.verify_receipt(&receipt_of(aggregate)?, &text)?, since)),
-            Left::Nothing | Left::TooMuch => None,
-        }
-    }
-
-    /// The same, said aloud when something else than our receipt is there: the job wrote it, or the disk lost it.
+    /// The end that a runner's receipt proves, if there is one; said aloud when something else than our receipt is there: the job wrote it, or
+    /// the disk lost it.
     pub(super) fn end_told(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<ProvenEnd> {
-        let proven = self.end(security, aggregate).map(|(end, _since)| end);
-        if proven.is_none() && self.left(aggregate) != Left::Nothing {
+        let left = self.left(aggregate);
+        let proven = proven(security, aggregate, &left).map(|(end, _since)| end);
+        if proven.is_none() && left != Left::Nothing {
             let runner = &aggregate.runner;
             let job = runner.job.as_ref().map(|(job, _attempt)| job.as_str());
             warn!(runner.id = %runner.id, job.id = job, "security: a job's receipt is not one: the job wrote into it, or it was cut off; it proves nothing");
@@ -95,9 +89,10 @@ impl Proof {
         if !aggregate.runs_command() {
             return Receipt::None;
         }
-        match self.end(security, aggregate) {
+        let left = self.left(aggregate);
+        match proven(security, aggregate, &left) {
             Some((_end, since)) => Receipt::Since(since),
-            None if self.left(aggregate) == Left::TooMuch => Receipt::TooMuch,
+            None if left == Left::TooMuch => Receipt::TooMuch,
             None => Receipt::None,
         }
     }
@@ -127,6 +122,14 @@ impl Proof {
             warn!(runner.id = %runner, %error, "a job's receipt cannot be read");
             if error.kind() == io::ErrorKind::PermissionDenied { Left::TooMuch } else { Left::Nothing }
         })
+    }
+}
+
+/// The end that is proven by what was left in a runner's receipt, if it proves one, and since when.
+fn proven(security: &SecurityManager, aggregate: &Aggregate, left: &Left) -> Option<(ProvenEnd, Timestamp)> {
+    match left {
+        Left::Text(text, since) => Some((security.verify_receipt(&receipt_of(aggregate)?, text)?, *since)),
+        Left::Nothing | Left::TooMuch => None,
     }
 }
 
