@@ -19,7 +19,7 @@ use super::dto::EventDto;
 use super::extract::Viewer;
 use super::jobs::known;
 use super::openapi::fields;
-use super::params::Params;
+use super::params::{self, Params};
 use super::problem::Problem;
 use super::state::{AppState, Permit};
 use crate::domain::{Event, FieldFault, JobId};
@@ -72,11 +72,8 @@ pub(super) async fn of_job(
     let limit = params.limit();
     params.finish()?;
     known(&*store, &id).await?;
-    let mut events = store.events(EventQuery { job: Some(JobId::from_trusted(id)), after, limit: limit + 1 }).await?;
-    let page = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = events.len() > page;
-    events.truncate(page);
-    let next_after = events.last().filter(|_| more).map(|event| event.seq);
+    let found = store.events(EventQuery { job: Some(JobId::from_trusted(id)), after, limit: limit + 1 }).await?;
+    let (events, next_after) = params::page_after(found, limit, |event| event.seq);
     Ok(Json(EventList { events: events.into_iter().map(EventDto::from).collect(), next_after }))
 }
 

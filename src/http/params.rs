@@ -119,11 +119,16 @@ fn cursor_id(cursor: &str) -> Option<String> {
 }
 
 /// Cuts a list that was asked for with one element more than the page holds, and makes the cursor of the next page.
-pub fn page<T>(mut found: Vec<T>, limit: u32, id: impl Fn(&T) -> &str) -> (Vec<T>, Option<String>) {
+pub fn page<T>(found: Vec<T>, limit: u32, id: impl Fn(&T) -> &str) -> (Vec<T>, Option<String>) {
+    page_after(found, limit, |last| cursor_after(id(last)))
+}
+
+/// Cuts a list in the same way, and says with `position`, of the page's last element, what the next page comes after.
+pub fn page_after<T, P>(mut found: Vec<T>, limit: u32, position: impl FnOnce(&T) -> P) -> (Vec<T>, Option<P>) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|last| cursor_after(id(last)));
+    let next = found.last().filter(|_| more).map(position);
     (found, next)
 }
 
