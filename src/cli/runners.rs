@@ -57,9 +57,8 @@ pub(super) async fn run(config: Option<&Path>, options: &Options) -> ExitCode {
     match &options.command {
         RunnerCommand::List { state, class, limit } => {
             let state = (!state.is_empty()).then(|| state.join(","));
-            let given = [("state", &state), ("class", class)];
-            let query: String = given.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", segment(value.as_deref()?)))).collect();
-            let found = client.list("/runners", &query, usize::try_from(*limit).unwrap_or(usize::MAX)).await;
+            let filters = [("state", state.as_deref()), ("class", class.as_deref())];
+            let found = client.list("/runners", &filters, *limit).await;
             target.tell_list("runners", found, |runners| rows(runners, now()))
         }
         RunnerCommand::Spawn { class } => {

@@ -176,9 +176,11 @@ impl Client {
         if source.is_timeout() { ClientError::Silent(self.place.clone()) } else { ClientError::Unreachable { place: self.place.clone(), source } }
     }
 
-    /// The elements of a list, page after page, up to `most`, and where it goes on.
-    pub(super) async fn list(&self, path: &str, query: &str, most: usize) -> Result<(Vec<Value>, Value), ClientError> {
+    /// The elements of a list that match the filters which are given, page after page, up to `most`, and where it goes on.
+    pub(super) async fn list(&self, path: &str, filters: &[(&str, Option<&str>)], most: u32) -> Result<(Vec<Value>, Value), ClientError> {
         let key = path.trim_start_matches('/');
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let query: String = filters.iter().filter_map(|(name, value)| Some(format!("&{name}={}", segment((*value)?)))).collect();
         let (mut elements, mut cursor) = (Vec::new(), String::new());
         loop {
             let limit = (most - elements.len()).min(MAX_PAGE);

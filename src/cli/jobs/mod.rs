@@ -101,9 +101,8 @@ fn path(id: &str, rest: &str) -> String {
 
 async fn found(client: &Client, list: &List) -> Result<(Vec<Value>, Value), ClientError> {
     let state = (!list.state.is_empty()).then(|| list.state.join(","));
-    let given = [("state", &state), ("project", &list.project), ("class", &list.class)];
-    let query: String = given.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", segment(value.as_deref()?)))).collect();
-    client.list("/jobs", &query, usize::try_from(list.limit).unwrap_or(usize::MAX)).await
+    let filters = [("state", state.as_deref()), ("project", list.project.as_deref()), ("class", list.class.as_deref())];
+    client.list("/jobs", &filters, list.limit).await
 }
 
 /// The job and its whole history.
