@@ -21,6 +21,9 @@ mod section;
 mod traces;
 mod values;
 
+#[cfg(test)]
+mod fixture;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

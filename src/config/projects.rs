@@ -78,13 +78,7 @@ pub(super) fn read(whole: &mut Section<'_>) -> Vec<Project> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn load(toml: &str) -> Result<Config, String> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("c.toml");
-        std::fs::write(&file, format!("data_dir = \"{}\"\n{toml}", dir.path().display())).expect("written");
-        Config::load(Some(&file), std::iter::empty()).map_err(|faults| faults.to_string())
-    }
+    use crate::config::fixture::load;
 
     #[test]
     fn who_is_not_listed_weighs_one() {

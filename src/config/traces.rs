@@ -64,14 +64,7 @@ fn header_name(field: &str, text: &str) -> Result<String, FieldFault> {
 mod tests {
     use secrecy::ExposeSecret as _;
 
-    use crate::config::Config;
-
-    fn load(toml: &str) -> Result<Config, String> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("c.toml");
-        std::fs::write(&file, format!("data_dir = \"{}\"\n{toml}", dir.path().display())).expect("written");
-        Config::load(Some(&file), std::iter::empty()).map_err(|faults| faults.to_string())
-    }
+    use crate::config::fixture::load;
 
     #[test]
     fn nothing_is_sent_unless_somebody_says_where() {

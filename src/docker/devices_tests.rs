@@ -5,27 +5,12 @@ use serde_json::json;
 
 use super::*;
 use crate::docker::facts::ContainerState;
-use crate::domain::{DeviceNode, GpuHealth, GpuRole, MemoryBytes, Reading};
+use crate::docker::fixture;
+use crate::domain::{DeviceNode, GpuHealth, GpuRole, Reading};
 
 fn engine(runtimes: &[&str], cdi: &[&str]) -> EngineInfo {
-    EngineInfo {
-        id: "e".to_owned(),
-        version: "28.5.2".to_owned(),
-        api: "1.51".to_owned(),
-        machine: "x86_64".to_owned(),
-        arch: None,
-        cpus: 2,
-        memory: MemoryBytes(1 << 30),
-        runtimes: runtimes.iter().map(|name| (*name).to_owned()).collect(),
-        cgroup_version: None,
-        security_options: Vec::new(),
-        cdi_devices: cdi.iter().map(|name| (*name).to_owned()).collect(),
-        unsupported: Vec::new(),
-        forwards: None,
-        warnings: Vec::new(),
-        time: None,
-        data_root: None,
-    }
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    EngineInfo { runtimes: owned(runtimes), cdi_devices: owned(cdi), ..fixture::engine() }
 }
 
 fn ids(names: &[&str]) -> Vec<GpuId> {

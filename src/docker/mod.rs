@@ -20,6 +20,9 @@ mod metered;
 mod network;
 mod wire;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

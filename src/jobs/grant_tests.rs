@@ -1,28 +1,17 @@
 //! Tests of the grant: see `grant.rs`.
 
 use super::*;
-use crate::domain::{DeviceNode, MemoryBytes};
+use crate::docker::fixture;
+use crate::domain::DeviceNode;
 use crate::platform::devices::fixture::card;
 use crate::security::NvidiaWay;
 
 fn engine() -> EngineInfo {
     EngineInfo {
-        id: "e".to_owned(),
         version: "20.10.24".to_owned(),
         api: "1.41".to_owned(),
-        machine: "x86_64".to_owned(),
-        arch: None,
-        cpus: 2,
-        memory: MemoryBytes(1 << 30),
         runtimes: ["nvidia", "runc"].map(str::to_owned).to_vec(),
-        cgroup_version: None,
-        security_options: Vec::new(),
-        cdi_devices: Vec::new(),
-        unsupported: Vec::new(),
-        forwards: None,
-        warnings: Vec::new(),
-        time: None,
-        data_root: None,
+        ..fixture::engine()
     }
 }
 

@@ -1,27 +1,10 @@
 //! Tests of what is made of what was seen: see `machine.rs`.
 
 use super::*;
-use crate::domain::MemoryBytes;
+use crate::docker::fixture;
 
 fn engine() -> EngineInfo {
-    EngineInfo {
-        id: "e".to_owned(),
-        version: "28.5.2".to_owned(),
-        api: "1.51".to_owned(),
-        machine: "x86_64".to_owned(),
-        arch: None,
-        cpus: 2,
-        memory: MemoryBytes(1 << 30),
-        runtimes: Vec::new(),
-        cgroup_version: None,
-        security_options: Vec::new(),
-        cdi_devices: Vec::new(),
-        unsupported: Vec::new(),
-        forwards: Some(true),
-        warnings: Vec::new(),
-        time: None,
-        data_root: None,
-    }
+    EngineInfo { forwards: Some(true), ..fixture::engine() }
 }
 
 fn is_bad(finding: &Finding) -> bool {
