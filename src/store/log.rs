@@ -117,7 +117,7 @@ impl LogStore {
     /// [`io::ErrorKind::ResourceBusy`] while another writer of the same log is open; else what the file system says.
     pub async fn writer(&self, job: &JobId, attempt: u32) -> io::Result<LogWriter> {
         let (inner, key) = (Arc::clone(&self.inner), (job.clone(), attempt));
-        off_the_runtime_if(self.inner.thread.is_some(), move || {
+        beside(self.inner.thread.as_ref(), move || {
             let directory = inner.directory(&key.0)?;
             let _opening = inner.opening.lock().unwrap_or_else(PoisonError::into_inner);
             let open = || inner.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,9 +189,15 @@ impl Inner {
     }
 }
 
-/// The same, or here.
-async fn off_the_runtime_if<T: Send + 'static>(off: bool, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    if off { off_the_runtime(work).await } else { work() }
+/// Works where a log with this thread does: off the runtime, or without one in its caller.
+async fn beside<T: Send + 'static>(
+    thread: Option<&mpsc::Sender<Arc<OpenLog>>>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match thread {
+        Some(_) => off_the_runtime(work).await,
+        None => work(),
+    }
 }
 
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

@@ -69,7 +69,7 @@ impl LogWriter {
     /// What the file system said.
     pub async fn flush(&mut self) -> io::Result<()> {
         let log = Arc::clone(&self.log);
-        super::off_the_runtime_if(self.thread.is_some(), move || {
+        super::beside(self.thread.as_ref(), move || {
             log.drain();
             check(&log.pending())
         })
