@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::broker::{Claim, KnownEnd, ReportResult};
 use super::deps::{OpError, Shared};
-use crate::domain::clock::has_passed;
 use crate::domain::job::CancelEffect;
 use crate::domain::retry::Next;
 use crate::domain::{Aggregate, EndReason, Failure, GitLabJob, Job, JobId, JobState, Outcome, RunnerId, Source, Step, Work};
@@ -75,7 +74,7 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut ou
                 let reason = job.cancel.as_ref().map_or(EndReason::CanceledInGitlab, |cancel| cancel.reason);
                 outcome = Outcome::Canceled { reason, detail: None };
             }
-            ReportResult::NotReachable if shared.untold.is_patient(runner, deps.clock.now()) => {
+            ReportResult::NotReachable if shared.untold.is_patient(runner) => {
                 return Err(OpError::NotYet("GitLab could not be told of the job's end"));
             }
             ReportResult::NotReachable => warn!(job.id = %job.id, "GitLab was not told of the job's end: it did not answer for too long"),
@@ -116,13 +115,12 @@ fn may_go_back(job: &Job, offers: usize) -> bool {
 
 /// Since when GitLab cannot be told of the ends of which runners' jobs.
 #[derive(Debug, Default)]
-pub(super) struct Untold(Mutex<HashMap<RunnerId, Timestamp>>);
+pub(super) struct Untold(Mutex<HashMap<RunnerId, Instant>>);
 
 impl Untold {
     /// Whether GitLab's silence about this runner's job is still to be waited out.
-    fn is_patient(&self, runner: &RunnerId, now: Timestamp) -> bool {
-        let since = *self.lock().entry(runner.clone()).or_insert(now);
-        !has_passed(since, REPORT_PATIENCE, now)
+    fn is_patient(&self, runner: &RunnerId) -> bool {
+        self.lock().entry(runner.clone()).or_insert_with(Instant::now).elapsed() < REPORT_PATIENCE
     }
 
     /// Forgets runners that are gone, so that nothing grows.
@@ -130,7 +128,7 @@ impl Untold {
         self.lock().retain(|runner, _| keep(runner));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RunnerId, Timestamp>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunnerId, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

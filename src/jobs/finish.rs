@@ -10,6 +10,7 @@ use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::follow::follow;
 use crate::docker::{ContainerFacts, judge};
+use crate::domain::clock::has_passed;
 use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, ProvenEnd, RunnerState, Source, Step};
 use crate::store::StoreError;
 use crate::store::log::{LogStream, LogWriter};
@@ -77,7 +78,9 @@ pub(super) async fn remove(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
 
 fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Option<ProvenEnd>) -> Outcome {
     let runner = &aggregate.runner;
-    if let RunnerState::Stopping { reason: Some(reason) } | RunnerState::Lost { reason } = runner.state {
+    if let RunnerState::Stopping { reason: Some(reason) } | RunnerState::Lost { reason } = runner.state
+        && !(reason == EndReason::TimedOut && receipt.is_none() && was_over_in_time(aggregate, facts))
+    {
         return reason.outcome_when_stopped(stop_sentence(shared, aggregate, reason));
     }
     if aggregate.runs_command() {
@@ -87,6 +90,15 @@ fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts
         return Outcome::infrastructure(EndReason::ContainerLost, "the engine no longer knows the container");
     };
     runner_exited(aggregate, facts)
+}
+
+/// Whether a command that was ended for its timeout had ended before it, which an engine that hung did not show. A container that is not there
+/// was taken away by somebody else: what we stop stays until its end is written down.
+fn was_over_in_time(aggregate: &Aggregate, facts: Option<&ContainerFacts>) -> bool {
+    let job = aggregate.job.as_ref().filter(|_| aggregate.runs_command());
+    let Some((job, started)) = job.and_then(|job| Some((job, job.attempt.as_ref()?.started_at?))) else { return false };
+    let Some(facts) = facts else { return true };
+    facts.finished_at.is_some_and(|finished| !has_passed(started, job.spec.timeout, finished))
 }
 
 /// A runner of GitLab ended although its job had not: what it would have told is not known.

@@ -9,12 +9,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::ages::{Ages, Pass};
 use super::askers::Askers;
 use super::board::Board;
 use super::conclude::{Untold, cancel_waiting};
@@ -38,7 +40,7 @@ use crate::store::{Store, StoreError};
 /// Longest time between two passes.
 const TICK: Duration = Duration::from_secs(1);
 /// Wait before a stray that could not be removed is tried again.
-const STRAY_RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+const STRAY_RETRY: Duration = Duration::from_secs(30);
 
 /// The ends of the channels that belong to the manager's task; made before it, so that others can hold a [`ManagerHandle`] first.
 #[derive(Debug)]
@@ -62,7 +64,8 @@ pub struct JobManager {
     shared: Arc<Shared>,
     seat: Seat,
     operations: Operations,
-    strays: HashMap<String, Timestamp>,
+    strays: HashMap<String, Instant>,
+    ages: Ages,
     restarts: Restarts,
     hearing: Hearing,
     held: Held,
@@ -93,6 +96,7 @@ impl JobManager {
             seat,
             operations: Operations::default(),
             strays: HashMap::new(),
+            ages: Ages::default(),
             restarts: Restarts::default(),
             hearing: Hearing::default(),
             held: Held::default(),
@@ -110,7 +114,7 @@ impl JobManager {
             let began = Instant::now();
             let pass = self.tick().await;
             self.publish(pass.as_ref().err());
-            self.held.note(&shared.deps.metrics, &self.seat.status.borrow(), began);
+            self.held.note(&shared.deps.metrics, &self.seat.status.borrow(), began.into_std());
             shared.deps.metrics.manager.passes.observe([], began.elapsed());
             if let Err(error) = pass {
                 shared.deps.metrics.manager.failures.count([]);
@@ -168,7 +172,7 @@ impl JobManager {
         match wake {
             Wake::Look => {}
             Wake::Done { runner, stamp, result } => {
-                self.operations.on_done(&runner, stamp, result, self.shared.deps.clock.now());
+                self.operations.on_done(&runner, stamp, result);
                 self.shared.observer.refresh();
             }
             Wake::Settle(reply) => waiting.push(reply),
@@ -202,7 +206,7 @@ impl JobManager {
         self.shared.deps.proof.keep_small();
         let now = self.shared.deps.clock.now();
         let view = self.shared.observer.view();
-        self.shared.deps.store.promote_due(now).await?;
+        self.promote_due(now).await?;
         let open = self.shared.deps.store.open_runners(&self.shared.deps.config.current().host.name).await?;
         if let EngineSight::Up { info, .. } = &view.sight {
             self.shared.deps.platform.on_engine(info);
@@ -210,10 +214,12 @@ impl JobManager {
         let broker = if self.shared.deps.broker_url.borrow().is_some() { Broker::Listens } else { Broker::Silent };
         self.hearing.observe(broker, now);
         self.note_adopted(&open, &view, now).await?;
+        let pass = Pass::begin(now);
         for aggregate in &open {
-            self.step(aggregate, &view, now).await?;
+            self.step(aggregate, &view, &pass, now).await?;
         }
-        self.remove_strays(&open, &view, now);
+        self.ages.end(pass);
+        self.remove_strays(&open, &view);
         let config = self.shared.deps.config.current();
         retire::retire(&self.shared, (&self.config, &config), &open, now).await?;
         let plan = plan::plan(&self.shared, &config, &mut self.restarts, open, &view, now).await?;
@@ -221,7 +227,7 @@ impl JobManager {
         // Before anything is started on a GPU it is written down how that was.
         gpus::save(&self.shared).await?;
         for aggregate in plan.launch {
-            self.operations.begin(&self.shared, aggregate, Action::Launch, now);
+            self.operations.begin(&self.shared, aggregate, Action::Launch);
         }
         // What concerns runners that are gone is forgotten, so that nothing grows.
         self.operations.retain(&plan.open, view.stamp);
@@ -232,8 +238,19 @@ impl JobManager {
         Ok(())
     }
 
+    /// Makes jobs startable whose back-off is over. None is longer than the configured one, so a job that is due later waits for a clock that was
+    /// set back.
+    async fn promote_due(&self, now: Timestamp) -> Result<(), StoreError> {
+        let store = &self.shared.deps.store;
+        let longest = now.checked_add(self.shared.retry_policy().backoff_max).unwrap_or(Timestamp::MAX);
+        match store.promote_due(now).await? {
+            Some(next) if next > longest => store.promote_due(next).await.map(|_| ()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Decides about one runner and acts.
-    async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
+    async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, pass: &Pass, now: Timestamp) -> Result<(), StoreError> {
         let runner = &aggregate.runner;
         let seen = seen(view, self.operations.proven_after(&runner.id), &runner.container_name());
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
@@ -251,7 +268,8 @@ impl JobManager {
             // Whoever ordered its end, a pull for it is not worth going on with.
             self.operations.cancel_launch(&runner.id);
         }
-        let Some(action) = decide(aggregate, &sight, &self.shared.deadlines(), now) else { return Ok(()) };
+        let ages = self.ages.of(&runner.id, pass);
+        let Some(action) = decide(aggregate, &sight, &self.shared.deadlines(), &ages) else { return Ok(()) };
         let ordered = match action {
             Action::OrderStop(reason) => Some(Step::StopOrdered { reason }),
             Action::DeclareLost(reason) => Some(Step::Lost { reason }),
@@ -259,7 +277,7 @@ impl JobManager {
             Action::Launch | Action::Stop | Action::Finish | Action::Remove => None,
         };
         let Some(step) = ordered else {
-            self.operations.begin(&self.shared, aggregate.clone(), action, now);
+            self.operations.begin(&self.shared, aggregate.clone(), action);
             return Ok(());
         };
         match self.shared.deps.store.apply(&runner.id, step, now).await {
@@ -299,7 +317,7 @@ impl JobManager {
     }
 
     /// Removes containers that carry our mark but belong to no open runner: an answer to a create that came after we had given up.
-    fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView, now: Timestamp) {
+    fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView) {
         let EngineSight::Up { containers, .. } = &view.sight else { return };
         let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
         let config = self.shared.deps.config.current();
@@ -311,11 +329,11 @@ impl JobManager {
             let busy = facts.owner.as_ref().is_some_and(|owner| {
                 self.operations.on(&owner.runner) != InFlight::Nothing || self.operations.proven_after(&owner.runner) > view.stamp
             });
-            let tried = self.strays.get(name).is_some_and(|at| now.duration_since(*at) < STRAY_RETRY);
+            let tried = self.strays.get(name).is_some_and(|at| at.elapsed() < STRAY_RETRY);
             if !ours || busy || known.contains(name) || tried {
                 continue;
             }
-            self.strays.insert(name.clone(), now);
+            self.strays.insert(name.clone(), Instant::now());
             self.shared.deps.metrics.manager.strays.count([]);
             warn!(container = name, "a container of ours belongs to no runner; it is removed");
             let (shared, name) = (Arc::clone(&self.shared), name.clone());

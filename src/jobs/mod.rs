@@ -21,6 +21,7 @@ pub mod proof;
 pub mod reconcile;
 pub mod vitals;
 
+mod ages;
 mod askers;
 mod board;
 mod conclude;

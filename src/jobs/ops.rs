@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -13,7 +13,6 @@ use super::deps::{OpError, Shared};
 use super::handle::{OpResult, Wake};
 use super::reconcile::{Action, InFlight};
 use super::{finish, launch};
-use crate::domain::clock::has_passed;
 use crate::domain::retry::doubled;
 use crate::domain::{Aggregate, EndReason, Outcome, RunnerId, chain};
 
@@ -33,8 +32,8 @@ struct Operation {
     /// Views of the engine with an older stamp prove nothing about this runner.
     after: u64,
     failures: u32,
-    failing_since: Option<Timestamp>,
-    not_before: Option<Timestamp>,
+    failing_since: Option<Instant>,
+    not_before: Option<Instant>,
 }
 
 impl Operations {
@@ -66,7 +65,8 @@ impl Operations {
     }
 
     /// Starts an operation on a runner, unless it has to wait after a failure.
-    pub(super) fn begin(&mut self, shared: &Arc<Shared>, aggregate: Aggregate, action: Action, now: Timestamp) {
+    pub(super) fn begin(&mut self, shared: &Arc<Shared>, aggregate: Aggregate, action: Action) {
+        let now = Instant::now();
         let id = aggregate.runner.id.clone();
         let operation = self.0.entry(id.clone()).or_insert_with(Operation::idle);
         if operation.kind != InFlight::Nothing || operation.not_before.is_some_and(|not_before| not_before > now) {
@@ -75,7 +75,7 @@ impl Operations {
         operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
         operation.cancel = shared.deps.stop.child_token();
         operation.not_before = None;
-        let hopeless = operation.failing_since.is_some_and(|since| has_passed(since, shared.deps.config.current().limits.start_timeout, now));
+        let hopeless = operation.failing_since.is_some_and(|since| since.elapsed() >= shared.deps.config.current().limits.start_timeout);
         let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
         shared.deps.tracker.clone().spawn(async move {
             let mut done = Done { shared: &shared, runner: Some(id), result: OpResult::Failure };
@@ -97,7 +97,8 @@ impl Operations {
     }
 
     /// An operation ended.
-    pub(super) fn on_done(&mut self, runner: &RunnerId, stamp: u64, result: OpResult, now: Timestamp) {
+    pub(super) fn on_done(&mut self, runner: &RunnerId, stamp: u64, result: OpResult) {
+        let now = Instant::now();
         let Some(operation) = self.0.get_mut(runner) else { return };
         operation.kind = InFlight::Nothing;
         operation.after = stamp;
@@ -106,7 +107,7 @@ impl Operations {
             OpResult::Failure => (operation.failures.saturating_add(1), operation.failing_since.or(Some(now))),
         };
         let wait = doubled(BACKOFF, operation.failures, BACKOFF_MAX);
-        operation.not_before = (result == OpResult::Failure).then(|| now.checked_add(wait).unwrap_or(now));
+        operation.not_before = (result == OpResult::Failure).then(|| now + wait);
     }
 }
 

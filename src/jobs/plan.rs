@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::deps::{Shared, class_named, class_requirement};
@@ -40,14 +41,14 @@ pub(super) struct Restarts {
 struct Restart {
     /// Deaths without work in a row.
     deaths: u32,
-    not_before: Option<Timestamp>,
+    not_before: Option<Instant>,
     /// Runners asked for by `POST /runners` that died and are owed.
     owed: u32,
 }
 
 impl Restarts {
     /// Notes the runners that are dying without having had work, each once.
-    fn observe(&mut self, open: &[Aggregate], now: Timestamp) {
+    fn observe(&mut self, open: &[Aggregate]) {
         for Aggregate { runner, .. } in open {
             let without_work = runner.job.is_none() && runner.origin != RunnerOrigin::Job;
             match runner.state {
@@ -61,7 +62,7 @@ impl Restarts {
                     let restart = self.by_class.entry(runner.class.clone()).or_default();
                     let wait = doubled(REPLACE_AFTER, restart.deaths, REPLACE_AFTER_MAX);
                     restart.deaths = restart.deaths.saturating_add(1);
-                    restart.not_before = now.checked_add(wait).ok();
+                    restart.not_before = Some(Instant::now() + wait);
                     restart.owed += u32::from(runner.origin == RunnerOrigin::Request);
                 }
                 RunnerState::Starting { .. }
@@ -113,7 +114,7 @@ pub(super) async fn plan(
     } else {
         false
     };
-    restarts.observe(&open, now);
+    restarts.observe(&open);
     if up {
         gpus::evict(shared, &facts, &open, now).await?;
         if drained.is_some() {
@@ -254,7 +255,7 @@ async fn make_way(shared: &Shared, left: &[Waiting], room: &Room<'_>, open: &[Ag
 async fn keep_warm(shared: &Shared, restarts: &mut Restarts, open: &[Aggregate], room: &mut Room<'_>, now: Timestamp) -> Result<(), StoreError> {
     for class in room.config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
         let restart = restarts.by_class.entry(class.name.clone()).or_default();
-        if restart.not_before.is_some_and(|not_before| not_before > now) {
+        if restart.not_before.is_some_and(|not_before| not_before > Instant::now()) {
             continue;
         }
         let waiting = |origin| open.iter().filter(|aggregate| waits(&aggregate.runner, &class.name) && aggregate.runner.origin == origin).count();

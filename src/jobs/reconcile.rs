@@ -13,7 +13,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::docker::{ContainerFacts, ContainerState};
-use crate::domain::clock::has_passed;
 use crate::domain::{Aggregate, EndReason, Job, JobState, RunnerState, Source};
 
 /// What the engine shows of a runner's container.
@@ -100,9 +99,21 @@ pub enum Action {
     Remove,
 }
 
+/// Tells how long ago a time was. The time itself does so by the wall clock, as if nobody had turned it.
+pub trait Age: Copy {
+    /// How long ago; zero for a time that is yet to come.
+    fn of(self, since: Timestamp) -> Duration;
+}
+
+impl Age for Timestamp {
+    fn of(self, since: Timestamp) -> Duration {
+        Duration::try_from(self.duration_since(since)).unwrap_or_default()
+    }
+}
+
 /// Decides what to do about a runner now.
 #[must_use]
-pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: impl Age) -> Option<Action> {
     let runner = &aggregate.runner;
     match runner.state {
         RunnerState::Gone { .. } => None,
@@ -114,7 +125,7 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
         RunnerState::Idle | RunnerState::Busy => wanted_end(aggregate, sight, deadlines, now)
             .or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?),
         RunnerState::Stopping { reason } => (sight.work == InFlight::Nothing).then(|| {
-            let leaves = reason.is_none() && !has_passed(runner.state_since, deadlines.leave, now);
+            let leaves = reason.is_none() && !(now.of(runner.state_since) >= deadlines.leave);
             ending(aggregate, sight.seen, if leaves { WhileUp::Wait } else { WhileUp::Stop })
         })?,
         RunnerState::Lost { .. } => (sight.work == InFlight::Nothing).then(|| ending(aggregate, sight.seen, WhileUp::Stop))?,
@@ -122,11 +133,11 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
 }
 
 /// A person, GitLab or the clock wants the job to end.
-fn wanted_end(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+fn wanted_end(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: impl Age) -> Option<Action> {
     let job = aggregate.job.as_ref()?;
     if let Some(cancel) = &job.cancel {
         let winds_down = cancel.reason == EndReason::CanceledInGitlab && matches!(job.state, JobState::Running);
-        if !winds_down || has_passed(cancel.at, deadlines.wind_down, now) {
+        if !winds_down || (now.of(cancel.at) >= deadlines.wind_down) {
             return Some(Action::OrderStop(cancel.reason));
         }
     }
@@ -135,7 +146,7 @@ fn wanted_end(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
         return None;
     }
     let started = job.attempt.as_ref().and_then(|attempt| attempt.started_at).filter(|_| matches!(job.state, JobState::Running))?;
-    has_passed(started, time_limit(job, deadlines), now).then_some(Action::OrderStop(EndReason::TimedOut))
+    (now.of(started) >= time_limit(job, deadlines)).then_some(Action::OrderStop(EndReason::TimedOut))
 }
 
 /// Whether the engine or the receipt shows that the container's first process is no more.
@@ -168,7 +179,7 @@ fn before_start(seen: Seen<'_>) -> Option<Action> {
     }
 }
 
-fn after_start(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+fn after_start(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: impl Age) -> Option<Action> {
     match sight.seen {
         Seen::Unknown => None,
         Seen::Absent => Some(Action::Finish),
@@ -187,7 +198,7 @@ fn after_start(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, 
     }
 }
 
-fn while_up(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Action> {
+fn while_up(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now: impl Age) -> Option<Action> {
     match sight.seen {
         Seen::Unknown => None,
         Seen::Absent => Some(Action::Finish),
@@ -206,10 +217,10 @@ fn while_up(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, now
 }
 
 /// What a receipt means whose container seems to run.
-fn end_unnoticed(receipt: Receipt, now: Timestamp) -> Option<Action> {
+fn end_unnoticed(receipt: Receipt, now: impl Age) -> Option<Action> {
     match receipt {
         Receipt::None => None,
-        Receipt::Since(since) => has_passed(since, NOTICE, now).then_some(Action::Finish),
+        Receipt::Since(since) => (now.of(since) >= NOTICE).then_some(Action::Finish),
         Receipt::TooMuch => Some(Action::OrderStop(EndReason::NoReceipt)),
     }
 }
@@ -238,9 +249,9 @@ fn ending(aggregate: &Aggregate, seen: Seen<'_>, while_up: WhileUp) -> Option<Ac
     }
 }
 
-fn silent_for(aggregate: &Aggregate, sight: &Sight<'_>, limit: Duration, now: Timestamp) -> bool {
-    let last = sight.contact.unwrap_or(aggregate.runner.state_since).max(sight.listening_since);
-    has_passed(last, limit, now)
+fn silent_for(aggregate: &Aggregate, sight: &Sight<'_>, limit: Duration, now: impl Age) -> bool {
+    let last = sight.contact.unwrap_or(aggregate.runner.state_since);
+    now.of(last).min(now.of(sight.listening_since)) >= limit
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ fn tell(seed: u64, story: Story) -> Told {
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(checks::check(&world, &store, &users, &dials, last));
+    runtime.block_on(checks::check(&world, &store, &users, &dials, (lives, last)));
     let (millis, jobs) = (world.now(), users.accepted().len() as u64);
     let story = std::mem::take(&mut world.engine().story);
     Told { story, lives, jobs, millis }

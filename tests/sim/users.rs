@@ -47,7 +47,7 @@ pub(crate) struct Users {
 #[derive(Debug, Default)]
 struct Seen {
     to_do: VecDeque<(u64, Deed)>,
-    accepted: Vec<(JobId, Script, u32)>,
+    accepted: Vec<(JobId, u32)>,
     canceled: Vec<JobId>,
     terminated: bool,
     ended: BTreeMap<String, String>,
@@ -90,7 +90,7 @@ impl Users {
     }
 
     /// Jobs whose submission was answered.
-    pub(crate) fn accepted(&self) -> Vec<(JobId, Script, u32)> {
+    pub(crate) fn accepted(&self) -> Vec<(JobId, u32)> {
         self.seen().accepted.clone()
     }
 
@@ -121,11 +121,11 @@ impl Users {
     /// Whether it was answered.
     async fn try_to(&self, world: &World, store: &dyn Store, handle: &ManagerHandle, at: u64, deed: &Deed) -> bool {
         match deed {
-            Deed::Submit { script, retries, .. } => {
+            Deed::Submit { retries, .. } => {
                 let place = self.seen().accepted.len();
                 match store.submit(new_job(world, place, deed)).await {
                     Ok(Submission::Created(job) | Submission::Existing(job)) => {
-                        self.seen().accepted.push((job.id, *script, *retries));
+                        self.seen().accepted.push((job.id, *retries));
                         handle.nudge();
                         true
                     }
