@@ -57,27 +57,27 @@ impl Dials {
     pub(crate) fn storm(rng: &mut Rng) -> Self {
         let mut dials = Self::default();
         let knobs = [
-            (&mut dials.engine_refuses, 100),
-            (&mut dials.answer_lost, 100),
-            (&mut dials.hangs, 30),
-            (&mut dials.late, 80),
-            (&mut dials.slow, 200),
-            (&mut dials.engine_dies, 80),
-            (&mut dials.meddles, 60),
-            (&mut dials.misreports, 400),
-            (&mut dials.stale, 400),
-            (&mut dials.events_lost, 500),
-            (&mut dials.logs_break, 200),
-            (&mut dials.no_image, 100),
-            (&mut dials.store_fails, 40),
-            (&mut dials.commit_unknown, 40),
-            (&mut dials.store_slow, 20),
-            (&mut dials.crash, 15),
-            (&mut dials.stop, 40),
-            (&mut dials.clock, 40),
+            (&mut dials.engine_refuses, 200),
+            (&mut dials.answer_lost, 200),
+            (&mut dials.hangs, 50),
+            (&mut dials.late, 150),
+            (&mut dials.slow, 300),
+            (&mut dials.engine_dies, 120),
+            (&mut dials.meddles, 120),
+            (&mut dials.misreports, 500),
+            (&mut dials.stale, 500),
+            (&mut dials.events_lost, 600),
+            (&mut dials.logs_break, 300),
+            (&mut dials.no_image, 200),
+            (&mut dials.store_fails, 80),
+            (&mut dials.commit_unknown, 80),
+            (&mut dials.store_slow, 30),
+            (&mut dials.crash, 25),
+            (&mut dials.stop, 80),
+            (&mut dials.clock, 80),
         ];
         for (knob, most) in knobs {
-            if rng.u32(..3) == 0 {
+            if rng.u32(..5) < 2 {
                 *knob = rng.u32(1..=most);
             }
         }

@@ -180,6 +180,12 @@ impl Engine {
         self.runs.get(&attempt(&container.owner))?.get(container.run?)
     }
 
+    /// Whether a process runs on a GPU.
+    pub(crate) fn is_busy(&self, gpu: &GpuId, now: u64) -> bool {
+        let on_it = self.containers.values().filter(|container| container.devices.contains(gpu));
+        on_it.filter_map(|container| self.process(container)).any(|run| run.is_alive(now))
+    }
+
     /// When something happens next by itself.
     pub(crate) fn next(&self) -> Option<u64> {
         self.containers.values().filter_map(|container| self.process(container)).filter_map(Run::due).min()

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::driver::SimDriver;
 use crate::engine::CPUS;
+use crate::gpus;
 use crate::store::SimStore;
 use crate::users::Users;
 use crate::world::World;
@@ -71,8 +72,9 @@ pub(crate) fn live(world: &Arc<World>, store: &Arc<SqliteStore>, users: &Arc<Use
     world.revive();
     let end = runtime.block_on(async {
         world.time.begin();
-        let daemon = Daemon::start(world, store, run);
+        let daemon = Daemon::start(world, store, run).await;
         let others = TaskTracker::new();
+        others.spawn(gpus::watch(Arc::clone(world), Arc::clone(&daemon.platform), daemon.handle.clone()));
         let outside = Arc::clone(world);
         others.spawn(async move { outside.turn().await });
         let (acting, theirs, handle) = (Arc::clone(users), Arc::clone(world), daemon.handle.clone());
@@ -135,15 +137,24 @@ async fn nothing_left(world: &World, store: &SqliteStore) -> bool {
     open.is_empty() && !counts.jobs.iter().any(unfinished) && world.engine().containers.is_empty()
 }
 
+/// What was remembered of the GPUs, and which of them runners hold.
+async fn recall_gpus(store: &SqliteStore, platform: &PlatformManager, now: jiff::Timestamp) {
+    let host = HostId::from_trusted(HOST);
+    platform.recall_gpus(store.gpu_records(&host).await.expect("a store"), now);
+    let open = store.open_runners(&host).await.expect("a store");
+    platform.take_gpus(open.iter().flat_map(|aggregate| &aggregate.runner.placement.devices), now);
+}
+
 struct Daemon {
     handle: ManagerHandle,
     store: Arc<dyn Store>,
+    platform: Arc<PlatformManager>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Daemon {
-    fn start(world: &Arc<World>, inner: &Arc<SqliteStore>, run: u64) -> Self {
+    async fn start(world: &Arc<World>, inner: &Arc<SqliteStore>, run: u64) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(WorldClock(Arc::clone(world)));
         let config = Live::new(config(world), clock.now());
         let settings = config.current();
@@ -152,6 +163,8 @@ impl Daemon {
         let security = Arc::new(SecurityManager::open(&world.data, config.clone()).expect("keys"));
         let logs = Arc::new(LogStore::in_caller(world.data.join("logs"), 1 << 20));
         let platform = Arc::new(PlatformManager::new(settings.host.clone(), &Kernel));
+        recall_gpus(inner, &platform, clock.now()).await;
+        gpus::look(world, &platform);
         let contacts = Arc::new(Contacts::default());
         let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
         let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&vitals), platform.facts());
@@ -171,7 +184,7 @@ impl Daemon {
         let deps = Deps {
             store: Arc::clone(&store),
             driver,
-            platform,
+            platform: Arc::clone(&platform),
             security,
             proof: Proof::open(&settings).expect("a place for receipts"),
             logs,
@@ -188,7 +201,7 @@ impl Daemon {
             stop: stop.clone(),
         };
         tracker.spawn(JobManager::new(deps, seat, 1 << 32 | run << 16).run());
-        Self { handle, store, tracker, stop }
+        Self { handle, store, platform, tracker, stop }
     }
 }
 

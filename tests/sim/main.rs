@@ -13,6 +13,7 @@ mod checks;
 mod dials;
 mod driver;
 mod engine;
+mod gpus;
 mod life;
 mod process;
 mod store;

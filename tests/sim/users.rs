@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use runner_coordinator::domain::{
-    ClassName, CommandWork, EndReason, HostId, HowEnded, ImageRef, Job, JobId, JobSpec, JobState, MemoryBytes, Outcome, Requirement, Source, Work,
+    ClassName, CommandWork, EndReason, GpuRequest, HostId, HowEnded, ImageRef, Job, JobId, JobSpec, JobState, MemoryBytes, Outcome, Requirement,
+    Source, Work,
 };
 use runner_coordinator::jobs::{HostWish, ManagerHandle};
 use runner_coordinator::store::{IdempotencyKey, JobFilter, NewJob, SqliteStore, Store, Submission};
 
 use crate::engine::CPUS;
+use crate::gpus::GPUS;
 use crate::life::{HOST, JOB_CPUS};
 use crate::process::Script;
 use crate::world::World;
@@ -25,6 +27,7 @@ enum Deed {
     Submit {
         script: Script,
         retries: u32,
+        gpus: u32,
         cpus: u64,
         priority: i32,
     },
@@ -56,7 +59,7 @@ struct Seen {
 impl Users {
     /// What people do in one simulation.
     pub(crate) fn new(rng: &mut Rng) -> Self {
-        let storm_ends = rng.u64(5_000..40_000);
+        let storm_ends = rng.u64(4_000..30_000);
         let mut to_do: Vec<(u64, Deed)> = Vec::new();
         for _ in 0..rng.u32(1..6) {
             to_do.push((rng.u64(..storm_ends / 2), submission(rng)));
@@ -194,16 +197,20 @@ fn submission(rng: &mut Rng) -> Deed {
     };
     let millis = if rng.u32(..12) == 0 { TIMEOUT + 10_000 } else { rng.u64(1..6000) };
     let script = Script { how, millis, lines: rng.u64(..4), obeys: rng.u32(..4) > 0 };
-    Deed::Submit { script, retries: rng.u32(..2), cpus: rng.u64(1..=4), priority: rng.i32(0..3) }
+    let gpus = if rng.bool() { 0 } else { rng.u32(1..=GPUS) };
+    Deed::Submit { script, retries: rng.u32(..2), cpus: rng.u64(1..=4), gpus, priority: rng.i32(0..3) }
 }
 
 fn new_job(world: &World, place: usize, deed: &Deed) -> NewJob {
-    let Deed::Submit { script, retries, cpus, priority } = deed else { panic!("no submission: {deed:?}") };
+    let Deed::Submit { script, retries, cpus, gpus, priority } = deed else { panic!("no submission: {deed:?}") };
     let cpus = runner_coordinator::domain::CpuMillis(JOB_CPUS.0 * cpus).min(CPUS);
     let spec = JobSpec {
         source: Source::Api,
         project: None,
-        requirement: Requirement::plain(ClassName::from_trusted("default"), cpus, MemoryBytes(1 << 30)),
+        requirement: Requirement {
+            gpus: (*gpus > 0).then(|| GpuRequest::any(*gpus)),
+            ..Requirement::plain(ClassName::from_trusted("default"), cpus, MemoryBytes(1 << 30))
+        },
         timeout: Duration::from_millis(TIMEOUT),
         priority: *priority,
         retries: *retries,

@@ -146,6 +146,7 @@ impl Ward {
 
     /// Takes what a round of looks found of all GPUs.
     pub fn examine<'a>(&mut self, readings: impl IntoIterator<Item = Reading<'a>>, now: Timestamp) -> Vec<Finding> {
+        self.turn_back(now);
         let mut present = BTreeSet::new();
         let mut findings = Vec::new();
         for reading in readings {
@@ -158,6 +159,17 @@ impl Ward {
         let absent = self.entries.iter_mut().filter(|(gpu, _)| !present.contains(*gpu));
         findings.extend(absent.filter_map(|(gpu, entry)| test_again(entry, gpu, None, self.recheck_after, now)));
         findings
+    }
+
+    /// After the clock was set back nothing has happened yet that happened, and what is due is far away: both begin anew now.
+    fn turn_back(&mut self, now: Timestamp) {
+        let furthest = now.checked_add(RECHECK_AFTER_MAX.max(self.recheck_after)).unwrap_or(Timestamp::MAX);
+        for entry in self.entries.values_mut() {
+            entry.since = entry.since.min(now);
+            if let Some(quarantine) = &mut entry.quarantine {
+                quarantine.next_check = quarantine.next_check.map(|at| if at > furthest { now } else { at });
+            }
+        }
     }
 
     fn see(&mut self, reading: Reading<'_>, now: Timestamp) -> Option<Finding> {
