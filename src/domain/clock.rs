@@ -8,6 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The present moment in UTC.
     fn now(&self) -> Timestamp;
+
+    /// A number to jitter waits by, another one each time.
+    fn roll(&self) -> u64 {
+        roll()
+    }
 }
 
 /// The machine's own clock, cut to whole milliseconds, the precision that the store keeps.
@@ -28,11 +33,16 @@ pub fn has_passed(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
     now.duration_since(since) >= SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX)
 }
 
-/// Up to so many thousandths more or less. Random enough: the low bits of a fresh id.
+/// A number that is random enough for jitter: the low bits of a fresh id.
 #[must_use]
-pub fn jittered(wait: Duration, thousandths: u32) -> Duration {
-    let roll = uuid::Uuid::now_v7().as_u128() % u128::from(2 * thousandths + 1);
-    let roll = u32::try_from(roll).unwrap_or(thousandths);
+pub fn roll() -> u64 {
+    uuid::Uuid::now_v7().as_u64_pair().1
+}
+
+/// Up to so many thousandths more or less, as the roll decides.
+#[must_use]
+pub fn jittered(wait: Duration, thousandths: u32, roll: u64) -> Duration {
+    let roll = u32::try_from(roll % u64::from(2 * thousandths + 1)).unwrap_or(thousandths);
     wait.mul_f64(1.0 + 0.001 * (f64::from(roll) - f64::from(thousandths)))
 }
 

@@ -50,8 +50,9 @@ pub(super) async fn run(shared: &Arc<Shared>) {
         }
         // Both arms only wait.
         tokio::select! {
-            changed = reloads.changed() => if changed.is_err() { return },
+            biased;
             () = deps.stop.cancelled() => return,
+            changed = reloads.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -42,8 +42,9 @@ async fn tell_of_cancel(shared: &Shared, job: &Job, gitlab: &GitLabJob, reason: 
             return;
         }
         tokio::select! {
-            () = tokio::time::sleep(CANCEL_RETRY) => {}
+            biased;
             () = deps.stop.cancelled() => break,
+            () = tokio::time::sleep(CANCEL_RETRY) => {}
         }
     }
     warn!(job.id = %job.id, "GitLab was not told that the job was cancelled here: it did not answer");

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::follow::follow;
-use crate::docker::{ContainerFacts, judge};
+use crate::docker::{ContainerFacts, ContainerState, judge};
 use crate::domain::clock::has_passed;
 use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, ProvenEnd, RunnerState, Source, Step};
 use crate::store::StoreError;
@@ -40,6 +40,10 @@ pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if receipt.is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
         return Err(OpError::NotYet("the container runs after all"));
     }
+    if facts.as_ref().is_some_and(|facts| facts.state == ContainerState::Created) {
+        // A start that the engine has not carried out yet would begin beside the job's next attempt.
+        take_container(shared, &aggregate.runner.container_name()).await?;
+    }
     if aggregate.has_open_attempt() {
         let outcome = outcome(shared, aggregate, facts.as_ref(), receipt);
         let log = match aggregate.job.as_ref().map(|job| job.spec.source) {
@@ -66,14 +70,20 @@ pub(super) async fn remove(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if let Some(follower) = shared.followers.take(&aggregate.runner.id) {
         follower.abort();
     }
-    deps.driver.remove(&name).await?;
-    if deps.driver.inspect(&name).await?.is_some() {
-        return Err(OpError::NotYet("the engine still has the container"));
-    }
+    take_container(shared, &name).await?;
     deps.proof.forget(&aggregate.runner.id)?;
     deps.store.apply(&aggregate.runner.id, Step::Removed, deps.clock.now()).await?;
     deps.broker.forget_runner(&aggregate.runner.id);
     Ok(())
+}
+
+/// Takes a container away; done when the engine no longer knows it.
+pub(super) async fn take_container(shared: &Shared, name: &str) -> Result<(), OpError> {
+    shared.deps.driver.remove(name).await?;
+    match shared.deps.driver.inspect(name).await? {
+        Some(_) => Err(OpError::NotYet("the engine still has the container")),
+        None => Ok(()),
+    }
 }
 
 fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Option<ProvenEnd>) -> Outcome {

@@ -30,9 +30,10 @@ pub(super) fn follow(shared: &Arc<Shared>, aggregate: &Aggregate, container: Str
             }
         };
         tokio::select! {
-            () = keep(&shared, &mut writer, &container) => Some(writer),
+            biased;
             // The daemon leaves, the container stays: the next start goes on from what the file holds.
             () = shared.deps.stop.cancelled() => None,
+            () = keep(&shared, &mut writer, &container) => Some(writer),
         }
     })
 }

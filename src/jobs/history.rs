@@ -87,8 +87,9 @@ pub async fn run(history: Arc<History>, store: Arc<dyn Store>, manager: ManagerH
             Err(error) => warn!(error = chain(&error), "the history has a gap: the store could not count"),
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            biased;
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
         }
     }
 }

@@ -16,7 +16,7 @@ use super::image::decide;
 use crate::config::{Class, Config};
 use crate::domain::clock;
 use crate::domain::retry::doubled;
-use crate::domain::{Arch, ClassName, Job, JobId, JobSpec, ProjectName, Source, Start, Work, chain};
+use crate::domain::{Arch, ClassName, Clock, Job, JobId, JobSpec, ProjectName, Source, Start, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
@@ -117,12 +117,13 @@ pub(super) async fn run(shared: &Arc<Shared>, name: &ClassName, gitlab: &Arc<dyn
         };
         // Everything in `rest` only waits, or says that we are there.
         tokio::select! {
+            biased;
+            () = deps.stop.cancelled() => return,
             () = rest => {}
             changed = reloads.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
             },
-            () = deps.stop.cancelled() => return,
         }
         bell.mark_unchanged();
         pause = ask(shared, &terms, gitlab, &mut failures).await;
@@ -143,7 +144,7 @@ async fn ask(shared: &Arc<Shared>, Terms { class, token, poll }: &Terms, gitlab:
             shared.intake.post(&class.name, |state| {
                 (state.state, state.last_answer_at, state.error) = (IntakeWord::Waiting, Some(now), None);
             });
-            let JobAnswer::Job(claimed) = answer else { return Pause::Poll(jittered(*poll)) };
+            let JobAnswer::Job(claimed) = answer else { return Pause::Poll(jittered(*poll, deps.clock.as_ref())) };
             take(shared, class, *claimed).await;
             // Claimed or queued by the next pass; only then is it known whether there is room for another.
             deps.handle.settle().await;
@@ -152,7 +153,7 @@ async fn ask(shared: &Arc<Shared>, Terms { class, token, poll }: &Terms, gitlab:
         Err(GitLabError::Conflict) => Pause::Backoff(CONFLICT),
         Err(error) => {
             *failures = failures.saturating_add(1);
-            let (state, pause) = judge(&error, *failures);
+            let (state, pause) = judge(&error, *failures, deps.clock.as_ref());
             warn!(class = %class.name, error = chain(&error), retry_in_seconds = pause.longest().as_secs(), "GitLab gave no work");
             let error = chain(&error);
             shared.intake.post(&class.name, |board| (board.state, board.error) = (state, Some(error)));
@@ -161,7 +162,7 @@ async fn ask(shared: &Arc<Shared>, Terms { class, token, poll }: &Terms, gitlab:
     }
 }
 
-fn judge(error: &GitLabError, failures: u32) -> (IntakeWord, Pause) {
+fn judge(error: &GitLabError, failures: u32, clock: &dyn Clock) -> (IntakeWord, Pause) {
     match error {
         GitLabError::TooMany { retry_after, .. } => (IntakeWord::Limited, Pause::Backoff((*retry_after).max(BACKOFF))),
         GitLabError::Denied { .. } => (IntakeWord::Denied, Pause::Backoff(DENIED)),
@@ -169,13 +170,15 @@ fn judge(error: &GitLabError, failures: u32) -> (IntakeWord, Pause) {
         | GitLabError::Deadline { .. }
         | GitLabError::Conflict
         | GitLabError::Server { .. }
-        | GitLabError::Protocol { .. } => (IntakeWord::Failing, Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX)))),
+        | GitLabError::Protocol { .. } => {
+            (IntakeWord::Failing, Pause::Trouble(jittered(doubled(BACKOFF, failures.saturating_sub(1), BACKOFF_MAX), clock)))
+        }
     }
 }
 
 /// Up to a fifth more or less, so that many daemons do not ask in step.
-pub(super) fn jittered(wait: Duration) -> Duration {
-    clock::jittered(wait, 200)
+pub(super) fn jittered(wait: Duration, clock: &dyn Clock) -> Duration {
+    clock::jittered(wait, 200, clock.roll())
 }
 
 /// Waits until GitLab may be asked for the class again, and says meanwhile, now and then, that its runner is there.
@@ -239,8 +242,9 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
             Err(error) => warn!(gitlab.job.id = reference.job_id, error = chain(&error), "a job of GitLab could not be stored yet"),
         }
         tokio::select! {
-            () = tokio::time::sleep(STORE_RETRY) => {}
+            biased;
             () = deps.stop.cancelled() => return,
+            () = tokio::time::sleep(STORE_RETRY) => {}
         }
     }
 }

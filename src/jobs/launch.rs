@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::conclude::conclude;
 use super::container::{Origin, Parts, container_plan, profile_request};
 use super::deps::{OpError, Shared, class_named};
+use super::finish::take_container;
 use super::follow::follow;
 use super::grant::{CannotGrant, grant};
 use super::image::{Decision, decide};
@@ -38,8 +39,9 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
     };
     // A cancelled pull is dropped half-way; the engine keeps the layers it has.
     let image = tokio::select! {
-        image = fetch_image(shared, &aggregate, class, origin.image()) => image,
+        biased;
         () = cancel.cancelled() => return Ok(()),
+        image = fetch_image(shared, &aggregate, class, origin.image()) => image,
     };
     let image = match image {
         Ok(image) => image,
@@ -71,7 +73,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
     }
     let container = match shared.deps.driver.create(&plan, &profile).await {
         Ok(container) => container,
-        Err(error) => return start_failed(shared, &aggregate, error).await,
+        Err(error) => return start_failed(shared, &aggregate, None, error).await,
     };
     start(shared, aggregate, container).await
 }
@@ -113,7 +115,7 @@ async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) ->
         Err(error) => return Err(error.into()),
     };
     if let Err(error) = deps.driver.start(&container).await {
-        return start_failed(shared, &aggregate, error).await;
+        return start_failed(shared, &aggregate, Some(&container), error).await;
     }
     if aggregate.runs_command() {
         match deps.store.apply(&runner, Step::Started, deps.clock.now()).await {
@@ -127,11 +129,15 @@ async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) ->
     Ok(())
 }
 
-/// What the engine refused ends the attempt. When its answer was lost, what it did is not known: a create is repeated, and after a start the
-/// next pass looks at the container.
-async fn start_failed(shared: &Arc<Shared>, aggregate: &Aggregate, error: DriverError) -> Result<(), OpError> {
+/// What the engine refused ends the attempt; a container that it refused to start is gone before, because one that starts after all would run
+/// beside the next attempt. When its answer was lost, what it did is not known: a create is repeated, and after a start the next pass looks at
+/// the container.
+async fn start_failed(shared: &Arc<Shared>, aggregate: &Aggregate, container: Option<&str>, error: DriverError) -> Result<(), OpError> {
     if matches!(error, DriverError::Unreachable { .. } | DriverError::Deadline { .. } | DriverError::Interrupted { .. }) {
         return Err(error.into());
+    }
+    if let Some(container) = container {
+        take_container(shared, container).await?;
     }
     let failure = Failure { reason: EndReason::StartFailed, exit_code: None, detail: Some(chain(&error)), disposition: error.disposition() };
     conclude(shared, aggregate, Outcome::Failed(failure)).await

@@ -125,8 +125,9 @@ impl JobManager {
             }
             // Both arms only wait: a message that is not taken stays in the channel.
             let woken = tokio::select! {
-                wake = tokio::time::timeout(TICK, self.seat.wake.recv()) => wake,
+                biased;
                 () = shared.deps.stop.cancelled() => break,
+                wake = tokio::time::timeout(TICK, self.seat.wake.recv()) => wake,
             };
             match woken {
                 Ok(Some(wake)) => self.on_wake(wake, &mut waiting).await,

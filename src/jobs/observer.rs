@@ -4,7 +4,7 @@
 //! [`EngineView`]. Each view carries a stamp taken before the engine was asked: what a view says of a container proves nothing
 //! about an operation that ended after the stamp.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub enum EngineSight {
     /// Our containers by name, and what the engine told of itself.
     Up {
         /// By name.
-        containers: Arc<HashMap<String, ContainerFacts>>,
+        containers: Arc<BTreeMap<String, ContainerFacts>>,
         /// The engine.
         info: Arc<EngineInfo>,
         /// Since when it answers.
@@ -175,13 +175,15 @@ impl Observer {
             let gap = asked.elapsed().max(LEAST_GAP);
             // Both arms only wait; a refresh that arrives during the gap is kept by the Notify.
             tokio::select! {
-                () = tokio::time::sleep(gap) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(gap) => {}
             }
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = self.refresh.notified() => {}
                 () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => return,
             }
         }
     }
@@ -238,8 +240,9 @@ impl Observer {
             loop {
                 // `next` loses nothing when it is dropped: the stream stays.
                 let event = tokio::select! {
-                    event = events.next() => event,
+                    biased;
                     () = stop.cancelled() => return,
+                    event = events.next() => event,
                 };
                 match event {
                     Some(Ok(event)) => {
@@ -257,8 +260,9 @@ impl Observer {
             }
             self.refresh();
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
             }
         }
     }

@@ -122,7 +122,11 @@ pub(super) async fn plan(
         } else {
             let left = claim(shared, &mut room, &mut open, view, now).await?;
             make_way(shared, &left, &room, &open, now).await?;
-            keep_warm(shared, restarts, &open, &mut room, now).await?;
+            if crowded_out(config, &facts, &left) {
+                end_one_that_waits(shared, &open, |_| true, now).await?;
+            } else {
+                keep_warm(shared, restarts, &open, &mut room, now).await?;
+            }
         }
     }
     let askable = if up && drained.is_none() { askable(shared, &room, &open).await? } else { HashSet::new() };
@@ -226,7 +230,6 @@ async fn startable(shared: &Shared) -> Result<Vec<Waiting>, StoreError> {
 /// Ends a runner that waits for work where a job of its class waits that it cannot take and that finds no room: else the two would
 /// wait for ever. One at a time; once it is gone, its room goes to the job before another runner is kept warm in it.
 async fn make_way(shared: &Shared, left: &[Waiting], room: &Room<'_>, open: &[Aggregate], now: Timestamp) -> Result<(), StoreError> {
-    let deps = &shared.deps;
     for waiting in left {
         let Some(class) = class_named(room.config, &waiting.requirement.class) else { continue };
         // What such a runner holds is enough for a job that needs the same.
@@ -234,19 +237,38 @@ async fn make_way(shared: &Shared, left: &[Waiting], room: &Room<'_>, open: &[Ag
         if !enough || room.ledger.fit(&waiting.requirement, class.max_runners).is_ok() {
             continue;
         }
-        let of_class = || open.iter().map(|aggregate| &aggregate.runner).filter(|runner| runner.class == class.name);
-        if of_class().any(|runner| matches!(runner.state, RunnerState::Stopping { .. } | RunnerState::Lost { .. })) {
-            continue;
+        end_one_that_waits(shared, open, |runner| runner.class == class.name, now).await?;
+    }
+    Ok(())
+}
+
+/// Whether a job waits that would never find room beside the runners that are kept warm, and finds it without them.
+fn crowded_out(config: &Config, facts: &HostFacts, left: &[Waiting]) -> bool {
+    let limit = |class: &ClassName| class_named(config, class).and_then(|class| class.max_runners);
+    let (empty, mut warm) = (ledger(facts, &[]), ledger(facts, &[]));
+    for class in config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
+        for _ in 0..class.warm {
+            let Ok(placement) = warm.fit(&class_requirement(class), class.max_runners) else { break };
+            warm.reserve(&class.name, &placement);
         }
-        let idle = of_class().filter(|runner| runner.state == RunnerState::Idle && runner.job.is_none());
-        // One that somebody asked for is ended last.
-        let Some(runner) = idle.min_by_key(|runner| runner.origin == RunnerOrigin::Request) else { continue };
-        info!(runner.id = %runner.id, class = %class.name, "a runner that waits makes room for a job that it cannot take");
-        match deps.store.apply(&runner.id, Step::StopOrdered { reason: EndReason::RunnerTerminated }, now).await {
-            // It got a job or was told to end meanwhile.
-            Ok(_) | Err(StoreError::Refused(_)) => {}
-            Err(error) => return Err(error),
-        }
+    }
+    let fits = |ledger: &Ledger<'_>, waiting: &Waiting| ledger.fit(&waiting.requirement, limit(&waiting.requirement.class)).is_ok();
+    left.iter().any(|waiting| !fits(&warm, waiting) && fits(&empty, waiting))
+}
+
+/// Ends a runner that waits for work, of those that are meant, unless one of them is ending already. One that somebody asked for is ended last.
+async fn end_one_that_waits(shared: &Shared, open: &[Aggregate], meant: impl Fn(&Runner) -> bool, now: Timestamp) -> Result<(), StoreError> {
+    let of_them = || open.iter().map(|aggregate| &aggregate.runner).filter(|runner| meant(runner));
+    if of_them().any(|runner| matches!(runner.state, RunnerState::Stopping { .. } | RunnerState::Lost { .. })) {
+        return Ok(());
+    }
+    let idle = of_them().filter(|runner| runner.state == RunnerState::Idle && runner.job.is_none());
+    let Some(runner) = idle.min_by_key(|runner| runner.origin == RunnerOrigin::Request) else { return Ok(()) };
+    info!(runner.id = %runner.id, class = %runner.class, "a runner that waits makes room for a job that it cannot take");
+    match shared.deps.store.apply(&runner.id, Step::StopOrdered { reason: EndReason::RunnerTerminated }, now).await {
+        // It got a job or was told to end meanwhile.
+        Ok(_) | Err(StoreError::Refused(_)) => {}
+        Err(error) => return Err(error),
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
                 warn!(error = chain(&error), "what is here could not be compared with what GitLab says");
                 Duration::ZERO
             });
-            tokio::time::sleep(jittered(settings.repair_interval).max(wait)).await;
+            tokio::time::sleep(jittered(settings.repair_interval, shared.deps.clock.as_ref()).max(wait)).await;
         }
     };
     // A round that is broken off is begun anew by the next start.

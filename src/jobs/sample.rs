@@ -16,8 +16,9 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     let mut meter = Meter::default();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            biased;
             () = shared.deps.stop.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
         }
         shared.deps.stop.run_until_cancelled(meter.read(shared)).await;
         let EngineSight::Up { containers, .. } = shared.observer.view().sight else { continue };

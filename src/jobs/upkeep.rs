@@ -29,10 +29,11 @@ pub(super) async fn run(shared: &Arc<Shared>) {
         }
         round = round.wrapping_add(1);
         tokio::select! {
+            biased;
+            () = shared.deps.stop.cancelled() => return,
             () = tokio::time::sleep(KEEP_ALIVE) => {}
             // What waits here goes back at once. An error means that the manager is gone; `stop` comes next.
             Ok(_) = status.wait_for(|status| status.drain.is_some() != was_drained) => {}
-            () = shared.deps.stop.cancelled() => return,
         }
         // Before the round: what changes while it goes on leads to another at once.
         was_drained = status.borrow().drain.is_some();

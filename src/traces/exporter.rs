@@ -11,7 +11,7 @@ use super::cursor::Cursor;
 use super::ids::TraceId;
 use super::otlp;
 use super::spans::{Attribute, Trace, completes, trace_of};
-use crate::domain::clock::jittered;
+use crate::domain::clock::{jittered, roll};
 use crate::domain::{Event, EventKind, JobId, chain};
 use crate::store::{EventQuery, Store, StoreError};
 
@@ -230,7 +230,7 @@ impl Exporter {
             TurnError::Collector { wait, .. } => *wait,
             TurnError::Store(_) => None,
         };
-        let wait = asked.unwrap_or_else(|| jittered(BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX), 200));
+        let wait = asked.unwrap_or_else(|| jittered(BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX), 200, roll()));
         if self.failures == 0 {
             warn!(error = chain(error), "traces could not be sent; this is tried again and holds nothing up");
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use runner_coordinator::domain::{Attempt, Disposition, EndReason, Event, EventKind, HostId, HowEnded, Job, JobState, Outcome};
+use runner_coordinator::domain::{Attempt, Disposition, EndReason, Event, EventKind, HostId, HowEnded, Job, JobState, Outcome, Source};
 use runner_coordinator::store::{EventQuery, JobFilter, SqliteStore, Store as _};
 
 use crate::dials::Dials;
+use crate::gitlab::Theirs;
 use crate::life::{End, HOST};
 use crate::process::Run;
 use crate::users::{TIMEOUT, Users, end};
@@ -24,9 +25,11 @@ pub(crate) async fn check(world: &World, store: &SqliteStore, users: &Users, dia
     }
     let jobs = store.jobs(JobFilter { limit: 1000, ..JobFilter::default() }).await.expect("a store");
     let accepted = users.accepted();
-    if jobs.len() != accepted.len() {
-        faults.push(format!("{} jobs were accepted and {} are stored", accepted.len(), jobs.len()));
+    let stored = jobs.iter().filter(|job| job.spec.source == Source::Api).count();
+    if stored != accepted.len() {
+        faults.push(format!("{} jobs were accepted and {stored} are stored", accepted.len()));
     }
+    faults.extend(of_gitlab(world, users));
     for (id, retries) in &accepted {
         let Some(job) = jobs.iter().find(|job| job.id == *id) else {
             faults.push(format!("job {id} was accepted and is lost"));
@@ -46,6 +49,23 @@ pub(crate) async fn check(world: &World, store: &SqliteStore, users: &Users, dia
     for fault in faults {
         world.engine().story.breach(now, &fault);
     }
+}
+
+/// What became of GitLab's jobs there.
+fn of_gitlab(world: &World, users: &Users) -> Vec<String> {
+    let gitlab = world.gitlab();
+    let fault = |(place, job): (usize, &Theirs)| {
+        let ran_through = job.executions.iter().any(|(began, ended)| ended.is_some_and(|ended| ended - began >= job.script.millis));
+        let fault = match job.status {
+            "success" if !ran_through || job.script.how != HowEnded::Exit(0) => "is a success that was none",
+            "success" | "failed" => return None,
+            "canceled" if users.canceled_there(place) => return None,
+            "canceled" => "was cancelled by nobody",
+            _ => "is forgotten",
+        };
+        Some(format!("job {} of GitLab {fault}: {job:?}", place + 1))
+    };
+    gitlab.jobs.iter().enumerate().filter_map(fault).collect()
 }
 
 async fn left(world: &World, store: &SqliteStore) -> String {

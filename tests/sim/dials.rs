@@ -35,6 +35,14 @@ pub(crate) struct Dials {
     pub(crate) commit_unknown: u32,
     /// The store takes seconds.
     pub(crate) store_slow: u32,
+    /// A call of GitLab fails before it does anything.
+    pub(crate) gitlab_fails: u32,
+    /// GitLab does what it is told and its answer is lost.
+    pub(crate) gitlab_lost: u32,
+    /// Per second: GitLab is away for a while.
+    pub(crate) gitlab_dies: u32,
+    /// A bell is lost.
+    pub(crate) bells_lost: u32,
     /// The daemon dies at a call, before or after its effect.
     pub(crate) crash: u32,
     /// Per second: the daemon is told to stop, and is started again.
@@ -72,6 +80,10 @@ impl Dials {
             (&mut dials.store_fails, 80),
             (&mut dials.commit_unknown, 80),
             (&mut dials.store_slow, 30),
+            (&mut dials.gitlab_fails, 150),
+            (&mut dials.gitlab_lost, 150),
+            (&mut dials.gitlab_dies, 100),
+            (&mut dials.bells_lost, 1000),
             (&mut dials.crash, 25),
             (&mut dials.stop, 80),
             (&mut dials.clock, 80),

@@ -27,6 +27,8 @@ enum Fate {
     Fine,
     Refused,
     AnswerLost,
+    /// It does what it is told and says that it failed.
+    Denied,
     /// Nothing until the deadline; what was asked for happens after so many milliseconds.
     Hangs(Option<u64>),
     /// The connection breaks, and what was asked for happens after so many milliseconds.
@@ -41,6 +43,7 @@ impl SimDriver {
         let world = &self.0;
         world.point().await;
         let (fate, wait) = self.fate(deadline);
+        world.engine().story.whisper(world.now(), call);
         let answer = match fate {
             Fate::Fine => {
                 rest(wait).await;
@@ -54,6 +57,11 @@ impl SimDriver {
                 rest(wait).await;
                 let done = self.take_effect(call, effect);
                 done.and_then(|_| Err(interrupted(call)))
+            }
+            Fate::Denied => {
+                rest(wait).await;
+                let done = self.take_effect(call, effect);
+                done.and_then(|_| Err(DriverError::Refused { call, status: 500, message: "the simulated engine says so".to_owned() }))
             }
             Fate::Hangs(None) => {
                 rest(deadline).await;
@@ -84,7 +92,7 @@ impl SimDriver {
         let fate = if engine.chance(|dials| dials.engine_refuses) {
             Fate::Refused
         } else if engine.chance(|dials| dials.answer_lost) {
-            Fate::AnswerLost
+            if engine.rng.bool() { Fate::AnswerLost } else { Fate::Denied }
         } else if engine.chance(|dials| dials.hangs) {
             Fate::Hangs(engine.rng.choice([None, Some(deadline / 2), Some(deadline + 3000)]).flatten())
         } else if engine.chance(|dials| dials.late) {

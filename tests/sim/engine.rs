@@ -10,6 +10,7 @@ use runner_coordinator::security::HardenedProfile;
 
 use crate::dials::Dials;
 use crate::process::{Run, Script, Ticket};
+use crate::runner::Phase;
 use crate::story::Story;
 
 /// Processors of the machine, in thousandths.
@@ -36,6 +37,9 @@ pub(crate) struct Container {
     shown_from: u64,
     /// Which run of its attempt is its process.
     run: Option<usize>,
+    /// The token of a GitLab runner and how far it has come, and which job of GitLab it executes.
+    runner: Option<(String, Phase)>,
+    executes: Option<u64>,
 }
 
 /// The engine, and the truth about what runs on it.
@@ -54,6 +58,8 @@ pub(crate) struct Engine {
     pub(crate) told: u64,
     /// How often it died.
     pub(crate) deaths: u32,
+    /// Jobs of GitLab whose runners ended, and when.
+    pub(crate) over: Vec<(u64, u64)>,
     receipts: PathBuf,
     made: u64,
 }
@@ -81,6 +87,7 @@ impl Engine {
             events: VecDeque::new(),
             told: 0,
             deaths: 0,
+            over: Vec::new(),
             receipts,
             made: 0,
         }
@@ -117,6 +124,8 @@ impl Engine {
             finished: None,
             shown_from: now + lag,
             run: None,
+            runner: plan.env.get("CI_SERVER_TOKEN").map(|token| (token.clone(), Phase::Asks)),
+            executes: None,
         };
         self.story.tell(now, &format!("made {} for {}", plan.name, plan.owner.runner));
         self.containers.insert(plan.name.clone(), container);
@@ -186,6 +195,45 @@ impl Engine {
         on_it.filter_map(|container| self.process(container)).any(|run| run.is_alive(now))
     }
 
+    /// The GitLab runners that live, by container, with their tokens.
+    pub(crate) fn runners(&self) -> Vec<(String, String)> {
+        let alive = |container: &Container| self.process(container).is_some_and(|run| run.ended.is_none());
+        let runners = self.containers.iter().filter(|(_, container)| alive(container));
+        runners.filter_map(|(name, container)| Some((name.clone(), container.runner.as_ref()?.0.clone()))).collect()
+    }
+
+    /// How far a GitLab runner has come; `None` when it does not live.
+    pub(crate) fn phase(&self, name: &str, token: &str) -> Option<Phase> {
+        let container = self.containers.get(name)?;
+        let alive = self.process(container).is_some_and(|run| run.ended.is_none());
+        container.runner.as_ref().filter(|(known, _)| alive && known == token).map(|(_, phase)| phase.clone())
+    }
+
+    pub(crate) fn turn(&mut self, name: &str, token: &str, to: Phase) {
+        let runner = self.containers.get_mut(name).and_then(|container| container.runner.as_mut());
+        if let Some((_, phase)) = runner.filter(|(known, _)| known == token) {
+            *phase = to;
+        }
+    }
+
+    /// A runner runs a job of GitLab from now on.
+    pub(crate) fn executes(&mut self, name: &str, job: u64) {
+        if let Some(container) = self.containers.get_mut(name) {
+            container.executes = Some(job);
+        }
+    }
+
+    /// A runner's process ends by itself.
+    pub(crate) fn leave(&mut self, name: &str, token: &str, how: HowEnded, now: u64) {
+        let Some(container) = self.containers.get(name).filter(|container| container.runner.as_ref().is_some_and(|(known, _)| known == token)) else {
+            return;
+        };
+        let (of, run) = (attempt(&container.owner), container.run);
+        if let Some(run) = self.runs.get_mut(&of).and_then(|runs| runs.get_mut(run?)) {
+            run.leave(how, now);
+        }
+    }
+
     /// When something happens next by itself.
     pub(crate) fn next(&self) -> Option<u64> {
         self.containers.values().filter_map(|container| self.process(container)).filter_map(Run::due).min()
@@ -221,6 +269,7 @@ impl Engine {
             ticket.write(&self.receipts.join(container.owner.runner.as_str()), run, wall(at));
         }
         let code = if misreported { false_code } else { run.exit_code() };
+        self.over.extend(container.executes.take().map(|job| (job, at)));
         self.story.tell(at, &format!("{name} ended as {:?}, told {}", run.how, run.told));
         if unnoticed {
             self.story.tell(at, &format!("{name} seems to run on"));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use runner_coordinator::config::{Config, Live};
 use runner_coordinator::docker::Driver;
-use runner_coordinator::domain::{Clock, CpuMillis, HostId, MemoryBytes};
+use runner_coordinator::domain::{Aggregate, Clock, CpuMillis, HostId, MemoryBytes, RunnerOrigin};
+use runner_coordinator::gitlab::GitLab;
 use runner_coordinator::jobs::broker::{Broker, BrokerParts};
 use runner_coordinator::jobs::contacts::Contacts;
 use runner_coordinator::jobs::{Deps, JobManager, ManagerHandle, Proof, Vitals, channel, retry_policy};
@@ -20,10 +21,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::driver::SimDriver;
 use crate::engine::CPUS;
-use crate::gpus;
+use crate::gitlab::SimGitLab;
 use crate::store::SimStore;
 use crate::users::Users;
 use crate::world::World;
+use crate::{gpus, runner};
 
 /// Every machine's name.
 pub(crate) const HOST: &str = "box";
@@ -53,14 +55,15 @@ impl HostProbe for Kernel {
 }
 
 /// The settings of every simulated daemon.
-pub(crate) fn config(world: &World) -> Config {
+fn config(world: &World, users: &Users) -> Config {
     let file = world.data.join("config.toml");
     let text = format!(
         "data_dir = \"{}\"\nhost.name = \"{HOST}\"\n\
          limits.start_timeout = \"20s\"\nlimits.stop_grace = \"2s\"\nlimits.infrastructure_retries = 2\nlimits.retry_backoff = \"1s\"\n\
          limits.retry_backoff_max = \"4s\"\n\
-         [[classes]]\nname = \"default\"\nimage = \"job:1\"\ncpus = 1\nmemory = \"1GiB\"\ntimeout = \"60s\"\n",
-        world.data.display()
+         [[classes]]\nname = \"default\"\nimage = \"job:1\"\ncpus = 1\nmemory = \"1GiB\"\ntimeout = \"60s\"\n{}",
+        world.data.display(),
+        if users.gitlab { users.classes_of_gitlab() } else { String::new() }
     );
     std::fs::write(&file, text).expect("a file is written");
     Config::load(Some(&file), std::iter::empty()).unwrap_or_else(|faults| panic!("{faults}"))
@@ -72,7 +75,7 @@ pub(crate) fn live(world: &Arc<World>, store: &Arc<SqliteStore>, users: &Arc<Use
     world.revive();
     let end = runtime.block_on(async {
         world.time.begin();
-        let daemon = Daemon::start(world, store, run).await;
+        let daemon = Daemon::start(world, store, users, run).await;
         let others = TaskTracker::new();
         others.spawn(gpus::watch(Arc::clone(world), Arc::clone(&daemon.platform), daemon.handle.clone()));
         let outside = Arc::clone(world);
@@ -80,6 +83,7 @@ pub(crate) fn live(world: &Arc<World>, store: &Arc<SqliteStore>, users: &Arc<Use
         let (acting, theirs, handle) = (Arc::clone(users), Arc::clone(world), daemon.handle.clone());
         let way: Arc<dyn Store> = Arc::clone(&daemon.store);
         others.spawn(async move { acting.act(&theirs, way.as_ref(), &handle).await });
+        others.spawn(runner::run_all(Arc::clone(world), Arc::clone(&daemon.broker), others.clone()));
         let mut end = tokio::select! {
             biased;
             () = world.death.notified() => End::Died,
@@ -134,7 +138,11 @@ async fn nothing_left(world: &World, store: &SqliteStore) -> bool {
     let open = store.open_runners(&HostId::from_trusted(HOST)).await.expect("a store");
     let counts = store.counts().await.expect("a store");
     let unfinished = |(state, jobs): &(String, u64)| ["queued", "starting", "running"].contains(&state.as_str()) && *jobs > 0;
-    open.is_empty() && !counts.jobs.iter().any(unfinished) && world.engine().containers.is_empty()
+    let waits = |aggregate: &Aggregate| aggregate.runner.origin == RunnerOrigin::Pool && aggregate.job.is_none();
+    let busy = open.iter().any(|aggregate| !waits(aggregate));
+    let kept: Vec<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
+    let stray = world.engine().containers.keys().any(|name| !kept.contains(name));
+    !busy && !stray && !counts.jobs.iter().any(unfinished) && world.gitlab().are_done()
 }
 
 /// What was remembered of the GPUs, and which of them runners hold.
@@ -149,14 +157,15 @@ struct Daemon {
     handle: ManagerHandle,
     store: Arc<dyn Store>,
     platform: Arc<PlatformManager>,
+    broker: Arc<Broker>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Daemon {
-    async fn start(world: &Arc<World>, inner: &Arc<SqliteStore>, run: u64) -> Self {
+    async fn start(world: &Arc<World>, inner: &Arc<SqliteStore>, users: &Users, run: u64) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(WorldClock(Arc::clone(world)));
-        let config = Live::new(config(world), clock.now());
+        let config = Live::new(config(world, users), clock.now());
         let settings = config.current();
         let store: Arc<dyn Store> = Arc::new(SimStore { inner: Arc::clone(inner), world: Arc::clone(world) });
         let driver: Arc<dyn Driver> = Arc::new(SimDriver(Arc::clone(world)));
@@ -171,7 +180,7 @@ impl Daemon {
         let (retrying, nudged) = (config.clone(), handle.clone());
         let broker = Arc::new(Broker::new(BrokerParts {
             store: Arc::clone(&store),
-            gitlab: None,
+            gitlab: users.gitlab.then(|| Arc::new(SimGitLab(Arc::clone(world))) as Arc<dyn GitLab>),
             security: Arc::clone(&security),
             logs: Arc::clone(&logs),
             clock: Arc::clone(&clock),
@@ -190,8 +199,8 @@ impl Daemon {
             logs,
             clock,
             config,
-            broker,
-            gitlab: None,
+            broker: Arc::clone(&broker),
+            gitlab: users.gitlab.then(|| Arc::new(SimGitLab(Arc::clone(world))) as Arc<dyn GitLab>),
             listing: None,
             broker_url: watch::channel(Some("http://172.30.0.1:8093".to_owned())).1,
             vitals,
@@ -201,7 +210,7 @@ impl Daemon {
             stop: stop.clone(),
         };
         tracker.spawn(JobManager::new(deps, seat, 1 << 32 | run << 16).run());
-        Self { handle, store, platform, tracker, stop }
+        Self { handle, store, platform, broker, tracker, stop }
     }
 }
 
@@ -210,6 +219,10 @@ impl Daemon {
 struct WorldClock(Arc<World>);
 
 impl Clock for WorldClock {
+    fn roll(&self) -> u64 {
+        self.0.engine().rng.u64(..)
+    }
+
     fn now(&self) -> jiff::Timestamp {
         Clock::now(&self.0.time)
     }

@@ -12,6 +12,9 @@ use runner_coordinator::domain::HowEnded;
 
 use crate::engine::code;
 
+/// Longer than any simulation.
+const FOR_EVER: u64 = 1 << 50;
+
 /// What a job's command will do: `job HOW MILLIS LINES TERM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Script {
@@ -23,6 +26,11 @@ pub(crate) struct Script {
 }
 
 impl Script {
+    /// A GitLab runner, which ends when it has nothing more to do.
+    fn runner() -> Self {
+        Self { how: HowEnded::Exit(0), millis: FOR_EVER, lines: 0, obeys: true }
+    }
+
     pub(crate) fn command(self) -> Vec<String> {
         let how = match self.how {
             HowEnded::Exit(code) => format!("exit:{code}"),
@@ -33,7 +41,7 @@ impl Script {
     }
 
     pub(crate) fn read(command: &[String]) -> Self {
-        let [_, how, millis, lines, term] = command else { panic!("no command of ours: {command:?}") };
+        let [_, how, millis, lines, term] = command else { return Self::runner() };
         let (kind, number) = how.split_once(':').expect("a kind and a number");
         let number = number.parse().expect("a number");
         Self {
@@ -86,6 +94,11 @@ impl Run {
         self.ends_at
     }
 
+    /// Ends by itself, now.
+    pub(crate) fn leave(&mut self, how: HowEnded, now: u64) {
+        (self.ends_at, self.how) = (now, how);
+    }
+
     pub(crate) fn kill(&mut self, now: u64) {
         (self.ends_at, self.how, self.killed) = (now, HowEnded::Signal(9), true);
     }
@@ -107,7 +120,7 @@ impl Run {
     /// The lines that it wrote until now.
     pub(crate) fn lines(&self, now: u64) -> Vec<(u64, String)> {
         let until = self.ended.unwrap_or(now).min(now);
-        let at = |line: u64| self.began + (line + 1) * self.script.millis / (self.script.lines + 1);
+        let at = |line: u64| self.began + (line + 1) * (self.script.millis / (self.script.lines + 1));
         (0..self.script.lines).map(|line| (at(line), format!("line {line}\n"))).filter(|(at, _)| *at <= until).collect()
     }
 }

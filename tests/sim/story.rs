@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+/// Before what only tells two runs apart.
+pub(crate) const WHISPER: &str = "~ ";
+
 /// The story of one simulation.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
@@ -34,6 +37,13 @@ impl Story {
         line.hash(&mut self.digest);
         if let Some(lines) = &mut self.lines {
             lines.push(line);
+        }
+    }
+
+    /// Something happened that tells two runs apart, and nobody else cares for.
+    pub(crate) fn whisper(&mut self, at: u64, what: &str) {
+        if self.lines.is_some() {
+            self.tell(at, &format!("{WHISPER}{what}"));
         }
     }
 

@@ -33,6 +33,10 @@ enum Deed {
     },
     /// Cancels the job of this place in the order of submissions.
     Cancel(usize),
+    /// Pushes a job to GitLab, which rings.
+    Push(Script),
+    /// Cancels the job of this place in GitLab.
+    CancelThere(usize),
     /// Ends whatever runner is the first.
     Terminate,
     Drain,
@@ -44,6 +48,10 @@ enum Deed {
 pub(crate) struct Users {
     /// When faults end, in milliseconds.
     pub(crate) storm_ends: u64,
+    /// Whether there is a GitLab.
+    pub(crate) gitlab: bool,
+    /// Runners that wait for its jobs.
+    warm: u32,
     seen: Mutex<Seen>,
 }
 
@@ -52,6 +60,7 @@ struct Seen {
     to_do: VecDeque<(u64, Deed)>,
     accepted: Vec<(JobId, u32)>,
     canceled: Vec<JobId>,
+    canceled_there: Vec<usize>,
     terminated: bool,
     ended: BTreeMap<String, String>,
 }
@@ -61,7 +70,14 @@ impl Users {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let storm_ends = rng.u64(4_000..30_000);
         let mut to_do: Vec<(u64, Deed)> = Vec::new();
-        for _ in 0..rng.u32(1..6) {
+        let gitlab = rng.bool();
+        for _ in 0..if gitlab { rng.u32(1..4) } else { 0 } {
+            to_do.push((rng.u64(..storm_ends / 2), Deed::Push(script(rng))));
+            if rng.u32(..4) == 0 {
+                to_do.push((rng.u64(..storm_ends), Deed::CancelThere(rng.usize(..3))));
+            }
+        }
+        for _ in 0..rng.u32(1..if gitlab { 3 } else { 6 }) {
             to_do.push((rng.u64(..storm_ends / 2), submission(rng)));
         }
         for _ in 0..rng.u32(..3) {
@@ -74,11 +90,21 @@ impl Users {
         }
         to_do.sort_by_key(|(at, _)| *at);
         to_do.push((storm_ends, Deed::Resume));
-        Self { storm_ends, seen: Mutex::new(Seen { to_do: to_do.into(), ..Seen::default() }) }
+        Self { storm_ends, gitlab, warm: rng.u32(..2), seen: Mutex::new(Seen { to_do: to_do.into(), ..Seen::default() }) }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The class that takes GitLab's jobs, and where that is.
+    pub(crate) fn classes_of_gitlab(&self) -> String {
+        format!(
+            "[[classes]]\nname = \"ci\"\nimage = \"runner:1\"\ncpus = 1\nmemory = \"1GiB\"\ntimeout = \"60s\"\nwarm = {}\n\
+             gitlab_token = \"glrt-simulated-token\"\n[gitlab]\nurl = \"{}\"\n",
+            self.warm,
+            crate::gitlab::URL
+        )
     }
 
     /// Whether everything was done and answered.
@@ -100,6 +126,11 @@ impl Users {
     /// Jobs that somebody wanted to end.
     pub(crate) fn canceled(&self) -> Vec<JobId> {
         self.seen().canceled.clone()
+    }
+
+    /// Whether somebody cancelled GitLab's job of this place there.
+    pub(crate) fn canceled_there(&self, place: usize) -> bool {
+        self.seen().canceled_there.contains(&place)
     }
 
     /// Whether somebody ended a runner.
@@ -141,6 +172,18 @@ impl Users {
                 // Noted before: an answer that is lost may have done it.
                 self.seen().canceled.push(id.clone());
                 handle.cancel(&id, EndReason::CanceledByUser).await.is_ok()
+            }
+            Deed::Push(script) => {
+                world.gitlab().push(*script);
+                if !world.engine().chance(|dials| dials.bells_lost) {
+                    handle.ring();
+                }
+                true
+            }
+            Deed::CancelThere(place) => {
+                world.gitlab().cancel(*place);
+                self.seen().canceled_there.push(*place);
+                true
             }
             Deed::Terminate => {
                 let Ok(open) = store.open_runners(&HostId::from_trusted(HOST)).await else { return false };
@@ -190,15 +233,19 @@ pub(crate) fn end(outcome: &Outcome) -> String {
 }
 
 fn submission(rng: &mut Rng) -> Deed {
+    let script = script(rng);
+    let gpus = if rng.bool() { 0 } else { rng.u32(1..=GPUS) };
+    Deed::Submit { script, retries: rng.u32(..2), cpus: rng.u64(1..=4), gpus, priority: rng.i32(0..3) }
+}
+
+fn script(rng: &mut Rng) -> Script {
     let how = match rng.u32(..6) {
         0 => HowEnded::Exit(3),
         1 => HowEnded::Signal(9),
         _ => HowEnded::Exit(0),
     };
     let millis = if rng.u32(..12) == 0 { TIMEOUT + 10_000 } else { rng.u64(1..6000) };
-    let script = Script { how, millis, lines: rng.u64(..4), obeys: rng.u32(..4) > 0 };
-    let gpus = if rng.bool() { 0 } else { rng.u32(1..=GPUS) };
-    Deed::Submit { script, retries: rng.u32(..2), cpus: rng.u64(1..=4), gpus, priority: rng.i32(0..3) }
+    Script { how, millis, lines: rng.u64(..4), obeys: rng.u32(..4) > 0 }
 }
 
 fn new_job(world: &World, place: usize, deed: &Deed) -> NewJob {

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::dials::Dials;
 use crate::engine::{Death, Engine};
+use crate::gitlab::Queue;
 use crate::time::Time;
 
 /// What an engine does although nobody waits for it any more.
@@ -20,6 +21,7 @@ type Late = Box<dyn FnOnce(&World, &mut Engine) + Send>;
 pub(crate) struct World {
     pub(crate) time: Time,
     engine: Mutex<Engine>,
+    gitlab: Mutex<Queue>,
     /// When, before which death of the engine, and what.
     late: Mutex<Vec<(u64, u32, Late)>>,
     /// Ticks when something may have happened to a container.
@@ -43,6 +45,7 @@ impl World {
         Arc::new(Self {
             time: Time::default(),
             engine,
+            gitlab: Mutex::default(),
             late: Mutex::default(),
             changed: watch::Sender::default(),
             dead: AtomicBool::new(false),
@@ -63,6 +66,21 @@ impl World {
             }
         }
         engine
+    }
+
+    /// GitLab as it is now.
+    pub(crate) fn gitlab(&self) -> MutexGuard<'_, Queue> {
+        let now = self.now();
+        let over = std::mem::take(&mut self.engine().over);
+        let mut gitlab = self.gitlab.lock().unwrap_or_else(PoisonError::into_inner);
+        for (job, at) in over {
+            let executions = usize::try_from(job).ok().and_then(|job| gitlab.jobs.get_mut(job - 1)).map(|job| &mut job.executions);
+            if let Some((_, ended)) = executions.and_then(|executions| executions.iter_mut().find(|(_, ended)| ended.is_none())) {
+                *ended = Some(at);
+            }
+        }
+        gitlab.sweep(now);
+        gitlab
     }
 
     /// Something happens at `at`, unless the engine dies before.
@@ -100,6 +118,8 @@ impl World {
         let mut engine = self.engine();
         engine.dials = Dials::calm();
         engine.down_until = 0;
+        drop(engine);
+        self.gitlab().down_until = 0;
     }
 
     /// A place where the daemon may die. It never goes on from where it died.
@@ -166,7 +186,11 @@ impl World {
             engine.story.tell(now, &format!("the clock is wrong by {skew} ms"));
             self.time.skew(skew);
         }
+        let away = engine.chance(|dials| dials.gitlab_dies).then(|| engine.rng.u64(1000..20_000));
         drop(engine);
+        if let Some(away) = away {
+            self.gitlab().down_until = now + away;
+        }
         self.stir();
     }
 
@@ -194,6 +218,7 @@ impl World {
         let millis = {
             let now = self.now();
             let mut engine = self.engine();
+            engine.story.whisper(now, doing);
             if engine.chance(|dials| dials.store_fails) {
                 engine.story.tell(now, &format!("the store fails to {doing}"));
                 return Err(failed(doing, "the simulated disk does not write"));

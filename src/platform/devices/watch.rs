@@ -124,7 +124,7 @@ impl DeviceWatch {
             let wait = self.platform.next_look(self.clock.now()).map_or(interval, |soon| soon.min(interval));
             // All arms only wait.
             tokio::select! {
-                () = tokio::time::sleep(jittered(wait, 100)) => {}
+                () = tokio::time::sleep(jittered(wait, 100, self.clock.roll())) => {}
                 () = self.platform.look_wanted() => {}
                 () = stop.cancelled() => return,
             }
