@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use reload::Reloader;
@@ -18,7 +19,7 @@ use crate::config::{BrokerListen, Config, Live, StoreUrl};
 use crate::docker::{DockerDriver, Driver, DriverError, Metered as MeteredDriver, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing, Metered as MeteredGitLab};
-use crate::http::{AppState, broker_router, metered, router, through_socket};
+use crate::http::{AppState, Doors, broker_router, metered, router, serve, through_socket};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
@@ -37,8 +38,6 @@ use crate::traces::{Collector, CollectorError, Exporter, Parts, cursor::Cursor, 
 const BROKER_CHECK: Duration = Duration::from_secs(10);
 /// Wait before the broker tries again to listen.
 const BROKER_RETRY: Duration = Duration::from_secs(1);
-/// How long open answers may go on after the daemon was told to stop.
-const HTTP_GRACE: Duration = Duration::from_secs(3);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -286,28 +285,18 @@ fn logins(config: &Config) -> Vec<RegistryLogin> {
 fn serve_api(listeners: Listeners, routes: axum::Router, lifecycle: &Lifecycle) -> SocketAddr {
     let Listeners { http, address, socket } = listeners;
     if let Some(socket) = socket {
-        lifecycle.tracker.spawn(serve_socket(socket, through_socket(routes.clone()), lifecycle.clone()));
+        // With places of its own: who comes through it gets in however crowded the network is.
+        lifecycle.tracker.spawn(serve_socket(socket, through_socket(routes.clone()), lifecycle.stop.clone()));
     }
-    lifecycle.tracker.spawn(serve(http, routes, lifecycle.clone()));
+    lifecycle.tracker.spawn(serve(http, routes, Doors::default(), lifecycle.stop.clone()));
     address
 }
 
-/// Serves until the daemon stops; answers that are open then get a moment to end.
-async fn serve<L: axum::serve::Listener<Addr: std::fmt::Debug>>(listener: L, router: axum::Router, lifecycle: Lifecycle) {
-    let stop = lifecycle.stop.clone();
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-    // A stream that is followed would hold the daemon up for ever.
-    tokio::select! {
-        result = served => if let Err(error) = result { warn!(%error, "the listener failed") },
-        () = async { lifecycle.stop.cancelled().await; tokio::time::sleep(HTTP_GRACE).await } => {}
-    }
-}
-
 /// The same for the Unix socket, whose file goes when it is no longer served.
-async fn serve_socket(socket: LocalSocket, router: axum::Router, lifecycle: Lifecycle) {
+async fn serve_socket(socket: LocalSocket, router: axum::Router, stop: CancellationToken) {
     let LocalSocket { listener, path, file } = socket;
     info!(path = %path.display(), "listening on a Unix socket");
-    serve(listener, router, lifecycle).await;
+    serve(listener, router, Doors::default(), stop).await;
     drop(file);
 }
 
@@ -352,7 +341,7 @@ async fn serve_broker(
     let base = config.broker.advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
     info!(address = %bound, url = base, "the broker listens");
     url.send_replace(Some(base));
-    let here = Lifecycle { tracker: lifecycle.tracker.clone(), stop: lifecycle.stop.child_token() };
+    let here = lifecycle.stop.child_token();
     let moved = async {
         loop {
             tokio::time::sleep(BROKER_CHECK).await;
@@ -362,12 +351,12 @@ async fn serve_broker(
         }
     };
     // Dropping `moved` loses nothing; `serve` is ended by its token and waited for.
-    let serving = serve(listener, routes, here.clone());
+    let serving = serve(listener, routes, Doors::default(), here.clone());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
         () = moved => {
-            here.stop.cancel();
+            here.cancel();
             serving.await;
         }
     }

@@ -217,6 +217,7 @@ fn diff_limits(changes: &mut Changes, old: &Limits, new: &Limits) {
             body: AtOnce,
             webhook_body: AtOnce,
             queue_per_project: AtOnce,
+            queue: AtOnce,
             log_size: AtOnce,
             infrastructure_retries: AtOnce,
             retry_backoff: AtOnce,

@@ -102,6 +102,7 @@ const ROWS: &[Row] = &[
     ("limits.body", "1MiB", "2MiB", "limits.body", AtOnce),
     ("limits.webhook_body", "1MiB", "2MiB", "limits.webhook_body", AtOnce),
     ("limits.queue_per_project", "1", "2", "limits.queue_per_project", AtOnce),
+    ("limits.queue", "1", "2", "limits.queue", AtOnce),
     ("limits.log_size", "1MiB", "2MiB", "limits.log_size", AtOnce),
     ("limits.infrastructure_retries", "1", "2", "limits.infrastructure_retries", AtOnce),
     ("limits.retry_backoff", "1s", "2s", "limits.retry_backoff", AtOnce),

@@ -15,6 +15,8 @@ pub struct Limits {
     pub webhook_body: MemoryBytes,
     /// `limits.queue_per_project`, default 10000: most jobs that may wait for one project.
     pub queue_per_project: u32,
+    /// `limits.queue`, default 100000: most jobs that may wait in all. Jobs that GitLab gave away already are taken all the same.
+    pub queue: u32,
     /// `limits.log_size`, default `64MiB`: most that is kept of one attempt's log.
     pub log_size: MemoryBytes,
     /// `limits.infrastructure_retries`, default 2: how often a job is tried again after failing through no doing of its own.
@@ -45,6 +47,7 @@ impl Default for Limits {
             body: MemoryBytes(1 << 20),
             webhook_body: MemoryBytes(25 << 20),
             queue_per_project: 10_000,
+            queue: 100_000,
             log_size: MemoryBytes(64 << 20),
             infrastructure_retries: 2,
             retry_backoff: Duration::from_secs(5),
@@ -69,6 +72,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Limits {
         body: section.parsed("body", size(KIB..=64 * MIB)).unwrap_or(base.body),
         webhook_body: section.parsed("webhook_body", size(KIB..=256 * MIB)).unwrap_or(base.webhook_body),
         queue_per_project: section.whole_number("queue_per_project", 1..=1_000_000).unwrap_or(base.queue_per_project),
+        queue: section.whole_number("queue", 1..=10_000_000).unwrap_or(base.queue),
         log_size: section.parsed("log_size", size(KIB..=64 * KIB * MIB)).unwrap_or(base.log_size),
         infrastructure_retries: section.whole_number("infrastructure_retries", 0..=100).unwrap_or(base.infrastructure_retries),
         retry_backoff: section.parsed("retry_backoff", duration(SECOND / 10..=HOUR)).unwrap_or(base.retry_backoff),

@@ -309,6 +309,7 @@ pub const REFERENCE: &[Part] = &[
             key("limits.body", "`1MiB`", "largest body of a request to the API"),
             key("limits.webhook_body", "`25MiB`", "largest body of a webhook; GitLab's own limit"),
             key("limits.queue_per_project", "`10000`", "most jobs that wait for one project"),
+            key("limits.queue", "`100000`", "most jobs that wait in all; those that GitLab gave away already are taken all the same"),
             key("limits.log_size", "`64MiB`", "most that is kept of one attempt's log"),
             key("limits.infrastructure_retries", "`2`", "how often a job is tried again after failing through no doing of its own"),
             key("limits.retry_backoff", "`5s`", "wait before the first retry, doubled for each further one"),

@@ -29,6 +29,8 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
         Problem::Stopping,
         Problem::KeyReused,
         Problem::QueueFull { limit: 10_000 },
+        Problem::WholeQueueFull { limit: 100_000 },
+        Problem::Overloaded(Bound::Writes),
         Problem::TooManyStreams,
         Problem::Conflict,
         Problem::StoreUnavailable,
@@ -59,6 +61,8 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
             | Problem::Stopping
             | Problem::KeyReused
             | Problem::QueueFull { .. }
+            | Problem::WholeQueueFull { .. }
+            | Problem::Overloaded(_)
             | Problem::TooManyStreams
             | Problem::Conflict
             | Problem::StoreUnavailable

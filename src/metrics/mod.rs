@@ -37,8 +37,11 @@ const RUNS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.
 const PULLS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0];
 
 /// How webhook deliveries were answered.
-pub const WEBHOOK_RESULTS: [&str; 8] =
-    ["accepted", "ignored_duplicate", "ignored_status", "ignored_canceled", "ignored_event", "unauthorized", "malformed", "failed"];
+pub const WEBHOOK_RESULTS: [&str; 9] =
+    ["accepted", "accepted_unrecorded", "ignored_duplicate", "ignored_status", "ignored_canceled", "ignored_event", "unauthorized", "malformed", "failed"];
+
+/// The bounds on amounts that requests are refused for.
+pub const REFUSALS: [&str; 9] = ["bells", "writes", "reads", "vitals", "bodies", "connections", "streams", "project_queue", "whole_queue"];
 
 /// Everything that is counted since the start.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub struct Metrics {
     pub manager: ManagerMetrics,
     /// Requests that were answered, by route, method and class of status.
     pub http_requests: Counters<3>,
+    /// Requests that were refused because there is too much already, by the bound that was reached.
+    pub http_refused: Counters<1>,
     /// How long until an answer's head, by route and method.
     pub http_durations: Durations<2>,
     /// Webhook deliveries, by how they were answered.
@@ -166,6 +171,11 @@ impl Metrics {
                 ["route", "method", "status"],
                 "Requests that were answered, by the route's template, method and class of status.",
             ),
+            http_refused: make.counters(
+                "http_requests_refused",
+                ["bound"],
+                "Requests that were refused because there is too much already, by the bound that was reached.",
+            ),
             http_durations: make.durations(
                 "http_request_seconds",
                 ["route", "method"],
@@ -193,6 +203,9 @@ impl Metrics {
     fn prepare(&self) {
         for result in WEBHOOK_RESULTS {
             self.webhooks.prepare([result.into()]);
+        }
+        for bound in REFUSALS {
+            self.http_refused.prepare([bound.into()]);
         }
         self.store_commits.prepare([]);
         self.manager.failures.prepare([]);

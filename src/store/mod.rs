@@ -77,6 +77,8 @@ pub struct NewJob {
     pub weight: u32,
     /// Most jobs that may wait for the job's project (or without one) at once.
     pub queue_limit: u32,
+    /// Most jobs that may wait in all at once.
+    pub whole_queue_limit: u32,
 }
 
 /// A submitter's key against doubles.
@@ -103,6 +105,11 @@ pub enum Submission {
     KeyReused,
     /// As many jobs wait for the project as are allowed.
     QueueFull {
+        /// The limit.
+        limit: u32,
+    },
+    /// As many jobs wait in all as are allowed.
+    WholeQueueFull {
         /// The limit.
         limit: u32,
     },

@@ -44,6 +44,8 @@ const DOORS: &[(&str, &[&str])] = &[
     // The composition root serves what the http room routes.
     ("axum", &["http", "app"]),
     ("tower_http", &["http"]),
+    ("hyper", &["http"]),
+    ("hyper_util", &["http"]),
     // One tells systemd of the daemon's state, the other learns from it which sockets are handed over.
     ("sd_notify", &["lifecycle", "listen"]),
     ("listenfd", &["listen"]),
@@ -62,7 +64,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// What `app` may take from `axum`: it serves a router and knows nothing of requests.
-const APP_MAY_NAME: &[&str] = &["serve", "Router"];
+const APP_MAY_NAME: &[&str] = &["Router"];
 
 /// Most lines of one file.
 const MOST_LINES: usize = 400;
