@@ -224,6 +224,7 @@ fn diff_limits(changes: &mut Changes, old: &Limits, new: &Limits) {
             retry_backoff_max: AtOnce,
             stop_grace: AtOnce,
             start_timeout: AtOnce,
+            stuck_after: AtOnce,
             runner_contact_timeout: AtOnce,
             delivery_memory: AtOnce,
             max_timeout: AtOnce,

@@ -109,6 +109,7 @@ const ROWS: &[Row] = &[
     ("limits.retry_backoff_max", "1m", "2m", "limits.retry_backoff_max", AtOnce),
     ("limits.stop_grace", "1s", "2s", "limits.stop_grace", AtOnce),
     ("limits.start_timeout", "1s", "2s", "limits.start_timeout", AtOnce),
+    ("limits.stuck_after", "1s", "2s", "limits.stuck_after", AtOnce),
     ("limits.runner_contact_timeout", "2m", "3m", "limits.runner_contact_timeout", AtOnce),
     ("limits.delivery_memory", "1h", "2h", "limits.delivery_memory", AtOnce),
     ("limits.max_timeout", "2h", "3h", "limits.max_timeout", AtOnce),

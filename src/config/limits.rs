@@ -29,6 +29,8 @@ pub struct Limits {
     pub stop_grace: Duration,
     /// `limits.start_timeout`, default `120s`: longest time for a container to start, pulling its image not counted.
     pub start_timeout: Duration,
+    /// `limits.stuck_after`, default `2m`: how much longer than `limits.stop_grace` a container may take to go before it is told to be stuck.
+    pub stuck_after: Duration,
     /// `limits.runner_contact_timeout`, default `5m`: a runner of GitLab that is silent for longer is lost.
     pub runner_contact_timeout: Duration,
     /// `limits.delivery_memory`, default `7days`: how long webhook deliveries are remembered against doubles.
@@ -54,6 +56,7 @@ impl Default for Limits {
             retry_backoff_max: Duration::from_secs(5 * 60),
             stop_grace: Duration::from_secs(10),
             start_timeout: Duration::from_secs(120),
+            stuck_after: Duration::from_secs(120),
             runner_contact_timeout: Duration::from_secs(5 * 60),
             delivery_memory: Duration::from_secs(7 * 24 * 60 * 60),
             max_timeout: Duration::from_secs(24 * 60 * 60),
@@ -79,6 +82,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Limits {
         retry_backoff_max: section.parsed("retry_backoff_max", duration(SECOND / 10..=DAY)).unwrap_or(base.retry_backoff_max),
         stop_grace: section.parsed("stop_grace", duration(SECOND..=HOUR)).unwrap_or(base.stop_grace),
         start_timeout: section.parsed("start_timeout", duration(SECOND..=HOUR)).unwrap_or(base.start_timeout),
+        stuck_after: section.parsed("stuck_after", duration(SECOND..=DAY)).unwrap_or(base.stuck_after),
         runner_contact_timeout: section.parsed("runner_contact_timeout", duration(90 * SECOND..=DAY)).unwrap_or(base.runner_contact_timeout),
         delivery_memory: section.parsed("delivery_memory", duration(HOUR..=365 * DAY)).unwrap_or(base.delivery_memory),
         max_timeout: section.parsed("max_timeout", duration(SECOND..=365 * DAY)).unwrap_or(base.max_timeout),

@@ -316,6 +316,7 @@ pub const REFERENCE: &[Part] = &[
             key("limits.retry_backoff_max", "`5m`", "longest wait before a retry"),
             key("limits.stop_grace", "`10s`", "time between SIGTERM and SIGKILL, whole seconds"),
             key("limits.start_timeout", "`120s`", "longest time for a container to start, pulling not counted"),
+            key("limits.stuck_after", "`2m`", "how much longer than `stop_grace` a container may take to go before it is told to be stuck"),
             key("limits.runner_contact_timeout", "`5m`", "a runner of GitLab that is silent for longer is lost"),
             key("limits.delivery_memory", "`7days`", "how long webhook deliveries are remembered against doubles"),
             key("limits.max_timeout", "`24h`", "longest timeout of a class or a job"),

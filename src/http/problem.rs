@@ -22,6 +22,8 @@ const RETRY_UNAVAILABLE: u32 = 5;
 const RETRY_QUEUE_FULL: u32 = 30;
 /// Seconds after which a request may be repeated that met a crowd: it is gone as soon as it is answered.
 const RETRY_OVERLOADED: u32 = 1;
+/// What whoever asked for a change has to know whose answer did not come in time.
+const MAYBE_DONE: &str = "it did not answer in time. What was asked for may have been done: look, or repeat it with the same Idempotency-Key";
 /// Longest text that is taken over from a parser into an answer, in characters: it may quote what the client sent.
 const QUOTE_CHARS: usize = 300;
 
@@ -108,7 +110,10 @@ pub enum Problem {
     /// What was asked contradicts the state of things.
     Conflict,
     /// The store does not answer.
-    StoreUnavailable,
+    StoreUnavailable {
+        /// What that means for what was asked, where there is more to say.
+        detail: Option<&'static str>,
+    },
     /// A fault of ours; the log knows more.
     Internal,
     /// The framework refused the request before it reached us.
@@ -210,7 +215,7 @@ impl Problem {
             Self::Overloaded(_) => faces::OVERLOADED,
             Self::TooManyStreams => faces::TOO_MANY_STREAMS,
             Self::Conflict => faces::CONFLICT,
-            Self::StoreUnavailable => faces::STORE_UNAVAILABLE,
+            Self::StoreUnavailable { .. } => faces::STORE_UNAVAILABLE,
             Self::Internal => faces::INTERNAL,
             Self::Refused(status) => Face { status: *status, ..faces::REFUSED },
         }
@@ -221,7 +226,7 @@ impl Problem {
         match self {
             Self::QueueFull { .. } | Self::WholeQueueFull { .. } => Some(RETRY_QUEUE_FULL),
             Self::Overloaded(_) => Some(RETRY_OVERLOADED),
-            Self::TooManyStreams | Self::StoreUnavailable | Self::Stopping => Some(RETRY_UNAVAILABLE),
+            Self::TooManyStreams | Self::StoreUnavailable { .. } | Self::Stopping => Some(RETRY_UNAVAILABLE),
             Self::NotJson { .. }
             | Self::WrongContentType
             | Self::InvalidFields(_)
@@ -281,6 +286,7 @@ impl Problem {
             Self::JobOfGitLab { page } => wire.detail = Some(format!("retry it there: {page}")),
             Self::QueueFull { limit } => wire.detail = Some(format!("limits.queue_per_project is {limit}")),
             Self::WholeQueueFull { limit } => wire.detail = Some(format!("limits.queue is {limit}")),
+            Self::StoreUnavailable { detail } => wire.detail = detail.map(str::to_owned),
             Self::Overloaded(bound) => wire.detail = Some(bound.sentence()),
             Self::WrongContentType
             | Self::BodyTooLarge
@@ -293,7 +299,6 @@ impl Problem {
             | Self::KeyReused
             | Self::TooManyStreams
             | Self::Conflict
-            | Self::StoreUnavailable
             | Self::Internal
             | Self::Refused(_) => {}
         }
@@ -341,7 +346,11 @@ impl From<StoreError> for Problem {
             StoreError::UnknownRunner(id) => Self::unknown_runner(id.as_str()),
             StoreError::Unavailable { .. } => {
                 tracing::error!(error = %chain(&error), "a request could not be served: {}", chain(&error));
-                Self::StoreUnavailable
+                Self::StoreUnavailable { detail: None }
+            }
+            StoreError::Overdue { .. } => {
+                tracing::error!(error = %error, "a request could not be served: {error}");
+                Self::StoreUnavailable { detail: Some(MAYBE_DONE) }
             }
             StoreError::Corrupt(_) => {
                 tracing::error!(error = %error, "a request could not be served: {error}");

@@ -33,7 +33,7 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
         Problem::Overloaded(Bound::Writes),
         Problem::TooManyStreams,
         Problem::Conflict,
-        Problem::StoreUnavailable,
+        Problem::StoreUnavailable { detail: Some(MAYBE_DONE) },
         Problem::Internal,
         Problem::Refused(StatusCode::URI_TOO_LONG),
     ];
@@ -65,7 +65,7 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
             | Problem::Overloaded(_)
             | Problem::TooManyStreams
             | Problem::Conflict
-            | Problem::StoreUnavailable
+            | Problem::StoreUnavailable { .. }
             | Problem::Internal
             | Problem::Refused(_) => {}
         }

@@ -110,8 +110,13 @@ pub async fn serve<L: Listener>(mut listener: L, routes: Router, doors: Doors, s
 }
 
 /// One connection, to its end.
-async fn attend<S>(protocol: http1::Builder, stream: S, routes: Router, permit: OwnedSemaphorePermit, (stop, cut): (CancellationToken, CancellationToken))
-where
+async fn attend<S>(
+    protocol: http1::Builder,
+    stream: S,
+    routes: Router,
+    permit: OwnedSemaphorePermit,
+    (stop, cut): (CancellationToken, CancellationToken),
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));

@@ -47,7 +47,12 @@ async fn waiting(harness: &Harness, gitlab_id: u64) -> JobId {
     let spec = JobSpec { source: Source::GitLab, project: None, requirement, timeout, priority: 0, retries: 0, work };
     let job = Job::new(JobId::generate(), spec, harness.clock.now());
     let gitlab = Some(GitLabJob { reference, token: "t".to_owned(), payload: "{}".to_owned() });
-    match harness.store.submit(NewJob { job, gitlab, idempotency: None, weight: 1, queue_limit: 10, whole_queue_limit: u32::MAX }).await.expect("stored") {
+    match harness
+        .store
+        .submit(NewJob { job, gitlab, idempotency: None, weight: 1, queue_limit: 10, whole_queue_limit: u32::MAX })
+        .await
+        .expect("stored")
+    {
         Submission::Created(job) => job.id,
         other => panic!("not created: {other:?}"),
     }

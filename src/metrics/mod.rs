@@ -11,14 +11,16 @@
 mod jobs;
 mod label;
 mod registrar;
+mod waits;
 
 use std::collections::BTreeSet;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use jobs::JobMetrics;
 pub use label::Label;
 pub use registrar::{Counters, Description, Durations, Format, Gauges, Kind, Registrar, Sums, end};
+pub use waits::{Waiting, Waits};
 
 use crate::domain::ClassName;
 
@@ -37,8 +39,17 @@ const RUNS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.
 const PULLS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0];
 
 /// How webhook deliveries were answered.
-pub const WEBHOOK_RESULTS: [&str; 9] =
-    ["accepted", "accepted_unrecorded", "ignored_duplicate", "ignored_status", "ignored_canceled", "ignored_event", "unauthorized", "malformed", "failed"];
+pub const WEBHOOK_RESULTS: [&str; 9] = [
+    "accepted",
+    "accepted_unrecorded",
+    "ignored_duplicate",
+    "ignored_status",
+    "ignored_canceled",
+    "ignored_event",
+    "unauthorized",
+    "malformed",
+    "failed",
+];
 
 /// The bounds on amounts that requests are refused for.
 pub const REFUSALS: [&str; 9] = ["bells", "writes", "reads", "vitals", "bodies", "connections", "streams", "project_queue", "whole_queue"];
@@ -56,6 +67,8 @@ pub struct Metrics {
     pub image_pulls: Durations<1>,
     /// Operations of the store.
     pub store: Calls,
+    /// Operations of the store that have not come to an end.
+    pub store_waits: Arc<Waits>,
     /// Transactions that the store committed; each holds one operation or many.
     pub store_commits: Counters<0>,
     /// Calls to GitLab.
@@ -151,6 +164,7 @@ impl Metrics {
                     "Operations of the store that failed; refused ones were told so and are no fault of the store.",
                 ),
             },
+            store_waits: Arc::default(),
             store_commits: make.counters("store_commits", [], "Transactions that the store committed; each holds one operation or many."),
             gitlab: Calls {
                 durations: make.durations("gitlab_call_seconds", ["operation"], CALLS, "How long calls to GitLab took."),

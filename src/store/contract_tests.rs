@@ -82,7 +82,14 @@ pub(crate) fn command(requirement: Requirement, priority: i32) -> NewJob {
     let timeout = Duration::from_millis(3_600_500);
     let work = Work::Command(work);
     let spec = JobSpec { source: Source::Api, project: None, requirement, timeout, priority, retries: 1, work };
-    NewJob { job: Job::new(JobId::generate(), spec, t(0)), gitlab: None, idempotency: None, weight: 1, queue_limit: 10_000, whole_queue_limit: u32::MAX }
+    NewJob {
+        job: Job::new(JobId::generate(), spec, t(0)),
+        gitlab: None,
+        idempotency: None,
+        weight: 1,
+        queue_limit: 10_000,
+        whole_queue_limit: u32::MAX,
+    }
 }
 
 /// A job of GitLab.

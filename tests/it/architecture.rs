@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const RANKS: &[&[&str]] = &[
     &["domain"],
     &["metrics"],
+    &["tasks"],
     &["config"],
     &["store"],
     &["security"],

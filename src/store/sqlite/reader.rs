@@ -8,11 +8,11 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::{Outcome, gone};
+use super::fault::Outcome;
 use super::open::{OpenError, Role, connect};
-use super::writer::guarded;
+use super::writer::{guarded, in_time};
 use crate::metrics::Metrics;
-use crate::store::StoreError;
+use crate::store::{ANSWERS_WITHIN, StoreError};
 
 /// Threads that read.
 const THREADS: usize = 2;
@@ -52,19 +52,24 @@ impl Readers {
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
+        let (asked, waiting) = (Instant::now(), self.metrics.store_waits.begin());
         let question: Question = Box::new(move |connection| {
+            let _waiting = waiting;
+            if asked.elapsed() >= ANSWERS_WITHIN {
+                // Nobody waits for it any more.
+                return;
+            }
             let result = guarded(connection, |connection| {
                 let moment = connection.unchecked_transaction()?;
                 work(&moment)
             });
             let _ = answer.send(result.map_err(|fault| fault.into_store_error(doing)));
         });
-        let asked = Instant::now();
-        let sent = async { self.queue.as_ref()?.send(question).await.ok() }.await;
-        let result = match sent {
-            Some(()) => answered.await.unwrap_or_else(|_| Err(gone(doing))),
-            None => Err(gone(doing)),
+        let whole = async {
+            self.queue.as_ref()?.send(question).await.ok()?;
+            answered.await.ok()
         };
+        let result = in_time(doing, whole).await;
         self.metrics.store.record(doing, asked.elapsed(), result.as_ref().err().map(StoreError::kind));
         result
     }
