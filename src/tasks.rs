@@ -116,10 +116,10 @@ impl Tasks {
         tasks.lock().entry(name).or_default();
         tracker.spawn(async move {
             if let Some(why) = death(task, &stop, Return::IsDeath).await {
-                tasks.died(name);
-                error!(task = name, "the task {name} died and cannot be started again, so the daemon ends: {why}");
                 tasks.0.lost.cancel();
+                error!(task = name, "the task {name} died and cannot be started again, so the daemon ends: {why}");
                 stop.cancel();
+                tasks.died(name);
             }
         });
     }
@@ -293,6 +293,8 @@ mod tests {
         bench.tasks.stake(bench.within(), "manager", async { panic!("a test's own panic") });
         bench.stop.cancelled().await;
         assert!(bench.tasks.is_beyond_help());
+        bench.tracker.close();
+        bench.tracker.wait().await;
         let deaths: Vec<u64> = bench.tasks.states().iter().map(|state| state.deaths).collect();
         assert_eq!(deaths, [0, 0, 1], "who ends because it is told to has not died");
         bench.end().await;

@@ -54,15 +54,15 @@ impl Readers {
         let (answer, answered) = oneshot::channel();
         let (asked, waiting) = (Instant::now(), self.metrics.store_waits.begin());
         let question: Question = Box::new(move |connection| {
-            let _waiting = waiting;
             if asked.elapsed() >= ANSWERS_WITHIN {
                 // Nobody waits for it any more.
-                return;
+                return drop(waiting);
             }
             let result = guarded(connection, |connection| {
                 let moment = connection.unchecked_transaction()?;
                 work(&moment)
             });
+            drop(waiting);
             let _ = answer.send(result.map_err(|fault| fault.into_store_error(doing)));
         });
         let whole = async {

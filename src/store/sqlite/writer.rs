@@ -80,7 +80,7 @@ impl Writer {
         let asked = Instant::now();
         let (answer, answered) = oneshot::channel();
         let waiting = self.metrics.store_waits.begin();
-        let call = Call { doing, notice, asked, work: Some(work), then, result: None, answer, _waiting: waiting };
+        let call = Call { doing, notice, asked, work: Some(work), then, result: None, answer, waiting };
         let whole = async {
             self.queue.as_ref()?.send(Box::new(call)).await.ok()?;
             answered.await.ok()
@@ -138,7 +138,7 @@ struct Call<T, F, G> {
     then: G,
     result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
-    _waiting: Waiting,
+    waiting: Waiting,
 }
 
 impl<T, F, G> Operation for Call<T, F, G>
@@ -161,6 +161,7 @@ where
     }
 
     fn answer(self: Box<Self>, committed: Result<(), &str>, metrics: &Metrics) {
+        drop(self.waiting);
         let result = match (self.result, committed) {
             // A refusal stands by itself; it did not depend on the commit.
             (Some(Err(error)), _) => Err(error),

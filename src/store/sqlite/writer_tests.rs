@@ -140,7 +140,7 @@ async fn ask_since(writer: &Writer, x: i64, asked: Instant) -> Result<(), StoreE
     let work = move |connection: &Connection| -> Outcome<()> { Ok(connection.execute("INSERT INTO a VALUES (?1)", [x]).map(|_| ())?) };
     let then = |_: &Metrics, (): &()| {};
     let waiting = writer.metrics.store_waits.begin();
-    let call = Call { doing: "add", notice: Notice::Changes, asked, work: Some(work), then, result: None, answer, _waiting: waiting };
+    let call = Call { doing: "add", notice: Notice::Changes, asked, work: Some(work), then, result: None, answer, waiting };
     writer.queue.as_ref().expect("open").send(Box::new(call)).await.ok().expect("sent");
     answered.await.expect("an answer")
 }
