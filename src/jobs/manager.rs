@@ -246,8 +246,11 @@ impl JobManager {
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
             self.ensure_follower(aggregate);
         }
-        let failing = self.operations.end_failing_since(&runner.id);
-        if let Some(since) = stuck::since(runner, seen, failing, stuck_after(&self.shared.deps.config.current()), now) {
+        let known = stuck::Known {
+            before: self.seat.status.borrow().stuck.runners.get(&runner.id).copied(),
+            failing: self.operations.end_failing_since(&runner.id),
+        };
+        if let Some(since) = stuck::since(runner, seen, known, stuck_after(&self.shared.deps.config.current()), now) {
             self.note_stuck(&runner.id, since);
         }
         let begun = !matches!(runner.state, RunnerState::Starting { start_sent: None });

@@ -29,14 +29,27 @@ impl Stuck {
     }
 }
 
-/// Since when a runner's container is to go, when that is longer ago than `limit`. An engine that cannot be seen proves nothing. `failing` is
-/// since when every operation that was to end it has failed.
-pub(super) fn since(runner: &Runner, seen: Seen<'_>, failing: Option<Timestamp>, limit: Duration, now: Timestamp) -> Option<Timestamp> {
+/// What is known of a runner that may be stuck, besides what the engine shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known {
+    /// Since when it was stuck at the pass before.
+    pub(super) before: Option<Timestamp>,
+    /// Since when every operation that was to end it has failed.
+    pub(super) failing: Option<Timestamp>,
+}
+
+/// Since when a runner's container is to go, when that is longer ago than `limit`. An engine that cannot be seen, or was not looked at since our
+/// last try, proves nothing new.
+pub(super) fn since(runner: &Runner, seen: Seen<'_>, known: Known, limit: Duration, now: Timestamp) -> Option<Timestamp> {
     let ordered = match runner.state {
         RunnerState::Stopping { .. } | RunnerState::Lost { .. } => Some(runner.state_since),
-        RunnerState::Starting { .. } | RunnerState::Idle | RunnerState::Busy | RunnerState::Gone { .. } => failing,
+        RunnerState::Starting { .. } | RunnerState::Idle | RunnerState::Busy | RunnerState::Gone { .. } => known.failing,
     };
-    ordered.filter(|since| matches!(seen, Seen::Listed(_)) && has_passed(*since, limit, now))
+    match seen {
+        Seen::Listed(_) => ordered.filter(|since| has_passed(*since, limit, now)),
+        Seen::Unknown => known.before,
+        Seen::Absent => None,
+    }
 }
 
 #[cfg(test)]
@@ -79,17 +92,18 @@ mod tests {
         let there = Seen::Listed(&container);
         let stopping = RunnerState::Stopping { reason: None };
         for state in [stopping.clone(), RunnerState::Lost { reason: EndReason::RunnerUnresponsive }] {
-            let runner = runner(state);
-            assert_eq!(since(&runner, there, None, LIMIT, at(100)), Some(at(0)));
-            assert_eq!(since(&runner, there, None, LIMIT, at(99)), None);
-            assert_eq!(since(&runner, Seen::Absent, None, LIMIT, at(9999)), None, "it went");
-            assert_eq!(since(&runner, Seen::Unknown, None, LIMIT, at(9999)), None, "the engine is away");
+            let (runner, known) = (runner(state), Known { before: Some(at(0)), failing: None });
+            assert_eq!(since(&runner, there, Known::default(), LIMIT, at(100)), Some(at(0)));
+            assert_eq!(since(&runner, there, Known::default(), LIMIT, at(99)), None);
+            assert_eq!(since(&runner, Seen::Absent, known, LIMIT, at(9999)), None, "it went");
+            assert_eq!(since(&runner, Seen::Unknown, Known::default(), LIMIT, at(9999)), None, "the engine is away");
+            assert_eq!(since(&runner, Seen::Unknown, known, LIMIT, at(9999)), Some(at(0)), "it was stuck, and nobody saw it go");
         }
         for state in [RunnerState::Busy, RunnerState::Idle] {
-            let runner = runner(state);
-            assert_eq!(since(&runner, there, None, LIMIT, at(9999)), None, "it is to run");
-            assert_eq!(since(&runner, there, Some(at(50)), LIMIT, at(150)), Some(at(50)), "its end cannot be found out");
-            assert_eq!(since(&runner, there, Some(at(50)), LIMIT, at(149)), None);
+            let (runner, failing) = (runner(state), Known { before: None, failing: Some(at(50)) });
+            assert_eq!(since(&runner, there, Known::default(), LIMIT, at(9999)), None, "it is to run");
+            assert_eq!(since(&runner, there, failing, LIMIT, at(150)), Some(at(50)), "its end cannot be found out");
+            assert_eq!(since(&runner, there, failing, LIMIT, at(149)), None);
         }
     }
 }

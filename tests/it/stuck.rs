@@ -135,9 +135,14 @@ async fn hangs(inside: &Inside, proxy: &Proxy, request: &str, series: &str) {
     if let Some(long) = &long {
         inside.until("it runs", async |inside| inside.get(&format!("/jobs/{long}")).await["state"] == "running").await;
     }
+    if request.ends_with("/info") {
+        // It is asked of an engine that was away.
+        proxy.spoil(&["GET /containers/json"], Spoil::Refuse);
+        inside.until("the engine is away", async |inside| inside.get("/health").await["checks"]["engine"]["status"] == "failing").await;
+    }
     proxy.spoil(&[request], if request.ends_with("/logs") { Spoil::HangOnce } else { Spoil::Hang });
-    if request.ends_with("/info") || request.ends_with("/version") || request == "GET /events" {
-        // They are asked when a connection is made.
+    if request.ends_with("/version") || request == "GET /events" {
+        // They are asked for when a connection is made.
         proxy.cut();
     }
     let id = match long {
