@@ -277,8 +277,8 @@ mod tests {
             async { panic!("a test's own panic") }
         });
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        let lived = lives.load(Ordering::SeqCst);
-        assert!((60..=70).contains(&lived), "{lived} lives in an hour");
+        let count = lives.load(Ordering::SeqCst);
+        assert!((60..=70).contains(&count), "{count} lives in an hour");
         bench.end().await;
     }
 

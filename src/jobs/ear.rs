@@ -37,9 +37,8 @@ impl Ear {
                 *unheard = None;
                 self.deaf.notify_one();
             }
-            Some(_) => {}
             None if changed(before, now) => *unheard = Some(Instant::now()),
-            None => {}
+            Some(_) | None => {}
         }
     }
 
@@ -78,7 +77,7 @@ mod tests {
             started_at: None,
             finished_at: None,
         };
-        containers.iter().map(|one| ((*one).0.to_owned(), facts(one))).collect()
+        containers.iter().map(|one| (one.0.to_owned(), facts(one))).collect()
     }
 
     /// Whether deafness was found.

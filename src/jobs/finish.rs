@@ -140,9 +140,8 @@ fn rebooted(then: u64, now: u64) -> bool {
 }
 
 /// Waits for a log that is followed to end; the writer, and whether it did not end as it should.
-async fn followed(shared: &Shared, aggregate: &Aggregate, up: bool) -> (Option<LogWriter>, bool) {
+async fn followed(shared: &Shared, aggregate: &Aggregate, patience: Duration) -> (Option<LogWriter>, bool) {
     let Some(mut follower) = shared.followers.take(&aggregate.runner.id) else { return (None, false) };
-    let patience = if up { LOG_PATIENCE_UNNOTICED } else { LOG_PATIENCE };
     if let Ok(writer) = tokio::time::timeout(patience, &mut follower).await {
         let writer = writer.ok().flatten();
         let late = writer.is_none();
@@ -166,11 +165,11 @@ async fn last_lines(
     if started {
         shared.followers.ensure(&aggregate.runner.id, || follow(shared, aggregate, aggregate.runner.container_name()));
     }
-    let (mut writer, mut late) = followed(shared, aggregate, up).await;
+    let (mut writer, mut late) = followed(shared, aggregate, if up { LOG_PATIENCE_UNNOTICED } else { LOG_PATIENCE }).await;
     if late && started && !up && !shared.deps.stop.is_cancelled() {
         // Its stream may have hung, and the engine have the rest: a new one goes on where it was.
         shared.followers.ensure(&aggregate.runner.id, || follow(shared, aggregate, aggregate.runner.container_name()));
-        (writer, late) = followed(shared, aggregate, up).await;
+        (writer, late) = followed(shared, aggregate, LOG_PATIENCE).await;
     }
     if late && shared.deps.stop.is_cancelled() {
         return Err(OpError::NotYet("the daemon is stopping; the next start reads the rest of the log"));

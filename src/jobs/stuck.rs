@@ -91,7 +91,7 @@ mod tests {
         let container = container();
         let there = Seen::Listed(&container);
         let stopping = RunnerState::Stopping { reason: None };
-        for state in [stopping.clone(), RunnerState::Lost { reason: EndReason::RunnerUnresponsive }] {
+        for state in [stopping, RunnerState::Lost { reason: EndReason::RunnerUnresponsive }] {
             let (runner, known) = (runner(state), Known { before: Some(at(0)), failing: None });
             assert_eq!(since(&runner, there, Known::default(), LIMIT, at(100)), Some(at(0)));
             assert_eq!(since(&runner, there, Known::default(), LIMIT, at(99)), None);

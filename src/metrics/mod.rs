@@ -120,6 +120,22 @@ impl Calls {
     }
 }
 
+fn store_calls(make: &mut Registrar) -> Calls {
+    Calls {
+        durations: make.durations(
+            "store_operation_seconds",
+            ["operation"],
+            CALLS,
+            "How long operations of the store took, the wait for their turn and for the commit included.",
+        ),
+        errors: make.counters(
+            "store_operation_errors",
+            ["operation", "kind"],
+            "Operations of the store that failed; refused ones were told so and are no fault of the store.",
+        ),
+    }
+}
+
 impl Default for Metrics {
     /// Without any class: for tests and for commands that nobody scrapes.
     fn default() -> Self {
@@ -151,19 +167,7 @@ impl Metrics {
                 PULLS,
                 "How long fetching an image took; result is ok or the kind of failure.",
             ),
-            store: Calls {
-                durations: make.durations(
-                    "store_operation_seconds",
-                    ["operation"],
-                    CALLS,
-                    "How long operations of the store took, the wait for their turn and for the commit included.",
-                ),
-                errors: make.counters(
-                    "store_operation_errors",
-                    ["operation", "kind"],
-                    "Operations of the store that failed; refused ones were told so and are no fault of the store.",
-                ),
-            },
+            store: store_calls(make),
             store_waits: Arc::default(),
             store_commits: make.counters("store_commits", [], "Transactions that the store committed; each holds one operation or many."),
             gitlab: Calls {

@@ -9,6 +9,7 @@ use futures_util::future::{join_all, try_join_all};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::harness::{BUSYBOX, Daemon, Setup, client};
 
@@ -133,8 +134,9 @@ async fn a_flood_is_refused_clearly_loses_nothing_and_hides_the_daemon_from_nobo
     let daemon = daemon().await;
     let before = memory(&daemon, "VmRSS");
     let stop = Arc::new(AtomicBool::new(false));
-    let watching = tokio::spawn(watch(daemon.url.clone(), Arc::clone(&stop)));
-    let flooding = (0..CLIENTS).map(|number| tokio::spawn(flood(daemon.url.clone(), number)));
+    let tasks = TaskTracker::new();
+    let watching = tasks.spawn(watch(daemon.url.clone(), Arc::clone(&stop)));
+    let flooding = (0..CLIENTS).map(|number| tasks.spawn(flood(daemon.url.clone(), number)));
     let tallies = try_join_all(flooding).await.expect("every client comes through");
     let (mut accepted, mut refused) = (BTreeMap::new(), BTreeMap::<String, u32>::new());
     for tally in tallies {

@@ -141,6 +141,6 @@ async fn ask_since(writer: &Writer, x: i64, asked: Instant) -> Result<(), StoreE
     let then = |_: &Metrics, (): &()| {};
     let waiting = writer.metrics.store_waits.begin();
     let call = Call { doing: "add", notice: Notice::Changes, asked, work: Some(work), then, result: None, answer, waiting };
-    writer.queue.as_ref().expect("open").send(Box::new(call)).await.ok().expect("sent");
+    writer.queue.as_ref().expect("open").send(Box::new(call)).await.unwrap_or_else(|_| panic!("sent"));
     answered.await.expect("an answer")
 }
