@@ -1,24 +1,25 @@
 //! The composition root: turns settings into a running daemon. The only place that knows the concrete types; tests start the daemon
 //! through the same function, with stand-ins for the outside world.
 
+mod door;
 mod reload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use door::Door;
 pub use reload::Reloader;
 
-use crate::config::{BrokerListen, Config, Live, StoreUrl};
+use crate::config::{Config, Live, StoreUrl, Traces};
 use crate::docker::{DockerDriver, Driver, DriverError, Metered as MeteredDriver, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing, Metered as MeteredGitLab};
-use crate::http::{AppState, broker_router, metered, router, through_socket};
+use crate::http::{AppState, Doors, router, serve, through_socket};
 use crate::jobs::broker::{Broker, BrokerParts};
 use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
@@ -26,19 +27,13 @@ use crate::jobs::{Deps, JobManager, ManagerHandle, Proof, Vitals, channel, retry
 use crate::lifecycle::Lifecycle;
 use crate::listen::{self, Inherited, ListenError, Listeners, LocalSocket};
 use crate::metrics::Metrics;
-use crate::platform::{HostProbe, PlatformManager, SystemProbe, devices};
+use crate::platform::devices::{self, watch::Held};
+use crate::platform::{HostProbe, PlatformManager, SystemProbe};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{RunnerFilter, Store, StoreError};
 use crate::traces::{Collector, CollectorError, Exporter, Parts, cursor::Cursor, exporter, spans};
-
-/// How often the broker makes sure that its address still exists.
-const BROKER_CHECK: Duration = Duration::from_secs(10);
-/// Wait before the broker tries again to listen.
-const BROKER_RETRY: Duration = Duration::from_secs(1);
-/// How long open answers may go on after the daemon was told to stop.
-const HTTP_GRACE: Duration = Duration::from_secs(3);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -176,11 +171,11 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, live.clone(), outside.clock);
     let state = AppState { metrics: Arc::clone(&metrics), ..state };
-    lifecycle.tracker.spawn(history::run(Arc::clone(&state.history), Arc::clone(&store), handle.clone(), lifecycle.stop.clone()));
-    export_traces(&config, &store, lifecycle).await?;
-    let address = serve_api(listen::open(&config.http, outside.inherited).await?, router(state), lifecycle);
-    lifecycle.tracker.spawn(run_broker(broker, driver, Arc::clone(&config), broker_url_sender, lifecycle.clone(), Arc::clone(&metrics)));
-    lifecycle.tracker.spawn(JobManager::new(deps, seat, epoch).run());
+    keep_history(&state, lifecycle);
+    export_traces(&config, &store, &handle, lifecycle).await?;
+    let address = serve_api(listen::open(&config.http, outside.inherited).await?, router(state), &handle, lifecycle);
+    door::keep(Door { broker, driver, config: Arc::clone(&config), url: broker_url_sender, metrics: Arc::clone(&metrics) }, &handle, lifecycle);
+    handle.tasks().stake((&lifecycle.tracker, &lifecycle.stop), "manager", JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store, config: live, metrics })
 }
@@ -219,9 +214,39 @@ fn listing(config: &Config, instance: &str, metrics: &Arc<Metrics>) -> Result<Op
     Ok(Some(Arc::new(MeteredGitLab::new(client, Arc::clone(metrics)))))
 }
 
+/// Samples the last hours.
+fn keep_history(state: &AppState, lifecycle: &Lifecycle) {
+    let (history, store, manager, stop) = (Arc::clone(&state.history), Arc::clone(&state.store), state.manager.clone(), lifecycle.stop.clone());
+    state.manager.tasks().keep((&lifecycle.tracker, &lifecycle.stop), "history", move || {
+        history::run(Arc::clone(&history), Arc::clone(&store), manager.clone(), stop.clone())
+    });
+}
+
 /// Sends the traces of ended jobs, where that is configured; else nothing of it exists.
-async fn export_traces(config: &Config, store: &Arc<dyn Store>, lifecycle: &Lifecycle) -> Result<(), StartError> {
+async fn export_traces(config: &Arc<Config>, store: &Arc<dyn Store>, handle: &ManagerHandle, lifecycle: &Lifecycle) -> Result<(), StartError> {
     let Some(traces) = &config.traces else { return Ok(()) };
+    // What cannot work is told at the start.
+    let mut first = Some(exporter(config, traces, store).await?);
+    let (config, store, stop) = (Arc::clone(config), Arc::clone(store), lifecycle.stop.clone());
+    handle.tasks().keep((&lifecycle.tracker, &lifecycle.stop), "traces", move || {
+        let (first, config, store, stop) = (first.take(), Arc::clone(&config), Arc::clone(&store), stop.clone());
+        async move {
+            let made = match (first, &config.traces) {
+                (Some(first), _) => Ok(first),
+                (None, Some(traces)) => exporter(&config, traces, &store).await,
+                (None, None) => return,
+            };
+            match made {
+                Ok(exporter) => exporter.run(stop).await,
+                Err(error) => warn!(error = crate::domain::chain(&error), "traces cannot be sent"),
+            }
+        }
+    });
+    info!(endpoint = traces.endpoint, "traces of ended jobs are sent");
+    Ok(())
+}
+
+async fn exporter(config: &Config, traces: &Traces, store: &Arc<dyn Store>) -> Result<Exporter, StartError> {
     let parts = Parts {
         store: Arc::clone(store),
         collector: Collector::new(traces)?,
@@ -235,9 +260,7 @@ async fn export_traces(config: &Config, store: &Arc<dyn Store>, lifecycle: &Life
         ],
         max_backlog: exporter::MAX_BACKLOG,
     };
-    lifecycle.tracker.spawn(Exporter::new(parts).await?.run(lifecycle.stop.clone()));
-    info!(endpoint = traces.endpoint, "traces of ended jobs are sent");
-    Ok(())
+    Ok(Exporter::new(parts).await?)
 }
 
 /// Before anybody looks at the GPUs: what was remembered of them, and which of them runners hold.
@@ -250,13 +273,21 @@ async fn recall_gpus(store: &dyn Store, host: &HostId, platform: &PlatformManage
 
 /// Looks at the devices once, so that the first jobs meet what is there, and then goes on looking. A driver that hangs costs its deadline.
 async fn watch_devices(config: &Config, platform: &Arc<PlatformManager>, handle: &ManagerHandle, clock: Arc<dyn Clock>, lifecycle: &Lifecycle) {
-    let seen = handle.clone();
-    let held = Arc::new(move || seen.status().devices_in_use.iter().cloned().collect());
-    let Some(mut watch) = devices::settings::watch(config, platform, held, clock) else { return };
+    let interval = config.gpu.probe_interval;
+    let (seen, config, platform) = (handle.clone(), config.clone(), Arc::clone(platform));
+    let held: Held = Arc::new(move || seen.status().devices_in_use.iter().cloned().collect());
+    let mut made = move || devices::settings::watch(&config, &platform, Arc::clone(&held), Arc::clone(&clock));
+    let Some(mut watch) = made() else { return };
     watch.look().await;
-    let nudged = handle.clone();
-    let (interval, stop) = (config.gpu.probe_interval, lifecycle.stop.clone());
-    lifecycle.tracker.spawn(watch.run(interval, move || nudged.nudge(), stop));
+    let (mut first, nudged, stop) = (Some(watch), handle.clone(), lifecycle.stop.clone());
+    handle.tasks().keep((&lifecycle.tracker, &lifecycle.stop), "devices", move || {
+        let (watch, nudged, stop) = (first.take().or_else(&mut made), nudged.clone(), stop.clone());
+        async move {
+            if let Some(watch) = watch {
+                watch.run(interval, move || nudged.nudge(), stop).await;
+            }
+        }
+    });
 }
 
 /// The embedded store is one machine's. Were that machine renamed, its running containers would belong to nobody.
@@ -282,101 +313,22 @@ fn logins(config: &Config) -> Vec<RegistryLogin> {
     config.docker.registries.iter().map(login).collect()
 }
 
-/// Serves the API wherever the daemon is met; where that is in the network.
-fn serve_api(listeners: Listeners, routes: axum::Router, lifecycle: &Lifecycle) -> SocketAddr {
+/// Serves the API wherever the daemon is met; where that is in the network. Nobody could open its listeners once more, so they are at stake.
+fn serve_api(listeners: Listeners, routes: axum::Router, handle: &ManagerHandle, lifecycle: &Lifecycle) -> SocketAddr {
+    let (within, stop) = ((&lifecycle.tracker, &lifecycle.stop), lifecycle.stop.clone());
     let Listeners { http, address, socket } = listeners;
     if let Some(socket) = socket {
-        lifecycle.tracker.spawn(serve_socket(socket, through_socket(routes.clone()), lifecycle.clone()));
+        // With places of its own: who comes through it gets in however crowded the network is.
+        handle.tasks().stake(within, "http_socket", serve_socket(socket, through_socket(routes.clone()), stop.clone()));
     }
-    lifecycle.tracker.spawn(serve(http, routes, lifecycle.clone()));
+    handle.tasks().stake(within, "http", serve(http, routes, Doors::default(), stop));
     address
 }
 
-/// Serves until the daemon stops; answers that are open then get a moment to end.
-async fn serve<L: axum::serve::Listener<Addr: std::fmt::Debug>>(listener: L, router: axum::Router, lifecycle: Lifecycle) {
-    let stop = lifecycle.stop.clone();
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-    // A stream that is followed would hold the daemon up for ever.
-    tokio::select! {
-        result = served => if let Err(error) = result { warn!(%error, "the listener failed") },
-        () = async { lifecycle.stop.cancelled().await; tokio::time::sleep(HTTP_GRACE).await } => {}
-    }
-}
-
 /// The same for the Unix socket, whose file goes when it is no longer served.
-async fn serve_socket(socket: LocalSocket, router: axum::Router, lifecycle: Lifecycle) {
+async fn serve_socket(socket: LocalSocket, router: axum::Router, stop: CancellationToken) {
     let LocalSocket { listener, path, file } = socket;
     info!(path = %path.display(), "listening on a Unix socket");
-    serve(listener, router, lifecycle).await;
+    serve(listener, router, Doors::default(), stop).await;
     drop(file);
-}
-
-/// Keeps the broker listening where runners reach it, also when the engine comes late or makes its network anew.
-async fn run_broker(
-    broker: Arc<Broker>,
-    driver: Arc<dyn Driver>,
-    config: Arc<Config>,
-    url: watch::Sender<Option<String>>,
-    lifecycle: Lifecycle,
-    metrics: Arc<Metrics>,
-) {
-    let mut said = String::new();
-    while !lifecycle.stop.is_cancelled() {
-        let routes = metered(broker_router(Arc::clone(&broker)), Arc::clone(&metrics));
-        let served = serve_broker(routes, driver.as_ref(), &config, &url, &lifecycle).await;
-        url.send_replace(None);
-        if let Err(error) = served
-            && error != said
-        {
-            warn!(%error, "the broker cannot listen");
-            said = error;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(BROKER_RETRY) => {}
-            () = lifecycle.stop.cancelled() => {}
-        }
-    }
-}
-
-/// Listens until the daemon stops or the address is no longer the right one.
-async fn serve_broker(
-    routes: axum::Router,
-    driver: &dyn Driver,
-    config: &Config,
-    url: &watch::Sender<Option<String>>,
-    lifecycle: &Lifecycle,
-) -> Result<(), String> {
-    let address = broker_address(driver, config).await.map_err(|error| error.to_string())?;
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?;
-    let bound = listener.local_addr().map_err(|error| error.to_string())?;
-    let base = config.broker.advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
-    info!(address = %bound, url = base, "the broker listens");
-    url.send_replace(Some(base));
-    let here = Lifecycle { tracker: lifecycle.tracker.clone(), stop: lifecycle.stop.child_token() };
-    let moved = async {
-        loop {
-            tokio::time::sleep(BROKER_CHECK).await;
-            if broker_address(driver, config).await.is_ok_and(|now| now != address) {
-                return;
-            }
-        }
-    };
-    // Dropping `moved` loses nothing; `serve` is ended by its token and waited for.
-    let serving = serve(listener, routes, here.clone());
-    tokio::pin!(serving);
-    tokio::select! {
-        () = &mut serving => {}
-        () = moved => {
-            here.stop.cancel();
-            serving.await;
-        }
-    }
-    Ok(())
-}
-
-async fn broker_address(driver: &dyn Driver, config: &Config) -> Result<SocketAddr, DriverError> {
-    match config.broker.listen {
-        BrokerListen::Address(address) => Ok(address),
-        BrokerListen::Gateway { port } => Ok(SocketAddr::new(driver.ensure_network().await?.gateway, port)),
-    }
 }

@@ -6,6 +6,8 @@ pub mod domain;
 
 pub mod metrics;
 
+pub mod tasks;
+
 pub mod config;
 
 pub mod store;

@@ -83,7 +83,8 @@ impl Signals {
 impl Lifecycle {
     /// Tells systemd from now on that the daemon is alive and how it does.
     pub fn attend(&self, manager: ManagerHandle, store: Arc<dyn Store>) {
-        self.tracker.spawn(service_manager::attend(manager, store, self.stop.clone()));
+        let (tasks, stop) = (manager.tasks().clone(), self.stop.clone());
+        tasks.keep((&self.tracker, &self.stop), "systemd", move || service_manager::attend(manager.clone(), Arc::clone(&store), stop.clone()));
     }
 
     /// Tells systemd that the daemon is ready, waits for a signal to stop, and ends everything in order. At a signal to reload, `reload` is called;

@@ -193,6 +193,8 @@ async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level:
     lifecycle.attend(app.handle.clone(), Arc::clone(&app.store));
     let reloader = Reloader::new(&app, file, clock, level);
     match lifecycle.run(signals, async || reloader.reload().await).await {
+        // The service manager starts it again.
+        _ if app.handle.tasks().is_beyond_help() => ExitCode::FAILURE,
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::CutOff => ExitCode::FAILURE,
     }

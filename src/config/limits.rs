@@ -15,6 +15,8 @@ pub struct Limits {
     pub webhook_body: MemoryBytes,
     /// `limits.queue_per_project`, default 10000: most jobs that may wait for one project.
     pub queue_per_project: u32,
+    /// `limits.queue`, default 100000: most jobs that may wait in all. Jobs that GitLab gave away already are taken all the same.
+    pub queue: u32,
     /// `limits.log_size`, default `64MiB`: most that is kept of one attempt's log.
     pub log_size: MemoryBytes,
     /// `limits.infrastructure_retries`, default 2: how often a job is tried again after failing through no doing of its own.
@@ -27,6 +29,8 @@ pub struct Limits {
     pub stop_grace: Duration,
     /// `limits.start_timeout`, default `120s`: longest time for a container to start, pulling its image not counted.
     pub start_timeout: Duration,
+    /// `limits.stuck_after`, default `2m`: how much longer than `limits.stop_grace` a container may take to go before it is told to be stuck.
+    pub stuck_after: Duration,
     /// `limits.runner_contact_timeout`, default `5m`: a runner of GitLab that is silent for longer is lost.
     pub runner_contact_timeout: Duration,
     /// `limits.delivery_memory`, default `7days`: how long webhook deliveries are remembered against doubles.
@@ -45,12 +49,14 @@ impl Default for Limits {
             body: MemoryBytes(1 << 20),
             webhook_body: MemoryBytes(25 << 20),
             queue_per_project: 10_000,
+            queue: 100_000,
             log_size: MemoryBytes(64 << 20),
             infrastructure_retries: 2,
             retry_backoff: Duration::from_secs(5),
             retry_backoff_max: Duration::from_secs(5 * 60),
             stop_grace: Duration::from_secs(10),
             start_timeout: Duration::from_secs(120),
+            stuck_after: Duration::from_secs(120),
             runner_contact_timeout: Duration::from_secs(5 * 60),
             delivery_memory: Duration::from_secs(7 * 24 * 60 * 60),
             max_timeout: Duration::from_secs(24 * 60 * 60),
@@ -69,12 +75,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Limits {
         body: section.parsed("body", size(KIB..=64 * MIB)).unwrap_or(base.body),
         webhook_body: section.parsed("webhook_body", size(KIB..=256 * MIB)).unwrap_or(base.webhook_body),
         queue_per_project: section.whole_number("queue_per_project", 1..=1_000_000).unwrap_or(base.queue_per_project),
+        queue: section.whole_number("queue", 1..=10_000_000).unwrap_or(base.queue),
         log_size: section.parsed("log_size", size(KIB..=64 * KIB * MIB)).unwrap_or(base.log_size),
         infrastructure_retries: section.whole_number("infrastructure_retries", 0..=100).unwrap_or(base.infrastructure_retries),
         retry_backoff: section.parsed("retry_backoff", duration(SECOND / 10..=HOUR)).unwrap_or(base.retry_backoff),
         retry_backoff_max: section.parsed("retry_backoff_max", duration(SECOND / 10..=DAY)).unwrap_or(base.retry_backoff_max),
         stop_grace: section.parsed("stop_grace", duration(SECOND..=HOUR)).unwrap_or(base.stop_grace),
         start_timeout: section.parsed("start_timeout", duration(SECOND..=HOUR)).unwrap_or(base.start_timeout),
+        stuck_after: section.parsed("stuck_after", duration(SECOND..=DAY)).unwrap_or(base.stuck_after),
         runner_contact_timeout: section.parsed("runner_contact_timeout", duration(90 * SECOND..=DAY)).unwrap_or(base.runner_contact_timeout),
         delivery_memory: section.parsed("delivery_memory", duration(HOUR..=365 * DAY)).unwrap_or(base.delivery_memory),
         max_timeout: section.parsed("max_timeout", duration(SECOND..=365 * DAY)).unwrap_or(base.max_timeout),

@@ -47,12 +47,19 @@ pub(super) struct Connection {
 pub(super) struct Client {
     address: Address,
     connection: Mutex<Option<Connection>>,
+    /// No call takes longer, whatever its own deadline is.
+    most: Duration,
 }
 
 impl Client {
     /// Only reads the address: the engine may come later.
     pub(super) fn new(host: &str) -> Result<Self, DriverError> {
-        Ok(Self { address: parse(host)?, connection: Mutex::new(None) })
+        Ok(Self { address: parse(host)?, connection: Mutex::new(None), most: Duration::MAX })
+    }
+
+    /// The same, of which no call takes longer than `most`.
+    pub(super) fn at_most(self, most: Duration) -> Self {
+        Self { most, ..self }
     }
 
     /// Runs one call under its deadline, on a connection that is made first if there is none.
@@ -60,6 +67,7 @@ impl Client {
     where
         F: Future<Output = Result<T, DriverError>> + Send,
     {
+        let deadline = deadline.min(self.most);
         let whole = async { work(self.connect(call).await?).await };
         let result = tokio::time::timeout(deadline, whole).await.unwrap_or(Err(DriverError::Deadline { call, after: deadline }));
         self.forget_after(result)
@@ -75,10 +83,10 @@ impl Client {
         if let Some(connection) = self.slot().clone() {
             return Ok(connection);
         }
+        let deadline = VERSION_DEADLINE.min(self.most);
         let plain = self.dial().map_err(|error| DriverError::from_engine(call, error))?;
         let version = read_json::<Version>(&plain, None, call, "/version");
-        let version =
-            tokio::time::timeout(VERSION_DEADLINE, version).await.unwrap_or(Err(DriverError::Deadline { call, after: VERSION_DEADLINE }))?;
+        let version = tokio::time::timeout(deadline, version).await.unwrap_or(Err(DriverError::Deadline { call, after: deadline }))?;
         let api = spoken(&version.api_version)
             .ok_or_else(|| DriverError::Garbled { call, message: format!("{:?} is not a version of the interface", version.api_version) })?;
         let prefix = format!("/v{api}");

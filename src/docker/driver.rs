@@ -67,6 +67,15 @@ impl DockerDriver {
         Ok(Self { client: Arc::new(Client::new(host)?), instance, logins: Logins(Box::new(move || logins.clone())), network })
     }
 
+    /// Waits for no call but pulls and streams longer than this, whatever its own deadline is: for tests of what follows.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn hurried(host: &str, instance: String, most: Duration) -> Result<Self, DriverError> {
+        let driver = Self::new(host, instance, Vec::new())?;
+        Ok(Self { client: Arc::new(Client::new(host)?.at_most(most)), ..driver })
+    }
+
     /// Asks for the registries' logins at every pull, because they may change.
     #[must_use]
     pub fn logging_in_by(self, logins: impl Fn() -> Vec<RegistryLogin> + Send + Sync + 'static) -> Self {

@@ -21,7 +21,8 @@ use super::jobs::known;
 use super::openapi::fields;
 use super::params::{self, Params};
 use super::problem::Problem;
-use super::state::{AppState, Permit};
+use super::rations::Permit;
+use super::state::AppState;
 use crate::domain::{Event, FieldFault, JobId};
 use crate::store::{EventQuery, Store};
 

@@ -50,6 +50,8 @@ faces! {
     STOPPING = "stopping", SERVICE_UNAVAILABLE, "The daemon is about to end";
     KEY_REUSED = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used with another body";
     QUEUE_FULL = "queue-full", TOO_MANY_REQUESTS, "As many jobs wait for the project as may";
+    WHOLE_QUEUE_FULL = "whole-queue-full", SERVICE_UNAVAILABLE, "As many jobs wait here as may";
+    OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "More is asked at once than can be answered";
     TOO_MANY_STREAMS = "too-many-streams", SERVICE_UNAVAILABLE, "As many streams are open as may";
     CONFLICT = "conflict", CONFLICT, "This contradicts the present state";
     STORE_UNAVAILABLE = "store-unavailable", SERVICE_UNAVAILABLE, "The store does not answer";

@@ -21,8 +21,9 @@ use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::domain::{HostFacts, JobState, ProjectUsage, RunnerState};
-use crate::jobs::{EngineState, IntakeState, Status};
+use crate::jobs::{EngineState, IntakeState, Status, Stuck};
 use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
+use crate::tasks::{Standing, TaskState};
 
 /// Longest wait for the store's sign of life.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -88,7 +89,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     let mut checks = BTreeMap::from([
         ("store", store_check(&state).await),
         ("engine", engine_check(&status.engine)),
-        ("manager", manager_check(status.last_tick_at, state.clock.now())),
+        ("manager", manager_check(&status, state.clock.now())),
     ]);
     if state.config.current().classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
@@ -96,6 +97,8 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     if let Some(unseen) = &status.unseen {
         checks.insert("receipts", Check::failing(unseen.clone(), None));
     }
+    checks.extend(stuck_check(&status.stuck).map(|check| ("containers", check)));
+    checks.extend(tasks_check(&state.manager.tasks().states()).map(|check| ("tasks", check)));
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     answer_of(checks)
 }
@@ -126,9 +129,43 @@ fn engine_check(engine: &EngineState) -> Check {
     }
 }
 
-fn manager_check(last_tick_at: Timestamp, now: Timestamp) -> Check {
-    let silent = now.duration_since(last_tick_at).unsigned_abs();
-    if now <= last_tick_at || silent <= TICK_SILENCE { Check::ok(None) } else { Check::failing("it does not look for work", Some(last_tick_at)) }
+fn manager_check(status: &Status, now: Timestamp) -> Check {
+    let last = status.last_tick_at;
+    let silent = now > last && now.duration_since(last).unsigned_abs() > TICK_SILENCE;
+    match (silent, &status.last_tick_error) {
+        (true, _) => Check::failing("it does not look for work", Some(last)),
+        (false, Some(_)) => Check::failing("its last pass failed; the log says why", Some(last)),
+        (false, None) => Check::ok(None),
+    }
+}
+
+/// Never failing: other jobs go on. What such a container holds is given to nobody.
+fn stuck_check(stuck: &Stuck) -> Option<Check> {
+    let detail = || format!("{} cannot be taken away; GET /runners shows stuck_since", counted(stuck.containers(), "container"));
+    (stuck.containers() > 0).then(|| Check { status: Verdict::Ok, detail: Some(detail()), since: stuck.runners.values().min().copied() })
+}
+
+/// Nothing where all tasks are well.
+fn tasks_check(states: &[TaskState]) -> Option<Check> {
+    let of = |wanted: fn(Standing) -> Option<Timestamp>| {
+        let found: Vec<(&str, Timestamp)> = states.iter().filter_map(|state| Some((state.name, wanted(state.standing)?))).collect();
+        let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+        found.iter().map(|(_, at)| *at).min().map(|since| (names.join(", "), since))
+    };
+    let dead = of(|standing| if let Standing::Dead { died_at } = standing { Some(died_at) } else { None });
+    let again = of(|standing| if let Standing::Again { died_at } = standing { Some(died_at) } else { None });
+    match (dead, again) {
+        (Some((names, since)), _) => Some(Check::failing(format!("died, and started again in a moment: {names}; the log says why"), Some(since))),
+        (None, Some((names, since))) => {
+            let detail = Some(format!("died, and runs again: {names}; the log says why"));
+            Some(Check { status: Verdict::Ok, detail, since: Some(since) })
+        }
+        (None, None) => None,
+    }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn broker_check(address: Option<&str>) -> Check {
@@ -322,15 +359,5 @@ pub(super) fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manager_that_went_silent_is_failing() {
-        let now = Timestamp::from_second(1_795_000_000).expect("a time");
-        let ago = |seconds| now - jiff::SignedDuration::from_secs(seconds);
-        assert_eq!(manager_check(ago(60), now).status, Verdict::Ok);
-        assert_eq!(manager_check(ago(61), now).status, Verdict::Failing);
-        assert_eq!(manager_check(ago(-3600), now).status, Verdict::Ok, "a clock set back is no silence");
-    }
-}
+#[path = "health_tests.rs"]
+mod tests;

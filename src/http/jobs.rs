@@ -52,7 +52,7 @@ struct JobPage {
     responses(
         (status = 202, description = "The job was stored; or, with a known `Idempotency-Key`, the job of the first request.", body = JobDto, headers(("Location" = String, description = "Where it is."))),
     ),
-    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "unsatisfiable", "idempotency-key-reused", "queue-full", "store-unavailable"]))),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "unsatisfiable", "idempotency-key-reused", "queue-full", "whole-queue-full", "store-unavailable"]))),
 )]
 pub(super) async fn submit(
     _operator: Operator,
@@ -89,7 +89,8 @@ pub(super) async fn admit(
         }
     }
     let weight = config.weight_of(job.spec.project.as_ref());
-    let new = NewJob { job, gitlab: None, idempotency, weight, queue_limit: config.limits.queue_per_project };
+    let (queue_limit, whole_queue_limit) = (config.limits.queue_per_project, config.limits.queue);
+    let new = NewJob { job, gitlab: None, idempotency, weight, queue_limit, whole_queue_limit };
     let job = match state.store.submit(new).await? {
         Submission::Created(job) => {
             tracing::info!(job.id = %job.id, "job {} was accepted", job.id);
@@ -99,6 +100,7 @@ pub(super) async fn admit(
         Submission::Existing(job) => job,
         Submission::KeyReused => return Err(Problem::KeyReused),
         Submission::QueueFull { limit } => return Err(Problem::QueueFull { limit }),
+        Submission::WholeQueueFull { limit } => return Err(Problem::WholeQueueFull { limit }),
     };
     let location = format!("/jobs/{}", job.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobDto::from(*job))).into_response())

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Response as HttpResponse, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -16,6 +17,7 @@ use tower_http::trace::TraceLayer;
 use tracing::{Span, field};
 
 use super::problem::{PROBLEM_JSON, Problem};
+use super::rations::{Hurried, Rations, Room, Traffic};
 use crate::domain::MemoryBytes;
 
 /// Longest time from a request's head to its answer's head. An answer that streams may take as long as it likes after that.
@@ -27,19 +29,45 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// GitLab's shared secret.
 const GITLAB_TOKEN: HeaderName = HeaderName::from_static("x-gitlab-token");
 
-/// Bounds the bodies of a group of routes, by what a client announces and by what it sends; `most` is asked for each request.
-pub fn limited<S, F>(routes: Router<S>, most: F) -> Router<S>
+/// Refuses requests beyond those of their kind that may be answered at once, before anything is read of them.
+pub fn rationed(routes: Router, rations: Rations) -> Router {
+    routes.layer(middleware::from_fn(move |mut request: Request, next: Next| {
+        let traffic = Traffic::of(request.method(), request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
+        let room = rations.request(traffic);
+        async move {
+            let _held = match room {
+                Ok(Room::Whole(permit)) => permit,
+                Ok(Room::Hurried(permit)) => {
+                    request.extensions_mut().insert(Hurried);
+                    permit
+                }
+                Err(problem) => return problem.into_response(),
+            };
+            next.run(request).await
+        }
+    }))
+}
+
+/// Bounds the bodies of a group of routes, each by what a client announces and by what it sends, and all together by the memory that is for
+/// them; `most` is asked for each request.
+pub fn limited<S, F>(routes: Router<S>, rations: &Rations, most: F) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
     F: Fn() -> MemoryBytes + Clone + Send + Sync + 'static,
 {
+    let rations = rations.clone();
     routes.layer(middleware::from_fn(move |mut request: Request, next: Next| {
-        let most = most().0;
+        let (most, rations) = (most().0, rations.clone());
         async move {
             let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
             if announced.is_some_and(|bytes| bytes > most) {
                 return Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE).into_response();
             }
+            // Of a body that is not announced nobody knows more than how long it may be.
+            let _held = match rations.body(request.body().size_hint().upper().unwrap_or(most)) {
+                Ok(held) => held,
+                Err(problem) => return problem.into_response(),
+            };
             // What is sent without being announced is cut off by whoever reads it.
             DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)).apply(&mut request);
             next.run(request).await
@@ -161,7 +189,7 @@ mod tests {
             let limit = Arc::clone(&limit);
             move || MemoryBytes(limit.load(Ordering::Relaxed))
         };
-        let routes = surround(limited(Router::new().route("/", axum::routing::post(async |body: bytes::Bytes| body)), most));
+        let routes = surround(limited(Router::new().route("/", axum::routing::post(async |body: bytes::Bytes| body)), &Rations::default(), most));
         let send = async |text: &'static str, announced: bool| {
             let request = Request::builder().method("POST").uri("/");
             let request = if announced { request.header(header::CONTENT_LENGTH, text.len()) } else { request };

@@ -27,14 +27,17 @@ pub mod page;
 pub mod params;
 pub mod problem;
 pub mod queue;
+pub mod rations;
 pub mod retry;
 pub mod runners;
+mod serve;
 pub mod state;
 pub mod submit;
 pub mod webhook;
 
 pub use broker::broker_router;
 pub use metrics::metered;
+pub use serve::{Doors, serve};
 pub use state::AppState;
 
 use std::sync::Arc;
@@ -50,17 +53,17 @@ use crate::domain::MemoryBytes;
 
 /// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
 pub fn router(state: AppState) -> Router {
-    let (config, counted) = (state.config.clone(), Arc::clone(&state.metrics));
+    let (config, counted, rations) = (state.config.clone(), Arc::clone(&state.metrics), state.rations.clone());
     let most = |limit: fn(&Limits) -> MemoryBytes| {
         let config = config.clone();
         move || limit(&config.current().limits)
     };
-    let routes = layers::limited(api().into(), most(|limits| limits.body))
-        .merge(layers::limited(bell().into(), most(|limits| limits.webhook_body)))
+    let routes = layers::limited(api().into(), &rations, most(|limits| limits.body))
+        .merge(layers::limited(bell().into(), &rations, most(|limits| limits.webhook_body)))
         .fallback(async || Problem::NoSuchPath)
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);
-    metered(layers::surround(routes), counted)
+    metered(layers::surround(layers::rationed(routes, rations)), counted)
 }
 
 /// The same routes for the Unix socket: whoever can open its file is `operator`.

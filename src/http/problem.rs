@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::faces::{self, Face};
 use super::openapi::words;
+use super::rations::Bound;
 use crate::config::Role;
 use crate::domain::{FieldFault, chain};
 use crate::platform::Unfit;
@@ -19,6 +20,10 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const RETRY_UNAVAILABLE: u32 = 5;
 /// Seconds after which a submission may be repeated that met a full queue.
 const RETRY_QUEUE_FULL: u32 = 30;
+/// Seconds after which a request may be repeated that met a crowd: it is gone as soon as it is answered.
+const RETRY_OVERLOADED: u32 = 1;
+/// What whoever asked for a change has to know whose answer did not come in time.
+const MAYBE_DONE: &str = "it did not answer in time. What was asked for may have been done: look, or repeat it with the same Idempotency-Key";
 /// Longest text that is taken over from a parser into an answer, in characters: it may quote what the client sent.
 const QUOTE_CHARS: usize = 300;
 
@@ -93,17 +98,31 @@ pub enum Problem {
         /// The limit.
         limit: u32,
     },
+    /// As many jobs wait in all as may.
+    WholeQueueFull {
+        /// The limit.
+        limit: u32,
+    },
+    /// More is asked at once than may be.
+    Overloaded(Bound),
     /// As many streams are open as may.
     TooManyStreams,
     /// What was asked contradicts the state of things.
     Conflict,
     /// The store does not answer.
-    StoreUnavailable,
+    StoreUnavailable {
+        /// What that means for what was asked, where there is more to say.
+        detail: Option<&'static str>,
+    },
     /// A fault of ours; the log knows more.
     Internal,
     /// The framework refused the request before it reached us.
     Refused(StatusCode),
 }
+
+/// Goes with an answer that a bound on amounts led to, for metrics: which one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused(pub(super) &'static str);
 
 /// A problem as it is sent.
 #[derive(Debug, Serialize, ToSchema)]
@@ -192,9 +211,11 @@ impl Problem {
             Self::Stopping => faces::STOPPING,
             Self::KeyReused => faces::KEY_REUSED,
             Self::QueueFull { .. } => faces::QUEUE_FULL,
+            Self::WholeQueueFull { .. } => faces::WHOLE_QUEUE_FULL,
+            Self::Overloaded(_) => faces::OVERLOADED,
             Self::TooManyStreams => faces::TOO_MANY_STREAMS,
             Self::Conflict => faces::CONFLICT,
-            Self::StoreUnavailable => faces::STORE_UNAVAILABLE,
+            Self::StoreUnavailable { .. } => faces::STORE_UNAVAILABLE,
             Self::Internal => faces::INTERNAL,
             Self::Refused(status) => Face { status: *status, ..faces::REFUSED },
         }
@@ -203,8 +224,9 @@ impl Problem {
     /// Seconds after which repeating the request may help.
     fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::QueueFull { .. } => Some(RETRY_QUEUE_FULL),
-            Self::TooManyStreams | Self::StoreUnavailable | Self::Stopping => Some(RETRY_UNAVAILABLE),
+            Self::QueueFull { .. } | Self::WholeQueueFull { .. } => Some(RETRY_QUEUE_FULL),
+            Self::Overloaded(_) => Some(RETRY_OVERLOADED),
+            Self::TooManyStreams | Self::StoreUnavailable { .. } | Self::Stopping => Some(RETRY_UNAVAILABLE),
             Self::NotJson { .. }
             | Self::WrongContentType
             | Self::InvalidFields(_)
@@ -231,6 +253,17 @@ impl Problem {
         }
     }
 
+    /// The bound that stands against it, where it is one on amounts: one of [`crate::metrics::REFUSALS`].
+    fn refused_by(&self) -> Option<&'static str> {
+        match self {
+            Self::QueueFull { .. } => Some("project_queue"),
+            Self::WholeQueueFull { .. } => Some("whole_queue"),
+            Self::TooManyStreams => Some("streams"),
+            Self::Overloaded(bound) => Some(bound.as_str()),
+            _ => None,
+        }
+    }
+
     fn wire(self, face: &Face) -> Wire {
         let mut wire = Wire { r#type: face.kind(), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
         match self {
@@ -252,6 +285,9 @@ impl Problem {
             Self::JobEnded { state } | Self::JobNotEnded { state } => wire.detail = Some(format!("it is {state}")),
             Self::JobOfGitLab { page } => wire.detail = Some(format!("retry it there: {page}")),
             Self::QueueFull { limit } => wire.detail = Some(format!("limits.queue_per_project is {limit}")),
+            Self::WholeQueueFull { limit } => wire.detail = Some(format!("limits.queue is {limit}")),
+            Self::StoreUnavailable { detail } => wire.detail = detail.map(str::to_owned),
+            Self::Overloaded(bound) => wire.detail = Some(bound.sentence()),
             Self::WrongContentType
             | Self::BodyTooLarge
             | Self::TooSlow
@@ -263,7 +299,6 @@ impl Problem {
             | Self::KeyReused
             | Self::TooManyStreams
             | Self::Conflict
-            | Self::StoreUnavailable
             | Self::Internal
             | Self::Refused(_) => {}
         }
@@ -288,9 +323,12 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let face = self.face();
         let retry_after = self.retry_after();
-        let asks_for_token = self == Self::Unauthorized;
+        let (asks_for_token, refused) = (self == Self::Unauthorized, self.refused_by());
         let body = serde_json::to_string(&self.wire(&face)).unwrap_or_default();
         let mut response = (face.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        if let Some(reason) = refused {
+            response.extensions_mut().insert(Refused(reason));
+        }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -308,7 +346,11 @@ impl From<StoreError> for Problem {
             StoreError::UnknownRunner(id) => Self::unknown_runner(id.as_str()),
             StoreError::Unavailable { .. } => {
                 tracing::error!(error = %chain(&error), "a request could not be served: {}", chain(&error));
-                Self::StoreUnavailable
+                Self::StoreUnavailable { detail: None }
+            }
+            StoreError::Overdue { .. } => {
+                tracing::error!(error = %error, "a request could not be served: {error}");
+                Self::StoreUnavailable { detail: Some(MAYBE_DONE) }
             }
             StoreError::Corrupt(_) => {
                 tracing::error!(error = %error, "a request could not be served: {error}");

@@ -29,9 +29,11 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
         Problem::Stopping,
         Problem::KeyReused,
         Problem::QueueFull { limit: 10_000 },
+        Problem::WholeQueueFull { limit: 100_000 },
+        Problem::Overloaded(Bound::Writes),
         Problem::TooManyStreams,
         Problem::Conflict,
-        Problem::StoreUnavailable,
+        Problem::StoreUnavailable { detail: Some(MAYBE_DONE) },
         Problem::Internal,
         Problem::Refused(StatusCode::URI_TOO_LONG),
     ];
@@ -59,9 +61,11 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
             | Problem::Stopping
             | Problem::KeyReused
             | Problem::QueueFull { .. }
+            | Problem::WholeQueueFull { .. }
+            | Problem::Overloaded(_)
             | Problem::TooManyStreams
             | Problem::Conflict
-            | Problem::StoreUnavailable
+            | Problem::StoreUnavailable { .. }
             | Problem::Internal
             | Problem::Refused(_) => {}
         }

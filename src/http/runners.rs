@@ -65,6 +65,9 @@ pub(super) struct RunnerDto {
     pids: Option<u64>,
     /// Runners before it, in its place, that died without work.
     restarts: u32,
+    /// Since when its container is to go and cannot be taken away; what it holds stays held until then. `null` where nothing is wrong.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    stuck_since: Option<Timestamp>,
 }
 
 impl RunnerDto {
@@ -92,13 +95,15 @@ impl RunnerDto {
             memory_bytes: vitals.memory_bytes,
             pids: vitals.pids,
             restarts: runner.restarts,
+            stuck_since: None,
         }
     }
 }
 
 fn shown(state: &AppState, runner: Runner) -> RunnerDto {
     let vitals = state.manager.vitals(&runner.id);
-    RunnerDto::new(runner, &vitals)
+    let stuck_since = state.manager.status().stuck.runners.get(&runner.id).copied();
+    RunnerDto { stuck_since, ..RunnerDto::new(runner, &vitals) }
 }
 
 /// `GET /runners`: newest first; those that are gone only when asked for.

@@ -1,19 +1,25 @@
 //! `POST /webhook/job`: GitLab's bell. What it says is not believed about the queue, only taken as a reason to ask GitLab now.
 //!
-//! GitLab disables a hook that is answered with errors again and again, so everything that is genuine is answered 200, whether it is ours or not.
+//! GitLab disables a hook that is answered with errors again and again, so everything that is genuine is answered 200, whether it is ours or not,
+//! and also when too many ring at once or the store does not answer: a bell that rang is worth as much as ten. Only word of a cancelled job needs
+//! the store; GitLab tells it once more at the job's next trace.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::extract::body_bytes;
 use super::openapi::fields;
 use super::problem::{Problem, quoted};
+use super::rations::{Bound, Hurried};
 use super::state::AppState;
 use crate::domain::job::CancelEffect;
-use crate::domain::{EndReason, JobId};
+use crate::domain::{EndReason, JobId, chain};
 use crate::gitlab::webhook::{self, BuildStatus, Reading};
 use crate::security::{WebhookHeaders, sha256};
 use crate::store::{DeliveredJob, Delivery, Recorded};
@@ -22,6 +28,9 @@ use crate::store::{DeliveredJob, Delivery, Recorded};
 const DELIVERY_IDS: [&str; 2] = ["webhook-id", "idempotency-key"];
 /// Longest name of a delivery that is taken over from a header.
 const MAX_DELIVERY_ID_BYTES: usize = 255;
+
+/// Longest wait for the store to remember a delivery. GitLab itself waits for 10 s.
+const RECORD_WITHIN: Duration = Duration::from_secs(3);
 
 /// What was done with an event, in a word.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -105,7 +114,7 @@ fn result_of(answer: &Result<(Answer, &'static str), Problem>) -> &'static str {
 
 async fn take(state: &AppState, request: Request) -> Result<(Answer, &'static str), Problem> {
     let headers = request.headers().clone();
-    let _room = state.rations.body(&headers).await;
+    let hurried = request.extensions().get::<Hurried>().copied();
     let body = body_bytes(request, &()).await?;
     let now = state.clock.now();
     state.security.verify_webhook(proof_of(&headers), &body, now).map_err(|denied| {
@@ -115,20 +124,27 @@ async fn take(state: &AppState, request: Request) -> Result<(Answer, &'static st
     let event = headers.get("x-gitlab-event").and_then(|name| name.to_str().ok());
     let reading = webhook::read_event(event, &body).map_err(|error| Problem::not_json(&error))?;
     let job = job_of(state, &reading);
-    let meaning = meaning_of(state, reading).await?;
+    let meaning = match (&reading, hurried) {
+        (Reading::Job(job), Some(Hurried)) if job.status == BuildStatus::Canceled => return Err(Problem::Overloaded(Bound::Bells)),
+        _ => meaning_of(state, reading).await?,
+    };
     if let Meaning::Cancel(job) = &meaning {
         // Before the delivery is remembered: when this fails, it is not a double that is sent again.
         cancel(state, job).await?;
     }
     let about = job.filter(|_| matches!(meaning, Meaning::Ring | Meaning::Cancel(_)));
     let delivery = Delivery { key: delivery_key(&headers, &body), event: event_name(&headers), outcome: outcome_of(&meaning), about };
-    if state.store.record_delivery(delivery, now).await? == Recorded::Duplicate {
+    let recorded = match hurried {
+        Some(Hurried) => None,
+        None => record(state, delivery, now).await,
+    };
+    if recorded == Some(Recorded::Duplicate) {
         return Ok((Answer::ignored("duplicate"), "ignored_duplicate"));
     }
     Ok(match meaning {
         Meaning::Ring => {
             state.manager.ring();
-            (Answer::accepted(), "accepted")
+            (Answer::accepted(), if recorded.is_some() { "accepted" } else { "accepted_unrecorded" })
         }
         Meaning::Cancel(_) => (Answer::accepted(), "accepted"),
         Meaning::LookAgain(reason) => {
@@ -138,6 +154,18 @@ async fn take(state: &AppState, request: Request) -> Result<(Answer, &'static st
         Meaning::NothingToDo(reason) => (Answer::ignored(reason), "ignored_status"),
         Meaning::NotForUs(reason) => (Answer::ignored(reason), "ignored_event"),
     })
+}
+
+/// Remembers a delivery. One that cannot be remembered in time is taken for new: ringing twice does no harm, and a hook that fails is switched off.
+async fn record(state: &AppState, delivery: Delivery, now: Timestamp) -> Option<Recorded> {
+    let recorded = tokio::time::timeout(RECORD_WITHIN, state.store.record_delivery(delivery, now)).await;
+    let why = match recorded {
+        Ok(Ok(recorded)) => return Some(recorded),
+        Ok(Err(error)) => chain(&error),
+        Err(_) => format!("the store did not answer within {} s", RECORD_WITHIN.as_secs()),
+    };
+    tracing::warn!(error = why, "a webhook could not be remembered; it counts all the same");
+    None
 }
 
 /// The headers that say who sent it.

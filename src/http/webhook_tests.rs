@@ -7,6 +7,7 @@ use crate::domain::{
     ClassName, Clock as _, CpuMillis, EndReason, GitLabJob, GitLabRef, Job, JobId, JobSpec, JobState, MemoryBytes, Outcome, Requirement, Source, Work,
 };
 use crate::http::harness::{Answer, HOOK_SECRET, HOOK_SIGNING_TOKEN, Harness, NOW, request};
+use crate::http::rations::{Room, Traffic};
 use crate::security::sign_webhook;
 use crate::store::{NewJob, Submission};
 
@@ -47,7 +48,12 @@ async fn waiting(harness: &Harness, gitlab_id: u64) -> JobId {
     let spec = JobSpec { source: Source::GitLab, project: None, requirement, timeout, priority: 0, retries: 0, work };
     let job = Job::new(JobId::generate(), spec, harness.clock.now());
     let gitlab = Some(GitLabJob { reference, token: "t".to_owned(), payload: "{}".to_owned() });
-    match harness.store.submit(NewJob { job, gitlab, idempotency: None, weight: 1, queue_limit: 10 }).await.expect("stored") {
+    match harness
+        .store
+        .submit(NewJob { job, gitlab, idempotency: None, weight: 1, queue_limit: 10, whole_queue_limit: u32::MAX })
+        .await
+        .expect("stored")
+    {
         Submission::Created(job) => job.id,
         other => panic!("not created: {other:?}"),
     }
@@ -171,4 +177,26 @@ async fn a_large_event_is_taken_up_to_gitlabs_own_limit() {
     assert_eq!(ring(&harness, "large", &padded(24 << 20)).await.json()["status"], "accepted");
     let answer = ring(&harness, "too large", &padded(26 << 20)).await;
     assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"));
+}
+
+#[tokio::test]
+async fn of_too_many_bells_the_rest_is_heard_and_not_remembered_and_a_word_of_a_cancelled_job_is_to_be_said_again() {
+    let harness = Harness::start();
+    let whole = || match harness.state.rations.request(Traffic::Bell) {
+        Ok(Room::Whole(permit)) => Some(permit),
+        Ok(Room::Hurried(_)) | Err(_) => None,
+    };
+    let held: Vec<_> = std::iter::from_fn(whole).collect();
+    for _ in 0..2 {
+        let answer = ring(&harness, "1", PENDING).await;
+        assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({ "status": "accepted" })), "a double is one more ring");
+    }
+    let wrong = [("x-gitlab-token", "wrong"), ("x-gitlab-event", "Job Hook")];
+    let answer = harness.send(request("POST", "/webhook/job", &wrong, PENDING.to_owned())).await;
+    assert_eq!(answer.problem(), "webhook-unverified", "in a hurry too");
+    let answer = ring(&harness, "2", &canceled(7)).await;
+    assert_eq!((answer.status, answer.problem().as_str(), answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "1"));
+    drop(held);
+    assert_eq!(ring(&harness, "1", PENDING).await.json(), json!({ "status": "accepted" }), "it was not remembered");
+    assert_eq!(ring(&harness, "1", PENDING).await.json(), json!({ "status": "ignored", "reason": "duplicate" }));
 }

@@ -45,7 +45,10 @@ pub(super) async fn run(shared: &Arc<Shared>) {
         for class in config.classes.iter().filter(|class| asks(&config, &class.name)) {
             if shared.askers.enter(&class.name) {
                 let (shared, name, gitlab) = (Arc::clone(shared), class.name.clone(), Arc::clone(gitlab));
-                deps.tracker.spawn(async move { super::intake::run(&shared, &name, &gitlab).await });
+                deps.handle.tasks.keep_until_done((&deps.tracker, &deps.stop), "asker", move || {
+                    let (shared, name, gitlab) = (Arc::clone(&shared), name.clone(), Arc::clone(&gitlab));
+                    async move { super::intake::run(&shared, &name, &gitlab).await }
+                });
             }
         }
         // Both arms only wait.

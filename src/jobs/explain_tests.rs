@@ -56,7 +56,14 @@ impl Fixture {
             Work::Command(_) => None,
         };
         let spec = JobSpec { source, project: None, requirement: requirement(cpus), timeout: Duration::from_secs(60), priority: 0, retries: 0, work };
-        let new = NewJob { job: Job::new(JobId::generate(), spec, t(0)), gitlab, idempotency: None, weight: 1, queue_limit: 10_000 };
+        let new = NewJob {
+            job: Job::new(JobId::generate(), spec, t(0)),
+            gitlab,
+            idempotency: None,
+            weight: 1,
+            queue_limit: 10_000,
+            whole_queue_limit: u32::MAX,
+        };
         match self.store.submit(new).await.expect("stored") {
             Submission::Created(job) => job.id,
             other => panic!("not created: {other:?}"),

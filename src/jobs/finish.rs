@@ -161,6 +161,19 @@ fn rebooted(then: u64, now: u64) -> bool {
     then >> 32 != now >> 32
 }
 
+/// Waits for a log that is followed to end; the writer, and whether it did not end as it should.
+async fn followed(shared: &Shared, aggregate: &Aggregate, patience: Duration) -> (Option<LogWriter>, bool) {
+    let Some(mut follower) = shared.followers.take(&aggregate.runner.id) else { return (None, false) };
+    if let Ok(writer) = tokio::time::timeout(patience, &mut follower).await {
+        let writer = writer.ok().flatten();
+        let late = writer.is_none();
+        return (writer, late);
+    }
+    follower.abort();
+    let _ = follower.await;
+    (None, true)
+}
+
 /// Waits for the rest of the log and, where the job did not end by its own exit code, adds the reason in words.
 async fn last_lines(
     shared: &Arc<Shared>,
@@ -170,27 +183,16 @@ async fn last_lines(
 ) -> Result<Option<LogWriter>, OpError> {
     let Some((job, attempt)) = aggregate.runner.job.as_ref() else { return Ok(None) };
     let started = facts.is_some_and(|facts| facts.started_at.is_some());
+    let up = facts.is_some_and(|facts| facts.state.is_up());
     if started {
         shared.followers.ensure(&aggregate.runner.id, || follow(shared, aggregate, aggregate.runner.container_name()));
     }
-    let mut late = false;
-    let writer = match shared.followers.take(&aggregate.runner.id) {
-        Some(mut follower) => {
-            let up = facts.is_some_and(|facts| facts.state.is_up());
-            let patience = if up { LOG_PATIENCE_UNNOTICED } else { LOG_PATIENCE };
-            if let Ok(writer) = tokio::time::timeout(patience, &mut follower).await {
-                let writer = writer.ok().flatten();
-                late = writer.is_none();
-                writer
-            } else {
-                follower.abort();
-                let _ = follower.await;
-                late = true;
-                None
-            }
-        }
-        None => None,
-    };
+    let (mut writer, mut late) = followed(shared, aggregate, if up { LOG_PATIENCE_UNNOTICED } else { LOG_PATIENCE }).await;
+    if late && started && !up && !shared.deps.stop.is_cancelled() {
+        // Its stream may have hung, and the engine have the rest: a new one goes on where it was.
+        shared.followers.ensure(&aggregate.runner.id, || follow(shared, aggregate, aggregate.runner.container_name()));
+        (writer, late) = followed(shared, aggregate, LOG_PATIENCE).await;
+    }
     if late && shared.deps.stop.is_cancelled() {
         return Err(OpError::NotYet("the daemon is stopping; the next start reads the rest of the log"));
     }

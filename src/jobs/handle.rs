@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::queue_there::GitLabQueue;
+use super::stuck::Stuck;
 use super::vitals::{Vital, Vitals};
 use crate::domain::job::CancelEffect;
 use crate::domain::{
@@ -16,6 +17,7 @@ use crate::domain::{
 };
 use crate::platform::Unfit;
 use crate::store::{Store, StoreError};
+use crate::tasks::Tasks;
 
 /// Wake-ups that may wait for the manager at once. More are not needed: one is as good as a hundred.
 pub(super) const WAKE_QUEUE: usize = 64;
@@ -230,6 +232,8 @@ pub struct Status {
     pub drain: Option<Drain>,
     /// Runners that are not gone.
     pub runners: usize,
+    /// Containers that cannot be taken away.
+    pub stuck: Stuck,
     /// Classes for which there is room now and nothing of GitLab's waits.
     pub askable: HashSet<ClassName>,
 }
@@ -243,6 +247,7 @@ pub struct ManagerHandle {
     pub(super) vitals: Arc<Vitals>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn crate::domain::Clock>,
+    pub(super) tasks: Tasks,
 }
 
 impl ManagerHandle {
@@ -260,6 +265,12 @@ impl ManagerHandle {
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
         self.status.borrow().clone()
+    }
+
+    /// The long-lived tasks of the daemon, the manager's own and others.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Signs of life of a runner.

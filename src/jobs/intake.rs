@@ -223,6 +223,7 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
         weight,
         // GitLab's own limits hold back its projects; a job that it already gave away must not be refused.
         queue_limit: u32::MAX,
+        whole_queue_limit: u32::MAX,
     };
     loop {
         match deps.store.submit(new.clone()).await {
@@ -234,7 +235,7 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
                 info!(job.id = %job.id, gitlab.job.id = reference.job_id, "GitLab gave a job again that waits here");
                 return;
             }
-            Ok(Submission::KeyReused | Submission::QueueFull { .. }) => return,
+            Ok(Submission::KeyReused | Submission::QueueFull { .. } | Submission::WholeQueueFull { .. }) => return,
             Err(StoreError::Corrupt(detail)) => {
                 warn!(gitlab.job.id = reference.job_id, detail, "a job of GitLab could not be stored");
                 return;

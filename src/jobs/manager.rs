@@ -7,7 +7,7 @@
 //! Passes never wait for the engine: operations on containers run as tasks of their own, one at a time per runner, and the engine is
 //! watched by the [`super::observer::Observer`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,17 +30,18 @@ use super::ops::Operations;
 use super::plan::Restarts;
 use super::queue_there::QueueBoard;
 use super::reconcile::{Action, InFlight, Receipt, Seen, Sight, decide};
+use super::strays::Strays;
+use super::stuck::{self, Stuck};
 use super::vitals::Vitals;
 use super::{drain, gpus, plan, publish, retire};
 use crate::config::Config;
 use crate::docker::ContainerState;
-use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerState, Step, chain};
+use crate::domain::{Aggregate, Clock, EventKind, HostFacts, RunnerId, RunnerState, Step, chain};
 use crate::store::{Store, StoreError};
+use crate::tasks::Tasks;
 
 /// Longest time between two passes.
 const TICK: Duration = Duration::from_secs(1);
-/// Wait before a stray that could not be removed is tried again.
-const STRAY_RETRY: Duration = Duration::from_secs(30);
 
 /// The ends of the channels that belong to the manager's task; made before it, so that others can hold a [`ManagerHandle`] first.
 #[derive(Debug)]
@@ -54,7 +55,8 @@ pub struct Seat {
 pub fn channel(store: Arc<dyn Store>, clock: Arc<dyn Clock>, vitals: Arc<Vitals>, facts: HostFacts) -> (ManagerHandle, Seat) {
     let (wake, woken) = mpsc::channel(WAKE_QUEUE);
     let (status, published) = watch::channel(Arc::new(publish::initial(facts, clock.now())));
-    let handle = ManagerHandle { wake, status: published, bell: watch::Sender::new(0), vitals, store, clock };
+    let tasks = Tasks::new(Arc::clone(&clock));
+    let handle = ManagerHandle { wake, status: published, bell: watch::Sender::new(0), vitals, store, clock, tasks };
     (handle, Seat { wake: woken, status })
 }
 
@@ -64,7 +66,9 @@ pub struct JobManager {
     shared: Arc<Shared>,
     seat: Seat,
     operations: Operations,
-    strays: HashMap<String, Instant>,
+    strays: Strays,
+    /// Runners whose container cannot be taken away, as found by the pass that goes on.
+    stuck: BTreeMap<RunnerId, Timestamp>,
     ages: Ages,
     restarts: Restarts,
     hearing: Hearing,
@@ -95,7 +99,8 @@ impl JobManager {
             shared: Arc::new(shared),
             seat,
             operations: Operations::default(),
-            strays: HashMap::new(),
+            strays: Strays::default(),
+            stuck: BTreeMap::new(),
             ages: Ages::default(),
             restarts: Restarts::default(),
             hearing: Hearing::default(),
@@ -151,22 +156,19 @@ impl JobManager {
     }
 
     fn spawn_watchers(&self) {
-        let deps = &self.shared.deps;
-        let shared = Arc::clone(&self.shared);
-        deps.tracker.spawn(async move {
+        keep(&self.shared, "observer", |shared| async move {
             let deps = &shared.deps;
             shared.observer.run(deps.driver.as_ref(), deps.clock.as_ref(), &deps.handle.wake, &deps.stop).await;
         });
-        let shared = Arc::clone(&self.shared);
-        deps.tracker.spawn(async move { shared.observer.follow_events(shared.deps.driver.as_ref(), &shared.deps.stop).await });
-        let shared = Arc::clone(&self.shared);
-        deps.tracker.spawn(async move { super::sample::run(&shared).await });
-        let shared = Arc::clone(&self.shared);
-        deps.tracker.spawn(async move { super::upkeep::run(&shared).await });
-        let shared = Arc::clone(&self.shared);
-        deps.tracker.spawn(async move { super::repair::run(&shared).await });
-        let shared = Arc::clone(&self.shared);
-        deps.tracker.spawn(async move { super::askers::run(&shared).await });
+        keep(&self.shared, "events", |shared| async move {
+            shared.observer.follow_events(shared.deps.driver.as_ref(), &shared.deps.metrics, &shared.deps.stop).await;
+        });
+        keep(&self.shared, "sampler", |shared| async move { super::sample::run(&shared).await });
+        keep(&self.shared, "upkeep", |shared| async move { super::upkeep::run(&shared).await });
+        if self.shared.deps.gitlab.is_some() {
+            keep(&self.shared, "repair", |shared| async move { super::repair::run(&shared).await });
+            keep(&self.shared, "askers", |shared| async move { super::askers::run(&shared).await });
+        }
     }
 
     async fn on_wake(&mut self, wake: Wake, waiting: &mut Vec<oneshot::Sender<()>>) {
@@ -216,6 +218,7 @@ impl JobManager {
         self.hearing.observe(broker, now);
         self.note_adopted(&open, &view, now).await?;
         let pass = Pass::begin(now);
+        self.stuck.clear();
         for aggregate in &open {
             self.step(aggregate, &view, &pass, now).await?;
         }
@@ -235,7 +238,12 @@ impl JobManager {
         self.shared.deps.vitals.retain(|runner| plan.open.contains(runner));
         self.shared.observer.retain(|runner| plan.open.contains(runner));
         self.shared.untold.retain(|runner| plan.open.contains(runner));
-        self.seat.status.send_modify(|status| plan.numbers.write(Arc::make_mut(status)));
+        let stuck = Stuck { runners: std::mem::take(&mut self.stuck), strays: self.strays.stuck(stuck_after(&self.config)) };
+        self.seat.status.send_modify(|status| {
+            let status = Arc::make_mut(status);
+            plan.numbers.write(status);
+            status.stuck = stuck;
+        });
         Ok(())
     }
 
@@ -256,6 +264,13 @@ impl JobManager {
         let seen = seen(view, self.operations.proven_after(&runner.id), &runner.container_name());
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
             self.ensure_follower(aggregate);
+        }
+        let known = stuck::Known {
+            before: self.seat.status.borrow().stuck.runners.get(&runner.id).copied(),
+            failing: self.operations.end_failing_since(&runner.id, now),
+        };
+        if let Some(since) = stuck::since(runner, seen, known, stuck_after(&self.shared.deps.config.current()), now) {
+            self.note_stuck(&runner.id, since);
         }
         let begun = !matches!(runner.state, RunnerState::Starting { start_sent: None });
         let sight = Sight {
@@ -317,24 +332,30 @@ impl JobManager {
         Ok(())
     }
 
+    /// Says once that a container cannot be taken away.
+    fn note_stuck(&mut self, runner: &RunnerId, since: Timestamp) {
+        if !self.seat.status.borrow().stuck.runners.contains_key(runner) {
+            warn!(runner.id = %runner, %since, "its container cannot be taken away; what it holds stays held, and it is tried on");
+        }
+        self.stuck.insert(runner.clone(), since);
+    }
+
     /// Removes containers that carry our mark but belong to no open runner: an answer to a create that came after we had given up.
     fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView) {
         let EngineSight::Up { containers, .. } = &view.sight else { return };
         let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
         let config = self.shared.deps.config.current();
         let host = &config.host.name;
-        self.strays.retain(|name, _| containers.contains_key(name));
+        self.strays.retain(|name| containers.contains_key(name));
         for (name, facts) in containers.iter() {
             let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);
             // A view that is older than our last operation on the runner may show what that operation took away.
             let busy = facts.owner.as_ref().is_some_and(|owner| {
                 self.operations.on(&owner.runner) != InFlight::Nothing || self.operations.proven_after(&owner.runner) > view.stamp
             });
-            let tried = self.strays.get(name).is_some_and(|at| at.elapsed() < STRAY_RETRY);
-            if !ours || busy || known.contains(name) || tried {
+            if !ours || busy || known.contains(name) || !self.strays.is_due(name) {
                 continue;
             }
-            self.strays.insert(name.clone(), Instant::now());
             self.shared.deps.metrics.manager.strays.count([]);
             warn!(container = name, "a container of ours belongs to no runner; it is removed");
             let (shared, name) = (Arc::clone(&self.shared), name.clone());
@@ -351,6 +372,17 @@ impl JobManager {
         let status = publish::status(&self.shared, &self.seat.status.borrow(), error.map(|error| chain(error)));
         self.seat.status.send_replace(Arc::new(status));
     }
+}
+
+/// Keeps one of the tasks beside the manager alive.
+fn keep<F: Future<Output = ()> + Send>(shared: &Arc<Shared>, name: &'static str, task: impl Fn(Arc<Shared>) -> F + Send + 'static) {
+    let (deps, shared) = (&shared.deps, Arc::clone(shared));
+    deps.handle.tasks.keep((&deps.tracker, &deps.stop), name, move || task(Arc::clone(&shared)));
+}
+
+/// How long a container may stay after its end was ordered before that is told.
+fn stuck_after(config: &Config) -> Duration {
+    config.limits.stop_grace + config.limits.stuck_after
 }
 
 fn seen<'v>(view: &'v EngineView, after: u64, name: &str) -> Seen<'v> {

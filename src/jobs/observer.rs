@@ -15,9 +15,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::ear::Ear;
 use super::handle::Wake;
 use crate::docker::{ContainerFacts, Driver, EngineInfo};
 use crate::domain::{Clock, HostFile, RunnerId, chain};
+use crate::metrics::Metrics;
 
 /// How long a view may get old without any event.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -72,6 +74,7 @@ pub struct Observer {
     ended: AtomicBool,
     out_of_memory: watch::Sender<HashSet<RunnerId>>,
     view: watch::Sender<EngineView>,
+    ear: Ear,
     init: HostFile,
     unseen: Mutex<Option<String>>,
 }
@@ -89,6 +92,7 @@ impl Observer {
             ended: AtomicBool::new(false),
             out_of_memory: watch::Sender::default(),
             view,
+            ear: Ear::default(),
             init,
             unseen: Mutex::new(None),
         }
@@ -205,8 +209,8 @@ impl Observer {
         let (sight, up) = match answer {
             Ok((list, engine)) => {
                 *info = Some(Arc::clone(&engine));
-                let since = match before {
-                    EngineSight::Up { since, .. } => since,
+                let since = match &before {
+                    EngineSight::Up { since, .. } => *since,
                     EngineSight::Unknown | EngineSight::Down { .. } => {
                         info!(engine.version = %engine.version, "the engine answers");
                         clock.now()
@@ -218,8 +222,8 @@ impl Observer {
             Err(error) => {
                 *info = None;
                 let error = chain(&error);
-                let since = match before {
-                    EngineSight::Down { since, .. } => since,
+                let since = match &before {
+                    EngineSight::Down { since, .. } => *since,
                     EngineSight::Unknown | EngineSight::Up { .. } => {
                         warn!(%error, "the engine does not answer");
                         self.broke_off();
@@ -229,23 +233,32 @@ impl Observer {
                 (EngineSight::Down { error, since }, false)
             }
         };
+        if let (EngineSight::Up { containers: before, .. }, EngineSight::Up { containers, .. }) = (&before, &sight) {
+            self.ear.compare(before, containers);
+        }
         self.view.send_replace(EngineView { stamp, sight });
         up
     }
 
     /// Turns the engine's events into wishes for a new view. A stream that ends without our doing means that the engine broke off.
-    pub(super) async fn follow_events(&self, driver: &dyn Driver, stop: &CancellationToken) {
-        loop {
+    pub(super) async fn follow_events(&self, driver: &dyn Driver, metrics: &Metrics, stop: &CancellationToken) {
+        'streams: loop {
             let mut events = driver.events();
             loop {
                 // `next` loses nothing when it is dropped: the stream stays.
                 let event = tokio::select! {
                     biased;
+                    () = self.ear.is_deaf() => {
+                        warn!("the engine's events have fallen silent; they are asked for anew");
+                        metrics.engine.failed("events", "silent");
+                        continue 'streams;
+                    }
                     () = stop.cancelled() => return,
                     event = events.next() => event,
                 };
                 match event {
                     Some(Ok(event)) => {
+                        self.ear.hears();
                         self.ended.fetch_or(event.action == "die", Ordering::SeqCst);
                         if let (Some(runner), "oom") = (event.runner, event.action.as_str()) {
                             self.out_of_memory.send_modify(|all| all.extend([runner]));

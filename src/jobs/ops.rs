@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -31,6 +32,12 @@ struct Operation {
     cancel: CancellationToken,
     /// Views of the engine with an older stamp prove nothing about this runner.
     after: u64,
+    /// What the latest operation was.
+    last: Option<InFlight>,
+    /// Stops that the engine called done, one after another.
+    stops: u32,
+    /// When the container may be stopped once more.
+    stop_again: Option<Instant>,
     failures: u32,
     failing_since: Option<Instant>,
     not_before: Option<Instant>,
@@ -45,6 +52,12 @@ impl Operations {
     /// The stamp that a view of the engine must have to prove anything about a runner.
     pub(super) fn proven_after(&self, runner: &RunnerId) -> u64 {
         self.0.get(runner).map_or(0, |operation| operation.after)
+    }
+
+    /// Since when everything that was to end a runner has failed.
+    pub(super) fn end_failing_since(&self, runner: &RunnerId, now: Timestamp) -> Option<Timestamp> {
+        let since = self.0.get(runner).filter(|operation| operation.last == Some(InFlight::End)).and_then(|operation| operation.failing_since)?;
+        now.checked_sub(since.elapsed()).ok()
     }
 
     /// How many are under way.
@@ -72,8 +85,18 @@ impl Operations {
         if operation.kind != InFlight::Nothing || operation.not_before.is_some_and(|not_before| not_before > now) {
             return;
         }
+        if action == Action::Stop {
+            // One that the engine stopped and that runs all the same is not stopped at every pass.
+            if operation.stop_again.is_some_and(|stop_again| stop_again > now) {
+                return;
+            }
+            operation.stops = operation.stops.saturating_add(1);
+            let grace = shared.deps.config.current().limits.stop_grace;
+            operation.stop_again = Some(now + grace + doubled(BACKOFF, operation.stops, BACKOFF_MAX));
+        }
         operation.kind = if action == Action::Launch { InFlight::Launch } else { InFlight::End };
         operation.cancel = shared.deps.stop.child_token();
+        operation.last = Some(operation.kind);
         operation.not_before = None;
         let hopeless = operation.failing_since.is_some_and(|since| since.elapsed() >= shared.deps.config.current().limits.start_timeout);
         let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
@@ -113,7 +136,17 @@ impl Operations {
 
 impl Operation {
     fn idle() -> Self {
-        Self { kind: InFlight::Nothing, cancel: CancellationToken::new(), after: 0, failures: 0, failing_since: None, not_before: None }
+        Self {
+            kind: InFlight::Nothing,
+            cancel: CancellationToken::new(),
+            after: 0,
+            last: None,
+            stops: 0,
+            stop_again: None,
+            failures: 0,
+            failing_since: None,
+            not_before: None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::deps::Shared;
 use super::handle::{EngineState, Status};
 use super::observer::EngineSight;
+use super::stuck::Stuck;
 use crate::domain::{Aggregate, ClassName, CpuMillis, Drain, GpuId, HostFacts, MemoryBytes};
 
 /// Before the first pass.
@@ -29,6 +30,7 @@ pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
         stopping: false,
         drain: None,
         runners: 0,
+        stuck: Stuck::default(),
         askable: HashSet::new(),
     }
 }

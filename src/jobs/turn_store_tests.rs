@@ -78,7 +78,7 @@ impl Model {
         let work = Work::Command(work);
         let spec = JobSpec { source: Source::Api, project, requirement, timeout: Duration::from_secs(60), priority, retries: 0, work };
         let job = Job::new(JobId::generate(), spec, time(self.now));
-        let new = NewJob { job, gitlab: None, idempotency: None, weight: 1, queue_limit: 10_000 };
+        let new = NewJob { job, gitlab: None, idempotency: None, weight: 1, queue_limit: 10_000, whole_queue_limit: u32::MAX };
         assert!(matches!(self.store().submit(new).await.expect("stored"), Submission::Created(_)));
         self.submitted += 1;
     }

@@ -11,14 +11,16 @@
 mod jobs;
 mod label;
 mod registrar;
+mod waits;
 
 use std::collections::BTreeSet;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use jobs::JobMetrics;
 pub use label::Label;
 pub use registrar::{Counters, Description, Durations, Format, Gauges, Kind, Registrar, Sums, end};
+pub use waits::{Waiting, Waits};
 
 use crate::domain::ClassName;
 
@@ -37,8 +39,20 @@ const RUNS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.
 const PULLS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0];
 
 /// How webhook deliveries were answered.
-pub const WEBHOOK_RESULTS: [&str; 8] =
-    ["accepted", "ignored_duplicate", "ignored_status", "ignored_canceled", "ignored_event", "unauthorized", "malformed", "failed"];
+pub const WEBHOOK_RESULTS: [&str; 9] = [
+    "accepted",
+    "accepted_unrecorded",
+    "ignored_duplicate",
+    "ignored_status",
+    "ignored_canceled",
+    "ignored_event",
+    "unauthorized",
+    "malformed",
+    "failed",
+];
+
+/// The bounds on amounts that requests are refused for.
+pub const REFUSALS: [&str; 9] = ["bells", "writes", "reads", "vitals", "bodies", "connections", "streams", "project_queue", "whole_queue"];
 
 /// Everything that is counted since the start.
 #[derive(Debug)]
@@ -53,6 +67,8 @@ pub struct Metrics {
     pub image_pulls: Durations<1>,
     /// Operations of the store.
     pub store: Calls,
+    /// Operations of the store that have not come to an end.
+    pub store_waits: Arc<Waits>,
     /// Transactions that the store committed; each holds one operation or many.
     pub store_commits: Counters<0>,
     /// Calls to GitLab.
@@ -61,6 +77,8 @@ pub struct Metrics {
     pub manager: ManagerMetrics,
     /// Requests that were answered, by route, method and class of status.
     pub http_requests: Counters<3>,
+    /// Requests that were refused because there is too much already, by the bound that was reached.
+    pub http_refused: Counters<1>,
     /// How long until an answer's head, by route and method.
     pub http_durations: Durations<2>,
     /// Webhook deliveries, by how they were answered.
@@ -102,6 +120,22 @@ impl Calls {
     }
 }
 
+fn store_calls(make: &mut Registrar) -> Calls {
+    Calls {
+        durations: make.durations(
+            "store_operation_seconds",
+            ["operation"],
+            CALLS,
+            "How long operations of the store took, the wait for their turn and for the commit included.",
+        ),
+        errors: make.counters(
+            "store_operation_errors",
+            ["operation", "kind"],
+            "Operations of the store that failed; refused ones were told so and are no fault of the store.",
+        ),
+    }
+}
+
 impl Default for Metrics {
     /// Without any class: for tests and for commands that nobody scrapes.
     fn default() -> Self {
@@ -133,19 +167,8 @@ impl Metrics {
                 PULLS,
                 "How long fetching an image took; result is ok or the kind of failure.",
             ),
-            store: Calls {
-                durations: make.durations(
-                    "store_operation_seconds",
-                    ["operation"],
-                    CALLS,
-                    "How long operations of the store took, the wait for their turn and for the commit included.",
-                ),
-                errors: make.counters(
-                    "store_operation_errors",
-                    ["operation", "kind"],
-                    "Operations of the store that failed; refused ones were told so and are no fault of the store.",
-                ),
-            },
+            store: store_calls(make),
+            store_waits: Arc::default(),
             store_commits: make.counters("store_commits", [], "Transactions that the store committed; each holds one operation or many."),
             gitlab: Calls {
                 durations: make.durations("gitlab_call_seconds", ["operation"], CALLS, "How long calls to GitLab took."),
@@ -165,6 +188,11 @@ impl Metrics {
                 "http_requests",
                 ["route", "method", "status"],
                 "Requests that were answered, by the route's template, method and class of status.",
+            ),
+            http_refused: make.counters(
+                "http_requests_refused",
+                ["bound"],
+                "Requests that were refused because there is too much already, by the bound that was reached.",
             ),
             http_durations: make.durations(
                 "http_request_seconds",
@@ -193,6 +221,9 @@ impl Metrics {
     fn prepare(&self) {
         for result in WEBHOOK_RESULTS {
             self.webhooks.prepare([result.into()]);
+        }
+        for bound in REFUSALS {
+            self.http_refused.prepare([bound.into()]);
         }
         self.store_commits.prepare([]);
         self.manager.failures.prepare([]);

@@ -39,7 +39,8 @@ macro_rules! every_rule {
     ($open:path) => {
         crate::store::contract_tests::contract_suite! { $open:
             submissions { a_job_is_stored_with_its_event, a_repeated_key_gives_the_same_job, a_job_of_gitlab_is_taken_once,
-                          a_full_queue_refuses_only_its_project, a_job_of_gitlab_is_found_by_its_id_there,
+                          a_full_queue_refuses_only_its_project,
+                          a_whole_queue_that_is_full_refuses_everybody_but_who_was_accepted, a_job_of_gitlab_is_found_by_its_id_there,
                           deliveries_are_remembered_until_forgotten }
             claims { the_best_job_goes_first, a_claim_stores_job_runner_attempt_and_event, no_job_is_claimed_twice,
                      a_warm_runner_gets_the_best_job_of_gitlab_of_its_class,
@@ -82,7 +83,14 @@ pub(crate) fn command(requirement: Requirement, priority: i32) -> NewJob {
     let timeout = Duration::from_millis(3_600_500);
     let work = Work::Command(work);
     let spec = JobSpec { source: Source::Api, project: None, requirement, timeout, priority, retries: 1, work };
-    NewJob { job: Job::new(JobId::generate(), spec, t(0)), gitlab: None, idempotency: None, weight: 1, queue_limit: 10_000 }
+    NewJob {
+        job: Job::new(JobId::generate(), spec, t(0)),
+        gitlab: None,
+        idempotency: None,
+        weight: 1,
+        queue_limit: 10_000,
+        whole_queue_limit: u32::MAX,
+    }
 }
 
 /// A job of GitLab.

@@ -47,7 +47,7 @@ impl Taken {
 pub(super) fn submitted(metrics: &Metrics, submission: &Submission) {
     match submission {
         Submission::Created(job) => metrics.jobs.submitted(metrics.class(&job.spec.requirement.class), job.spec.source.as_str()),
-        Submission::Existing(_) | Submission::KeyReused | Submission::QueueFull { .. } => {}
+        Submission::Existing(_) | Submission::KeyReused | Submission::QueueFull { .. } | Submission::WholeQueueFull { .. } => {}
     }
 }
 

@@ -12,6 +12,7 @@ pub mod sqlite;
 pub use self::sqlite::SqliteStore;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -26,6 +27,9 @@ use crate::domain::{
 
 #[cfg(test)]
 pub(crate) mod contract_tests;
+
+/// Longest wait for an answer of a store: more than a busy disk takes, and no more than GitLab waits for a webhook's.
+pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What can go wrong in a store.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,14 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It did not answer in time. What was asked may still have been done, unless it had not begun by then.
+    #[error("the store did not answer within {} s when it was to {doing}", after.as_secs())]
+    Overdue {
+        /// What was being done, as a verb phrase.
+        doing: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// A row does not make sense: the file was changed by another program, or by a newer version of this one.
     #[error("a stored row makes no sense: {0}")]
     Corrupt(String),
@@ -58,6 +70,7 @@ impl StoreError {
             Self::Refused(_) => "refused",
             Self::UnknownRunner(_) => "unknown_runner",
             Self::Unavailable { .. } => "unavailable",
+            Self::Overdue { .. } => "overdue",
             Self::Corrupt(_) => "corrupt",
         }
     }
@@ -77,6 +90,8 @@ pub struct NewJob {
     pub weight: u32,
     /// Most jobs that may wait for the job's project (or without one) at once.
     pub queue_limit: u32,
+    /// Most jobs that may wait in all at once.
+    pub whole_queue_limit: u32,
 }
 
 /// A submitter's key against doubles.
@@ -103,6 +118,11 @@ pub enum Submission {
     KeyReused,
     /// As many jobs wait for the project as are allowed.
     QueueFull {
+        /// The limit.
+        limit: u32,
+    },
+    /// As many jobs wait in all as are allowed.
+    WholeQueueFull {
         /// The limit.
         limit: u32,
     },

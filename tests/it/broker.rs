@@ -84,7 +84,8 @@ impl Rig {
         let info = RunnerInfo { name: "test".into(), version: "0".into(), arch: Arch::Amd64 };
         let answer = self.client.request_job(&SecretString::from(TOKEN), &info).await.expect("an answer");
         let JobAnswer::Job(claimed) = answer else { panic!("GitLab has no job") };
-        let new = NewJob { job: waiting(&claimed), gitlab: Some(claimed.job), idempotency: None, weight: 1, queue_limit: 10 };
+        let new =
+            NewJob { job: waiting(&claimed), gitlab: Some(claimed.job), idempotency: None, weight: 1, queue_limit: 10, whole_queue_limit: u32::MAX };
         let Submission::Created(job) = self.store.submit(new).await.expect("stored") else { panic!("it is new") };
         let requirement = &job.spec.requirement;
         let placement = Placement { cpus: requirement.cpus, memory: requirement.memory, devices: Vec::new(), share: None };

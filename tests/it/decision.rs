@@ -83,7 +83,10 @@ async fn filled(path: &Path, jobs: u64) -> SqliteStore {
                 work: Work::Command(work),
             };
             let job = Job::new(JobId::generate(), spec, now());
-            store.submit(NewJob { job, gitlab: None, idempotency: None, weight: 1, queue_limit: u32::MAX }).await.expect("stored");
+            store
+                .submit(NewJob { job, gitlab: None, idempotency: None, weight: 1, queue_limit: u32::MAX, whole_queue_limit: u32::MAX })
+                .await
+                .expect("stored");
         }
     }
     drop(store);

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
@@ -19,8 +19,23 @@ pub(crate) enum Moment {
     After,
 }
 
+/// What becomes of a request in place of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoil {
+    /// Nothing: the engine does not hear it, and nobody is answered until it is let go.
+    Hang,
+    /// The same, once; the next such request is answered.
+    HangOnce,
+    /// The engine refuses.
+    Refuse,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    spoiled: Vec<(String, Spoil)>,
+    spoils: u32,
+    /// Ours to the engine, those that are closed among them.
+    open: Vec<UnixStream>,
     seen: Vec<String>,
     armed: Option<(String, Moment, u32)>,
     struck: bool,
@@ -30,6 +45,7 @@ struct State {
 struct Shared {
     engine: PathBuf,
     state: Mutex<State>,
+    let_go: Condvar,
 }
 
 /// The proxy.
@@ -48,7 +64,7 @@ impl Proxy {
         let directory = TempDir::with_prefix("rc-proxy-").expect("a directory");
         let socket = directory.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
-        let shared = Arc::new(Shared { engine, state: Mutex::default() });
+        let shared = Arc::new(Shared { engine, state: Mutex::default(), let_go: Condvar::new() });
         let served = Arc::clone(&shared);
         // It ends with the test's process.
         std::thread::spawn(move || listener.incoming().flatten().for_each(|client| served.serve(client)));
@@ -63,6 +79,31 @@ impl Proxy {
     /// The requests since the last time that this was asked, each once, without ids.
     pub(crate) fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.state().seen)
+    }
+
+    /// Spoils these requests from now on.
+    pub(crate) fn spoil(&self, requests: &[&str], how: Spoil) {
+        let mut state = self.shared.state();
+        state.spoiled = requests.iter().map(|request| ((*request).to_owned(), how)).collect();
+        state.spoils = 0;
+    }
+
+    /// Breaks off every connection.
+    pub(crate) fn cut(&self) {
+        for stream in std::mem::take(&mut self.shared.state().open) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// How many requests were spoiled since.
+    pub(crate) fn spoils(&self) -> u32 {
+        self.shared.state().spoils
+    }
+
+    /// Spoils nothing any more; connections that hang break off.
+    pub(crate) fn let_go(&self) {
+        self.shared.state().spoiled.clear();
+        self.shared.let_go.notify_all();
     }
 
     /// The process dies at its next such request.
@@ -85,6 +126,7 @@ impl Shared {
 
     fn serve(self: &Arc<Self>, client: UnixStream) {
         let engine = UnixStream::connect(&self.engine).expect("the engine listens");
+        self.state().open.push(copy_of(&engine));
         let dies = Arc::new(AtomicBool::new(false));
         let (answers, shared) = (Pipe { from: copy_of(&engine), to: copy_of(&client) }, Arc::clone(self));
         let told = Arc::clone(&dies);
@@ -100,6 +142,23 @@ impl Shared {
             match self.meet(&name) {
                 Some((Moment::Before, process)) => return self.strike(&pipe, process),
                 Some((Moment::After, _)) => dies.store(true, Ordering::SeqCst),
+                None => {}
+            }
+            match self.spoil(&name) {
+                Some(Spoil::Hang | Spoil::HangOnce) => {
+                    let held = self.let_go.wait_while(self.state(), |state| !state.spoiled.is_empty());
+                    drop(held.unwrap_or_else(PoisonError::into_inner));
+                    break;
+                }
+                Some(Spoil::Refuse) => {
+                    let refusal =
+                        "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 21\r\n\r\n{\"message\":\"spoiled\"}";
+                    if pipe.from.write_all(refusal.as_bytes()).is_err() {
+                        break;
+                    }
+                    bytes.drain(..length);
+                    continue;
+                }
                 None => {}
             }
             if pipe.to.write_all(&bytes[..length]).is_err() {
@@ -125,6 +184,16 @@ impl Shared {
             }
         }
         pipe.close();
+    }
+
+    fn spoil(&self, name: &str) -> Option<Spoil> {
+        let mut state = self.state();
+        let (_, how) = state.spoiled.iter().find(|(spoiled, _)| spoiled == name)?.clone();
+        if how == Spoil::HangOnce && state.spoils > 0 {
+            return None;
+        }
+        state.spoils += 1;
+        Some(how)
     }
 
     fn meet(&self, name: &str) -> Option<(Moment, u32)> {

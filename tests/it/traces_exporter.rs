@@ -38,7 +38,7 @@ impl Bench {
         let timeout = Duration::from_secs(60);
         let spec = JobSpec { source: Source::Api, project: None, requirement, timeout, priority: 0, retries: 0, work };
         let job = Job::new(JobId::generate(), spec, SystemClock.now());
-        let new = NewJob { job, gitlab: None, idempotency: None, weight: 1, queue_limit: 1_000_000 };
+        let new = NewJob { job, gitlab: None, idempotency: None, weight: 1, queue_limit: 1_000_000, whole_queue_limit: u32::MAX };
         let Ok(Submission::Created(job)) = self.store.submit(new).await else { panic!("it is stored") };
         self.store.cancel_job(&job.id, EndReason::CanceledByUser, SystemClock.now()).await.expect("cancelled");
         job.id.to_string()

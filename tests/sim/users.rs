@@ -273,5 +273,6 @@ fn new_job(world: &World, place: usize, deed: &Deed) -> NewJob {
         idempotency: Some(IdempotencyKey { key: format!("submission {place}"), body_sha256: [u8::try_from(place).unwrap_or(0); 32] }),
         weight: 1,
         queue_limit: 1000,
+        whole_queue_limit: 1000,
     }
 }

@@ -9,6 +9,7 @@ use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 
+use crate::http::problem::Refused;
 use crate::metrics::{Label, Metrics};
 
 /// The route of everything that no route takes.
@@ -25,6 +26,9 @@ async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next
     let method = Label::from(method(request.method()));
     let response = next.run(request).await;
     metrics.http_durations.observe([route.clone(), method.clone()], asked.elapsed());
+    if let Some(Refused(reason)) = response.extensions().get() {
+        metrics.http_refused.count([(*reason).into()]);
+    }
     metrics.http_requests.count([route, method, status(response.status().as_u16()).into()]);
     response
 }

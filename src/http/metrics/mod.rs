@@ -61,6 +61,8 @@ pub(super) async fn scrape(_viewer: Viewer, State(state): State<AppState>, heade
         process: process::process().ok(),
         room,
         streams: state.rations.open_streams(),
+        store_wait: state.metrics.store_waits.oldest(),
+        tasks: state.manager.tasks().states(),
     };
     let now = Now::new();
     now.fill(&facts);

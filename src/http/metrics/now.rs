@@ -1,6 +1,8 @@
 //! How everything is at the moment of a scrape, read from what is known anyway: what the manager published, counters of the store, the
 //! kernel. Nothing here reads the queue.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::config::Config;
@@ -10,6 +12,7 @@ use crate::jobs::{EngineState, IntakeWord, Status};
 use crate::metrics::{Gauges, Label, Registrar, Sums};
 use crate::platform::process::{ProcessFacts, Room};
 use crate::store::{ClassQueue, Counts};
+use crate::tasks::{Standing, TaskState};
 
 /// What is read for a scrape. What could not be read is `None`, and its series are left out.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Facts<'a> {
     pub(super) process: Option<ProcessFacts>,
     pub(super) room: Option<Room>,
     pub(super) streams: usize,
+    pub(super) store_wait: Duration,
+    pub(super) tasks: Vec<TaskState>,
 }
 
 /// The metrics of one scrape.
@@ -48,6 +53,10 @@ struct Daemon {
     tick: Gauges<0>,
     tick_failed: Gauges<0>,
     streams: Gauges<0>,
+    store_wait: Gauges<0>,
+    task_up: Gauges<1>,
+    task_deaths: Sums<1>,
+    stuck: Gauges<0>,
     disk: Gauges<0>,
     disk_free: Gauges<0>,
 }
@@ -136,6 +145,14 @@ impl Daemon {
             tick: make.gauges("last_tick_age_seconds", [], "How long ago the manager's last pass ended; there is one at least every second."),
             tick_failed: make.gauges("last_tick_failed", [], "1 when the manager's last pass failed, else 0."),
             streams: make.gauges("open_streams", [], "Answers that are streaming: logs that are followed, and events."),
+            store_wait: make.gauges(
+                "store_oldest_call_seconds",
+                [],
+                "How long the oldest operation of the store has not come to an end, also when nobody waits for it any more; 0 when there is none.",
+            ),
+            task_up: make.gauges("task_up", ["task"], "0 while a task of this kind that died waits to be started again, else 1."),
+            task_deaths: make.sums("task_deaths", ["task"], "Long-lived tasks of the daemon that died and were started again."),
+            stuck: make.gauges("stuck_containers", [], "Containers that are to go and cannot be taken away."),
             disk: make.gauges("data_disk_bytes", [], "Size of the file system that holds data_dir."),
             disk_free: make.gauges("data_disk_free_bytes", [], "What is free of it."),
         }
@@ -156,6 +173,12 @@ impl Daemon {
         self.tick.set([], age(status.last_tick_at, facts.now));
         self.tick_failed.set([], f64::from(status.last_tick_error.is_some()));
         self.streams.set([], float(u64::try_from(facts.streams).unwrap_or(u64::MAX)));
+        self.store_wait.set([], facts.store_wait.as_secs_f64());
+        for task in &facts.tasks {
+            self.task_up.set([task.name.into()], f64::from(!matches!(task.standing, Standing::Dead { .. })));
+            self.task_deaths.add([task.name.into()], float(task.deaths));
+        }
+        self.stuck.set([], float(u64::try_from(status.stuck.containers()).unwrap_or(u64::MAX)));
         if let Some(room) = &facts.room {
             self.disk.set([], float(room.size.0));
             self.disk_free.set([], float(room.free.0));

@@ -16,8 +16,18 @@ fn samples(change: impl FnOnce(&mut Status)) -> BTreeMap<String, f64> {
     let mut status = (*harness.state.manager.status()).clone();
     change(&mut status);
     let now = harness.state.clock.now();
-    let facts =
-        Facts { now, started_at: now, config: &harness.state.config.current(), status: &status, stored: None, process: None, room: None, streams: 3 };
+    let facts = Facts {
+        now,
+        started_at: now,
+        config: &harness.state.config.current(),
+        status: &status,
+        stored: None,
+        process: None,
+        room: None,
+        streams: 3,
+        store_wait: std::time::Duration::ZERO,
+        tasks: Vec::new(),
+    };
     let filled = Now::new();
     filled.fill(&facts);
     let mut text = String::new();

@@ -145,8 +145,8 @@ async fn deliveries_are_counted_by_how_they_were_answered() {
     assert_eq!(send(&job("6"), "{").await, StatusCode::BAD_REQUEST);
     let text = text(&harness).await;
     let counted = WEBHOOK_RESULTS.map(|result| value(&text, &format!("webhook_deliveries_total{{result=\"{result}\"}}")).expect(result).to_string());
-    // accepted, duplicate, status, canceled, event, unauthorized, malformed, failed
-    assert_eq!(counted, ["2", "1", "1", "1", "1", "3", "1", "0"]);
+    // accepted, unrecorded, duplicate, status, canceled, event, unauthorized, malformed, failed
+    assert_eq!(counted, ["2", "0", "1", "1", "1", "1", "3", "1", "0"]);
     let requests = |status: &str| value(&text, &format!("http_requests_total{{route=\"/webhook/job\",method=\"POST\",status=\"{status}\"}}"));
     assert_eq!((requests("2xx"), requests("4xx"), requests("5xx")), (Some(6.0), Some(4.0), None));
 }

@@ -193,9 +193,9 @@ const OF_JSON_BODIES: &[&str] = &["not-json", "wrong-content-type", "body-too-la
 
 fn of_role(role: &str) -> &'static [&'static str] {
     match role {
-        "viewer" => &["unauthorized", "foreign-host", "too-slow", "internal"],
-        "operator" => &["unauthorized", "forbidden", "foreign-host", "too-slow", "internal"],
-        "webhook" => &["webhook-unverified", "too-slow", "internal"],
+        "viewer" => &["unauthorized", "foreign-host", "overloaded", "too-slow", "internal"],
+        "operator" => &["unauthorized", "forbidden", "foreign-host", "overloaded", "too-slow", "internal"],
+        "webhook" => &["webhook-unverified", "overloaded", "too-slow", "internal"],
         _ => &[],
     }
 }

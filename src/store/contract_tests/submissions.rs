@@ -93,6 +93,20 @@ pub(in crate::store) async fn a_full_queue_refuses_only_its_project(store: &dyn 
     created(store, limited(Some("a"))).await;
 }
 
+pub(in crate::store) async fn a_whole_queue_that_is_full_refuses_everybody_but_who_was_accepted(store: &dyn Store) {
+    let limited = |project: &str, key: &str| {
+        let new = of_project(command(requirement("default", 1000), 0), project);
+        NewJob { whole_queue_limit: 2, idempotency: Some(IdempotencyKey { key: key.to_owned(), body_sha256: [0; 32] }), ..new }
+    };
+    let first = created(store, limited("a", "1")).await;
+    created(store, limited("b", "2")).await;
+    assert!(matches!(store.submit(limited("c", "3")).await, Ok(Submission::WholeQueueFull { limit: 2 })));
+    assert!(matches!(store.submit(limited("a", "1")).await, Ok(Submission::Existing(job)) if job.id == first.id));
+    claim(store, 1).await.expect("a job");
+    created(store, limited("c", "3")).await;
+    assert!(matches!(store.submit(limited("c", "4")).await, Ok(Submission::WholeQueueFull { limit: 2 })));
+}
+
 pub(in crate::store) async fn deliveries_are_remembered_until_forgotten(store: &dyn Store) {
     let delivery = |key: &str| Delivery { key: key.to_owned(), event: "Job Hook".to_owned(), outcome: "accepted".to_owned(), about: None };
     assert_eq!(store.record_delivery(delivery("a"), t(0)).await.expect("kept"), Recorded::First);

@@ -1,7 +1,7 @@
 //! What can go wrong inside one operation, before it is told to the caller in the store's own words.
 
 use crate::domain::Refused;
-use crate::store::StoreError;
+use crate::store::{ANSWERS_WITHIN, StoreError};
 
 /// What an operation ends with.
 pub(super) type Outcome<T> = Result<T, Fault>;
@@ -60,6 +60,11 @@ impl From<Refused> for Fault {
 /// The store failed for the reason given.
 pub(super) fn unavailable(doing: &'static str, why: String) -> StoreError {
     StoreError::Unavailable { doing, source: why.into() }
+}
+
+/// The store took too long.
+pub(super) fn overdue(doing: &'static str) -> StoreError {
+    StoreError::Overdue { doing, after: ANSWERS_WITHIN }
 }
 
 /// The store's thread has ended.

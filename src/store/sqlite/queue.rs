@@ -22,6 +22,11 @@ pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submissio
     if waiting >= i64::from(new.queue_limit) {
         return Ok(Submission::QueueFull { limit: new.queue_limit });
     }
+    let mut statement = connection.prepare_cached("SELECT jobs FROM job_counts WHERE state = 'queued'")?;
+    let all: i64 = statement.query_row([], |row| row.get(0)).optional()?.unwrap_or(0);
+    if all >= i64::from(new.whole_queue_limit) {
+        return Ok(Submission::WholeQueueFull { limit: new.whole_queue_limit });
+    }
     let requirement = requirement_id(connection, &new.job.spec.requirement, caps::lane(connection, project)?)?;
     let share = share::promise(connection, &new.job, new.weight, waiting)?;
     jobs::insert(connection, &new.job, requirement, share)?;

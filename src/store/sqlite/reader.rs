@@ -8,11 +8,11 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::{Outcome, gone};
+use super::fault::Outcome;
 use super::open::{OpenError, Role, connect};
-use super::writer::{Work, guarded};
+use super::writer::{Work, guarded, in_time};
 use crate::metrics::Metrics;
-use crate::store::StoreError;
+use crate::store::{ANSWERS_WITHIN, StoreError};
 
 /// Threads that read.
 const THREADS: usize = 2;
@@ -65,26 +65,27 @@ impl Readers {
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
+        let (asked, waiting) = (Instant::now(), self.metrics.store_waits.begin());
         let question: Question = Box::new(move |connection| {
+            if asked.elapsed() >= ANSWERS_WITHIN {
+                // Nobody waits for it any more.
+                return drop(waiting);
+            }
             let result = guarded(connection, |connection| {
                 let moment = connection.unchecked_transaction()?;
                 work(&moment)
             });
+            drop(waiting);
             let _ = answer.send(result.map_err(|fault| fault.into_store_error(doing)));
         });
-        let asked = Instant::now();
-        let sent = match &self.way {
-            Way::Threads(Some(queue), _) => queue.send(question).await.ok(),
-            Way::Threads(None, _) => None,
-            Way::Asker(work) => {
-                question(work.lock().unwrap_or_else(PoisonError::into_inner).connection());
-                Some(())
+        let whole = async {
+            match &self.way {
+                Way::Threads(queue, _) => queue.as_ref()?.send(question).await.ok()?,
+                Way::Asker(work) => question(work.lock().unwrap_or_else(PoisonError::into_inner).connection()),
             }
+            answered.await.ok()
         };
-        let result = match sent {
-            Some(()) => answered.await.unwrap_or_else(|_| Err(gone(doing))),
-            None => Err(gone(doing)),
-        };
+        let result = in_time(doing, whole).await;
         self.metrics.store.record(doing, asked.elapsed(), result.as_ref().err().map(StoreError::kind));
         result
     }

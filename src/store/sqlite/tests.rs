@@ -49,7 +49,7 @@ proptest! {
 
     #[test]
     fn claims_follow_a_plain_list(deeds in deeds()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let (store, dir) = open();
             claims_follow_the_model(&store, deeds).await;
@@ -64,7 +64,7 @@ proptest! {
 
     #[test]
     fn turns_between_projects_are_fair(arrivals in arrivals()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let (store, _dir) = open();
             turns_are_fair(&store, arrivals).await;

@@ -11,9 +11,9 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::fault::{Fault, Outcome, gone, unavailable};
-use crate::metrics::Metrics;
-use crate::store::StoreError;
+use super::fault::{Fault, Outcome, gone, overdue, unavailable};
+use crate::metrics::{Metrics, Waiting};
+use crate::store::{ANSWERS_WITHIN, StoreError};
 
 /// Most operations that wait; further callers wait for room.
 const WAITING: usize = 1024;
@@ -93,19 +93,16 @@ impl Writer {
     {
         let asked = Instant::now();
         let (answer, answered) = oneshot::channel();
-        let call = Box::new(Call { doing, notice, work: Some(work), then, result: None, answer });
-        let sent = match &self.way {
-            Way::Thread(Some(queue), _) => queue.send(call).await.ok(),
-            Way::Thread(None, _) => None,
-            Way::Caller(work) => {
-                work.lock().unwrap_or_else(PoisonError::into_inner).do_one(call);
-                Some(())
+        let waiting = self.metrics.store_waits.begin();
+        let call = Box::new(Call { doing, notice, asked, work: Some(work), then, result: None, answer, waiting });
+        let whole = async {
+            match &self.way {
+                Way::Thread(queue, _) => queue.as_ref()?.send(call).await.ok()?,
+                Way::Caller(work) => work.lock().unwrap_or_else(PoisonError::into_inner).do_one(call),
             }
+            answered.await.ok()
         };
-        let result = match sent {
-            Some(()) => answered.await.unwrap_or_else(|_| Err(gone(doing))),
-            None => Err(gone(doing)),
-        };
+        let result = in_time(doing, whole).await;
         self.metrics.store.record(doing, asked.elapsed(), result.as_ref().err().map(StoreError::kind));
         result
     }
@@ -154,10 +151,12 @@ enum Ran {
 struct Call<T, F, G> {
     doing: &'static str,
     notice: Notice,
+    asked: Instant,
     work: Option<F>,
     then: G,
     result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
+    waiting: Waiting,
 }
 
 impl<T, F, G> std::fmt::Debug for Call<T, F, G> {
@@ -174,6 +173,11 @@ where
 {
     fn run(&mut self, connection: &Connection) -> Ran {
         let Some(work) = self.work.take() else { return Ran::Badly };
+        if self.asked.elapsed() >= ANSWERS_WITHIN {
+            // Whoever asked has been told that it failed; what has not begun by then is not done behind their back.
+            self.result = Some(Err(overdue(self.doing)));
+            return Ran::Badly;
+        }
         let result = guarded(connection, work).map_err(|fault| fault.into_store_error(self.doing));
         let ran = if result.is_ok() { Ran::Well } else { Ran::Badly };
         self.result = Some(result);
@@ -181,6 +185,7 @@ where
     }
 
     fn answer(self: Box<Self>, committed: Result<(), &str>, metrics: &Metrics) {
+        drop(self.waiting);
         let result = match (self.result, committed) {
             // A refusal stands by itself; it did not depend on the commit.
             (Some(Err(error)), _) => Err(error),
@@ -196,6 +201,14 @@ where
 
     fn notice(&self) -> Notice {
         self.notice
+    }
+}
+
+/// Waits for an answer as long as a store may take. `None` is that there is nobody to answer.
+pub(super) async fn in_time<T>(doing: &'static str, answer: impl Future<Output = Option<Result<T, StoreError>>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(ANSWERS_WITHIN, answer).await {
+        Ok(answered) => answered.unwrap_or_else(|| Err(gone(doing))),
+        Err(_) => Err(overdue(doing)),
     }
 }
 

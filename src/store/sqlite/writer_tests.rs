@@ -102,3 +102,46 @@ async fn a_transaction_given_up_midway_fails_only_what_was_in_it() {
     after.expect("what came after is done in a new transaction");
     assert_eq!(all(&writer).await, [2]);
 }
+
+/// Keeps the thread busy until the answer is dropped or used.
+fn stalled(writer: &Writer) -> (std::sync::mpsc::Sender<()>, impl Future<Output = Result<(), StoreError>>) {
+    let (go, until) = std::sync::mpsc::channel::<()>();
+    let wait = move |_: &Connection| {
+        let _ = until.recv();
+        Ok(())
+    };
+    (go, writer.call("hold", Notice::Quiet, wait))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_thread_that_hangs_ends_in_time_and_what_had_not_begun_is_never_done() {
+    let writer = writer();
+    let (go, held) = stalled(&writer);
+    // With the clock of the runtime paused its timers fire at once; the thread's own clock goes on, so what waits is old only when it is.
+    let (held, added) = join(held, add(&writer, 1)).await;
+    for answer in [held, added] {
+        assert!(matches!(answer, Err(StoreError::Overdue { after: ANSWERS_WITHIN, .. })), "{answer:?}");
+    }
+    let waited = writer.metrics.store_waits.oldest();
+    assert!(!waited.is_zero(), "what hangs is still told");
+    drop(go);
+    tokio::time::resume();
+    // What was asked is younger than the limit by the thread's clock, so it is done after all: nobody may take it for undone.
+    assert_eq!(all(&writer).await, [1]);
+    assert!(writer.metrics.store_waits.oldest().is_zero());
+    let old = Instant::now().checked_sub(ANSWERS_WITHIN).expect("a time");
+    assert!(matches!(ask_since(&writer, 2, old).await, Err(StoreError::Overdue { .. })));
+    assert_eq!(all(&writer).await, [1], "what had not begun when it was given up is not done");
+}
+
+/// Adds a row as somebody would have done who asked then.
+async fn ask_since(writer: &Writer, x: i64, asked: Instant) -> Result<(), StoreError> {
+    let (answer, answered) = oneshot::channel();
+    let work = move |connection: &Connection| -> Outcome<()> { Ok(connection.execute("INSERT INTO a VALUES (?1)", [x]).map(|_| ())?) };
+    let then = |_: &Metrics, (): &()| {};
+    let waiting = writer.metrics.store_waits.begin();
+    let call = Call { doing: "add", notice: Notice::Changes, asked, work: Some(work), then, result: None, answer, waiting };
+    let Way::Thread(Some(queue), _) = &writer.way else { panic!("a thread writes") };
+    queue.send(Box::new(call)).await.unwrap_or_else(|_| panic!("sent"));
+    answered.await.expect("an answer")
+}

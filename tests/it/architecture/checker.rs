@@ -37,7 +37,8 @@ fn an_outside_crate_is_used_behind_its_door_only() {
     assert_eq!(faults_of("http/mod.rs", "fn f(c: rusqlite::Connection) {}").len(), 1);
     assert_eq!(faults_of("jobs/plan.rs", "use config::Config;").len(), 1);
     assert_eq!(faults_of("jobs/plan.rs", "use crate::config::Config; let x = self.config.http;"), Vec::<String>::new());
-    assert_eq!(faults_of("app.rs", "axum::serve(listener, router); fn f(r: axum::Router) {}"), Vec::<String>::new());
+    assert_eq!(faults_of("app.rs", "serve(listener, router); fn f(r: axum::Router) {}"), Vec::<String>::new());
+    assert_eq!(faults_of("app.rs", "axum::serve(listener, router);").len(), 1, "without bounds on connections");
     assert_eq!(faults_of("app.rs", "use axum::extract::State;").len(), 1);
 }
 

@@ -1,0 +1,46 @@
+//! What each part's state is called.
+
+use super::*;
+use crate::domain::RunnerId;
+use crate::http::harness::Harness;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_795_000_000 + second).expect("a time")
+}
+
+#[tokio::test]
+async fn a_manager_that_went_silent_or_whose_passes_fail_is_failing() {
+    let status = Harness::start().manager.status();
+    let verdict = |error: Option<&str>, now: Timestamp| {
+        let status = Status { last_tick_at: at(0), last_tick_error: error.map(str::to_owned), ..(*status).clone() };
+        manager_check(&status, now).status
+    };
+    assert_eq!(verdict(None, at(60)), Verdict::Ok);
+    assert_eq!(verdict(None, at(61)), Verdict::Failing);
+    assert_eq!(verdict(None, at(-3600)), Verdict::Ok, "a clock set back is no silence");
+    assert_eq!(verdict(Some("disk full"), at(1)), Verdict::Failing);
+}
+
+#[test]
+fn containers_that_stay_are_told_and_fail_nothing() {
+    assert!(stuck_check(&Stuck::default()).is_none());
+    let runners = [("a", 7), ("b", 5)].map(|(runner, second)| (RunnerId::from_trusted(runner), at(second))).into();
+    let check = stuck_check(&Stuck { runners, strays: 1 }).expect("told");
+    assert_eq!((check.status, check.since), (Verdict::Ok, Some(at(5))));
+    assert!(check.detail.is_some_and(|detail| detail.starts_with("3 containers cannot be taken away")));
+    let stray = stuck_check(&Stuck { strays: 1, ..Stuck::default() }).expect("told");
+    assert!(stray.detail.is_some_and(|detail| detail.starts_with("1 container cannot")));
+}
+
+#[test]
+fn a_task_that_is_dead_fails_and_one_that_runs_again_is_told() {
+    let state = |name, standing| TaskState { name, deaths: 1, standing };
+    let again = state("upkeep", Standing::Again { died_at: at(3) });
+    assert!(tasks_check(&[state("observer", Standing::Well)]).is_none());
+    let told = tasks_check(&[state("observer", Standing::Well), again.clone()]).expect("told");
+    assert_eq!((told.status, told.since), (Verdict::Ok, Some(at(3))));
+    assert!(told.detail.is_some_and(|detail| detail.contains("runs again: upkeep")));
+    let dead = tasks_check(&[state("observer", Standing::Dead { died_at: at(9) }), again]).expect("told");
+    assert_eq!((dead.status, dead.since), (Verdict::Failing, Some(at(9))));
+    assert!(dead.detail.is_some_and(|detail| detail.contains("in a moment: observer;")));
+}

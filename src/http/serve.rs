@@ -1,0 +1,150 @@
+//! Accepts connections and serves the routes on them, with bounds on how many there are and how long a request's head may take: neither a
+//! crowd nor a client that sends a byte now and then holds the daemon's room for ever.
+//!
+//! ```text
+//!  a place is free ─▶ accept ─▶ served, kept alive
+//!  none is         ─▶ accept ─▶ served in a spare place: `/health` and `/metrics` only, one request
+//!  no spare either ─▶ not accepted; the kernel lets it wait
+//! ```
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::problem::Problem;
+use super::rations::{Bound, Traffic};
+
+/// Most connections to one group of listeners.
+pub(super) const MAX_CONNECTIONS: usize = 512;
+/// Further ones, for those who watch the daemon.
+const SPARE_CONNECTIONS: usize = 32;
+/// Longest time from a connection's beginning, or from an answer, to a whole head of a request. Longer than proxies keep idle connections
+/// (nginx: 60 s), so that they close them and not we, just when a request is on its way.
+const HEAD: Duration = Duration::from_secs(75);
+/// The same in a spare place.
+const SPARE_HEAD: Duration = Duration::from_secs(5);
+/// Largest head of a request; more is answered 431.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How long open answers may go on after the daemon was told to stop.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// The connections that may be open. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    places: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
+    head: Duration,
+    spare_head: Duration,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
+            head: HEAD,
+            spare_head: SPARE_HEAD,
+        }
+    }
+}
+
+/// Which kind of place a connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Own,
+    Spare,
+}
+
+impl Doors {
+    /// A place, waited for while there is none of either kind.
+    async fn place(&self) -> Option<(Place, OwnedSemaphorePermit)> {
+        // Both only wait.
+        tokio::select! {
+            biased;
+            own = Arc::clone(&self.places).acquire_owned() => own.ok().map(|permit| (Place::Own, permit)),
+            spare = Arc::clone(&self.spare).acquire_owned() => spare.ok().map(|permit| (Place::Spare, permit)),
+        }
+    }
+}
+
+/// Serves until told to stop; answers that are open then get a moment to end.
+pub async fn serve<L: Listener>(mut listener: L, routes: Router, doors: Doors, stop: CancellationToken) {
+    let spare_routes = routes.clone().layer(middleware::from_fn(only_vitals));
+    let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
+    let _cut = cut.clone().drop_guard();
+    while let Some(Some((place, permit))) = stop.run_until_cancelled(doors.place()).await {
+        let Some((stream, _)) = stop.run_until_cancelled(listener.accept()).await else { break };
+        let mut protocol = http1::Builder::new();
+        protocol.timer(TokioTimer::new()).max_buf_size(MAX_HEAD_BYTES);
+        let routes = match place {
+            Place::Own => {
+                protocol.header_read_timeout(doors.head);
+                routes.clone()
+            }
+            Place::Spare => {
+                protocol.header_read_timeout(doors.spare_head).keep_alive(false);
+                spare_routes.clone()
+            }
+        };
+        connections.spawn(attend(protocol, stream, routes, permit, (stop.clone(), cut.clone())));
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+        debug!(connections = connections.len(), "answers that were still open are cut off");
+    }
+}
+
+/// One connection, to its end.
+async fn attend<S>(
+    protocol: http1::Builder,
+    stream: S,
+    routes: Router,
+    permit: OwnedSemaphorePermit,
+    (stop, cut): (CancellationToken, CancellationToken),
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
+    let served = async {
+        // The first arm is polled again below, where it is left off.
+        tokio::select! {
+            served = connection.as_mut() => return served,
+            () = stop.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
+    if let Some(Err(error)) = cut.run_until_cancelled(served).await {
+        debug!(%error, "a connection broke off");
+    }
+    drop(permit);
+}
+
+/// In a spare place nobody is served but who asks how the daemon does.
+async fn only_vitals(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if Traffic::of(request.method(), route) == Traffic::Vital {
+        next.run(request).await
+    } else {
+        Problem::Overloaded(Bound::Connections).into_response()
+    }
+}
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;
