@@ -7,7 +7,6 @@
 //! Passes never wait for the engine: operations on containers run as tasks of their own, one at a time per runner, and the engine is
 //! watched by the [`super::observer::Observer`].
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,8 @@ use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
 use super::queue_there::QueueBoard;
-use super::reconcile::{Action, InFlight, Receipt, Seen, Sight, decide};
+use super::reconcile::{Action, Receipt, Seen, Sight, decide};
+use super::strays::{Stray, Strays, holds_up};
 use super::vitals::Vitals;
 use super::{drain, gpus, plan, publish, retire};
 use crate::config::Config;
@@ -37,8 +37,6 @@ use crate::store::{Store, StoreError};
 
 /// Longest time between two passes.
 const TICK: Duration = Duration::from_secs(1);
-/// Wait before a stray that could not be removed is tried again.
-const STRAY_RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 
 /// The ends of the channels that belong to the manager's task; made before it, so that others can hold a [`ManagerHandle`] first.
 #[derive(Debug)]
@@ -62,7 +60,7 @@ pub struct JobManager {
     shared: Arc<Shared>,
     seat: Seat,
     operations: Operations,
-    strays: HashMap<String, Timestamp>,
+    strays: Strays,
     restarts: Restarts,
     hearing: Hearing,
     held: Held,
@@ -92,7 +90,7 @@ impl JobManager {
             shared: Arc::new(shared),
             seat,
             operations: Operations::default(),
-            strays: HashMap::new(),
+            strays: Strays::default(),
             restarts: Restarts::default(),
             hearing: Hearing::default(),
             held: Held::default(),
@@ -210,17 +208,18 @@ impl JobManager {
         let broker = if self.shared.deps.broker_url.borrow().is_some() { Broker::Listens } else { Broker::Silent };
         self.hearing.observe(broker, now);
         self.note_adopted(&open, &view, now).await?;
+        let strays = self.strays.find(&self.shared, &self.operations, &open, &view);
         for aggregate in &open {
-            self.step(aggregate, &view, now).await?;
+            self.step(aggregate, &view, &strays, now).await?;
         }
-        self.remove_strays(&open, &view, now);
+        self.strays.remove(&self.shared, &strays, now);
         let config = self.shared.deps.config.current();
         retire::retire(&self.shared, (&self.config, &config), &open, now).await?;
         let plan = plan::plan(&self.shared, &config, &mut self.restarts, open, &view, now).await?;
         self.config = config;
         // Before anything is started on a GPU it is written down how that was.
         gpus::save(&self.shared).await?;
-        for aggregate in plan.launch {
+        for aggregate in plan.launch.into_iter().filter(|aggregate| !holds_up(&strays, aggregate)) {
             self.operations.begin(&self.shared, aggregate, Action::Launch, now);
         }
         // What concerns runners that are gone is forgotten, so that nothing grows.
@@ -233,7 +232,7 @@ impl JobManager {
     }
 
     /// Decides about one runner and acts.
-    async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, now: Timestamp) -> Result<(), StoreError> {
+    async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, strays: &[Stray], now: Timestamp) -> Result<(), StoreError> {
         let runner = &aggregate.runner;
         let seen = seen(view, self.operations.proven_after(&runner.id), &runner.container_name());
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
@@ -259,6 +258,9 @@ impl JobManager {
             Action::Launch | Action::Stop | Action::Finish | Action::Remove => None,
         };
         let Some(step) = ordered else {
+            if action == Action::Launch && holds_up(strays, aggregate) {
+                return Ok(());
+            }
             self.operations.begin(&self.shared, aggregate.clone(), action, now);
             return Ok(());
         };
@@ -296,36 +298,6 @@ impl JobManager {
             }
         }
         Ok(())
-    }
-
-    /// Removes containers that carry our mark but belong to no open runner: an answer to a create that came after we had given up.
-    fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView, now: Timestamp) {
-        let EngineSight::Up { containers, .. } = &view.sight else { return };
-        let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
-        let config = self.shared.deps.config.current();
-        let host = &config.host.name;
-        self.strays.retain(|name, _| containers.contains_key(name));
-        for (name, facts) in containers.iter() {
-            let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);
-            // A view that is older than our last operation on the runner may show what that operation took away.
-            let busy = facts.owner.as_ref().is_some_and(|owner| {
-                self.operations.on(&owner.runner) != InFlight::Nothing || self.operations.proven_after(&owner.runner) > view.stamp
-            });
-            let tried = self.strays.get(name).is_some_and(|at| now.duration_since(*at) < STRAY_RETRY);
-            if !ours || busy || known.contains(name) || tried {
-                continue;
-            }
-            self.strays.insert(name.clone(), now);
-            self.shared.deps.metrics.manager.strays.count([]);
-            warn!(container = name, "a container of ours belongs to no runner; it is removed");
-            let (shared, name) = (Arc::clone(&self.shared), name.clone());
-            self.shared.deps.tracker.spawn(async move {
-                if let Err(error) = shared.deps.driver.remove(&name).await {
-                    warn!(container = name, error = chain(&error), "it could not be removed");
-                }
-                shared.observer.refresh();
-            });
-        }
     }
 
     fn publish(&mut self, error: Option<&StoreError>) {

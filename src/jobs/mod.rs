@@ -41,6 +41,7 @@ mod queue_there;
 mod repair;
 mod retire;
 mod sample;
+mod strays;
 mod turn;
 mod upkeep;
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::damage::Damage;
 use super::fault::{Outcome, gone};
 use super::open::{OpenError, Role, connect};
 use super::writer::guarded;
@@ -27,14 +28,15 @@ pub(super) struct Readers {
     queue: Option<mpsc::Sender<Question>>,
     threads: Vec<JoinHandle<()>>,
     metrics: Arc<Metrics>,
+    damage: Arc<Damage>,
 }
 
 impl Readers {
     /// Opens the connections and starts the threads.
-    pub(super) fn start(path: &Path, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub(super) fn start(path: &Path, metrics: Arc<Metrics>, damage: Arc<Damage>) -> Result<Self, OpenError> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut readers = Self { queue: Some(queue), threads: Vec::with_capacity(THREADS), metrics };
+        let mut readers = Self { queue: Some(queue), threads: Vec::with_capacity(THREADS), metrics, damage };
         for number in 1..=THREADS {
             let connection = connect(path, Role::Reader)?;
             let waiting = Arc::clone(&waiting);
@@ -52,12 +54,13 @@ impl Readers {
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
+        let damage = Arc::clone(&self.damage);
         let question: Question = Box::new(move |connection| {
             let result = guarded(connection, |connection| {
                 let moment = connection.unchecked_transaction()?;
                 work(&moment)
             });
-            let _ = answer.send(result.map_err(|fault| fault.into_store_error(doing)));
+            let _ = answer.send(result.inspect_err(|fault| damage.heed(fault)).map_err(|fault| fault.into_store_error(doing)));
         });
         let asked = Instant::now();
         let sent = async { self.queue.as_ref()?.send(question).await.ok() }.await;

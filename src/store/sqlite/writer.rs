@@ -11,6 +11,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::damage::Damage;
 use super::fault::{Fault, Outcome, gone, unavailable};
 use crate::metrics::Metrics;
 use crate::store::StoreError;
@@ -50,12 +51,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread, which owns the connection from now on.
-    pub(super) fn start(connection: Connection, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(super) fn start(connection: Connection, metrics: Arc<Metrics>, damage: Arc<Damage>) -> std::io::Result<Self> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let (ticks, changes) = watch::channel(0);
         let tally = Arc::new(Tally::default());
         let mut work =
-            Work { connection, waiting, ticks, tally: Arc::clone(&tally), metrics: Arc::clone(&metrics), group: Vec::with_capacity(GROUP) };
+            Work { connection, waiting, ticks, tally: Arc::clone(&tally), metrics: Arc::clone(&metrics), damage, group: Vec::with_capacity(GROUP) };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || work.run())?;
         Ok(Self { queue: Some(queue), thread: Some(thread), changes, tally, metrics })
     }
@@ -113,7 +114,7 @@ impl Drop for Writer {
 /// One operation in a group.
 trait Operation: Send {
     /// Carries it out; tells whether it succeeded.
-    fn run(&mut self, connection: &Connection) -> Ran;
+    fn run(&mut self, connection: &Connection, damage: &Damage) -> Ran;
     /// Answers the caller.
     fn answer(self: Box<Self>, committed: Result<(), &str>, metrics: &Metrics);
     /// Whether others are to hear of it.
@@ -144,9 +145,9 @@ where
     F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     G: FnOnce(&Metrics, &T) + Send + 'static,
 {
-    fn run(&mut self, connection: &Connection) -> Ran {
+    fn run(&mut self, connection: &Connection, damage: &Damage) -> Ran {
         let Some(work) = self.work.take() else { return Ran::Badly };
-        let result = guarded(connection, work).map_err(|fault| fault.into_store_error(self.doing));
+        let result = guarded(connection, work).inspect_err(|fault| damage.heed(fault)).map_err(|fault| fault.into_store_error(self.doing));
         let ran = if result.is_ok() { Ran::Well } else { Ran::Badly };
         self.result = Some(result);
         ran
@@ -188,6 +189,7 @@ struct Work {
     ticks: watch::Sender<u64>,
     tally: Arc<Tally>,
     metrics: Arc<Metrics>,
+    damage: Arc<Damage>,
     group: Vec<Box<dyn Operation>>,
 }
 
@@ -231,7 +233,7 @@ impl Work {
                 self.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
             }
         }
-        let why = committed.err().map(|error| error.to_string());
+        let why = committed.inspect_err(|error| self.damage.heed_sqlite(error)).err().map(|error| error.to_string());
         for operation in done {
             operation.answer(why.as_deref().map_or(Ok(()), Err), &self.metrics);
         }
@@ -243,7 +245,7 @@ impl Work {
         if sql("SAVEPOINT operation").is_err() {
             return false;
         }
-        match operation.run(&self.connection) {
+        match operation.run(&self.connection, &self.damage) {
             Ran::Well => sql("RELEASE operation").is_ok() && operation.notice() == Notice::Changes,
             Ran::Badly => {
                 // After the worst errors SQLite has already rolled everything back; then this fails and `commit` finds out.
