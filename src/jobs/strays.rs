@@ -87,7 +87,7 @@ mod tests {
             crate::domain::Placement { cpus: crate::domain::CpuMillis(1), memory: crate::domain::MemoryBytes(1), devices: Vec::new(), share: None },
             Timestamp::UNIX_EPOCH,
         );
-        let with = |job| Aggregate::new(runner.clone(), job);
+        let with = |job| Aggregate { runner: runner.clone(), job };
         let (api, theirs) = (command(requirement("default", 1000), 0).job, gitlab(requirement("default", 1000), 0, 1).job);
         let stray = |job: Option<&JobId>| [Stray { name: "rc-x".to_owned(), job: job.cloned() }];
         assert!(holds_up(&stray(Some(&api.id)), &with(Some(api.clone()))));

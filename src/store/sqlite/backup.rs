@@ -36,10 +36,12 @@ pub struct Backup {
 pub fn backup(database: &Path, target: &Path, overwrite: Overwrite) -> Result<Backup, CopyError> {
     examine(database, Look::Label)?;
     refuse_taken(database, target, overwrite)?;
-    let part = Part::take(target)?;
+    let mut part = Part::take(target)?;
     let contents = copy(database, &part.path)?;
     let bytes = std::fs::metadata(&part.path).map_err(CopyError::files("look at", &part.path))?.len();
     put(&part.path, target, overwrite)?;
+    // From now on another backup may have a file of that name.
+    part.state = PartState::Placed;
     flush(directory_of(target)).map_err(CopyError::files("flush the directory", directory_of(target)))?;
     Ok(Backup { contents, bytes })
 }
@@ -77,7 +79,16 @@ fn put(part: &Path, target: &Path, overwrite: Overwrite) -> Result<(), CopyError
 /// The file that becomes the backup: beside it, held while it is written, and taken away when that fails.
 struct Part {
     path: PathBuf,
+    state: PartState,
     _held: File,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PartState {
+    /// It is being written.
+    Written,
+    /// It is the backup.
+    Placed,
 }
 
 impl Part {
@@ -95,12 +106,15 @@ impl Part {
         if !std::fs::metadata(&path).is_ok_and(|about| about.ino() == ours) {
             return Err(busy());
         }
-        Ok(Self { path, _held: held })
+        Ok(Self { path, state: PartState::Written, _held: held })
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
+        if self.state == PartState::Placed {
+            return;
+        }
         for end in [""].into_iter().chain(COMPANIONS) {
             let _ = remove(&beside(&self.path, end));
         }

@@ -51,6 +51,14 @@ impl Damage {
     }
 }
 
+/// What a failure that [is damage](is_damage) means for who has the file.
+pub(super) fn meaning(failure: &rusqlite::Error) -> String {
+    match failure.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => format!("it is no database, or its beginning is damaged: {failure}"),
+        _ => format!("it is damaged: {failure}"),
+    }
+}
+
 /// Whether a failure of `SQLite` shows that the file is not as it was written.
 pub(super) fn is_damage(failure: &rusqlite::Error) -> bool {
     matches!(failure.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))

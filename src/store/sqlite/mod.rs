@@ -330,3 +330,6 @@ impl Store for SqliteStore {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod upgrade_tests;

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::copy::{CopyError, copy};
+use super::damage::{is_damage, meaning};
 use super::files::{COMPANIONS, beside, directory_of, flush, lock, make_directory, private_file};
 use super::migrations::{MIGRATIONS, MigrationError, migrate};
 use super::restore;
@@ -197,11 +198,11 @@ pub(super) fn connect(path: &Path, role: Role) -> Result<Connection, OpenError> 
         }
         Ok(connection)
     };
-    prepare().map_err(|source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-            OpenError::Unusable { path: path.to_owned(), why: source.to_string() }
+    prepare().map_err(|source: rusqlite::Error| {
+        if is_damage(&source) {
+            return OpenError::Unusable { path: path.to_owned(), why: meaning(&source) };
         }
-        _ => OpenError::Sqlite { doing: "open", path: path.to_owned(), source },
+        OpenError::Sqlite { doing: "open", path: path.to_owned(), source }
     })
 }
 
@@ -229,14 +230,14 @@ fn check(path: &Path) -> Result<usize, OpenError> {
     let connection = connect(path, Role::Reader)?;
     let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let id = number("application_id").map_err(|error| unusable(error.to_string()))?;
+    let id = number("application_id").map_err(|error| unusable(meaning(&error)))?;
     if id != i64::from(APPLICATION_ID) {
         return Err(unusable("it is not a database of runner-coordinator".to_owned()));
     }
-    let schema = number("user_version").map_err(|error| unusable(error.to_string()))?;
+    let schema = number("user_version").map_err(|error| unusable(meaning(&error)))?;
     match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
         Ok(verdict) if verdict == "ok" => Ok(usize::try_from(schema).unwrap_or(0)),
         Ok(verdict) => Err(unusable(format!("it is damaged: {verdict}"))),
-        Err(error) => Err(unusable(format!("it is damaged: {error}"))),
+        Err(error) => Err(unusable(meaning(&error))),
     }
 }

@@ -138,7 +138,7 @@ async fn two_backups_into_one_file_do_not_meet() {
 async fn a_restore_brings_the_backup_back_and_keeps_what_it_replaces() {
     let (dir, database, file, [first, second]) = history().await;
     let done = restore(&database, &file, at()).expect("restored");
-    assert_eq!(names(&dir.path().join("data")), ["queue.db", "queue.db.lock", "queue.db.replaced-20261118T111320Z"]);
+    assert_eq!(names(&dir.path().join("data")), ["queue.db", "queue.db.lock", "queue.db.replaced-20261118T110640Z"]);
     let store = SqliteStore::open(&database).expect("a store");
     assert_eq!(jobs(&store).await, [first.clone()]);
     add(&store).await;
@@ -189,7 +189,7 @@ async fn what_is_no_whole_backup_of_ours_is_refused_and_changes_nothing() {
     let known = migrations::MIGRATIONS.len();
     let cases: [(&str, &[u8], String); 6] = [
         ("nothing", b"", "bad cannot be used: it is not a database of runner-coordinator".to_owned()),
-        ("text", &[b'x'; 9000], "bad cannot be used: file is not a database".to_owned()),
+        ("text", &[b'x'; 9000], "bad cannot be used: it is no database".to_owned()),
         ("half", &whole[..whole.len() / 2], "bad cannot be used: it is damaged".to_owned()),
         ("half of it zeros", &torn, "cannot be used: it is damaged".to_owned()),
         ("foreign", &foreign, "bad cannot be used: it is not a database of runner-coordinator".to_owned()),
@@ -211,7 +211,7 @@ fn copy_all(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory").flatten() {
         let to = to.join(entry.file_name());
-        if entry.path().is_dir() { copy_all(&entry.path(), &to) } else { drop(std::fs::copy(entry.path(), to).expect("copied")) }
+        if entry.path().is_dir() { copy_all(&entry.path(), &to) } else { assert!(std::fs::copy(entry.path(), to).is_ok()) }
     }
 }
 

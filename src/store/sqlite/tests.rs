@@ -88,7 +88,7 @@ async fn a_queue_from_before_there_were_shares_goes_by_age() {
 }
 
 /// The counters that triggers keep are what counting gives.
-fn counters_are_true(path: &Path) {
+pub(super) fn counters_are_true(path: &Path) {
     let connection = rusqlite::Connection::open(path).expect("a database");
     let wrong = |sql: &str| connection.query_row(&format!("SELECT count(*) FROM ({sql})"), [], |row| row.get::<_, i64>(0)).expect("counted");
     let ready = "SELECT id FROM requirements r WHERE ready <> (SELECT count(*) FROM jobs WHERE requirement_id = r.id \
