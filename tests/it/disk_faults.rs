@@ -128,7 +128,7 @@ async fn a_daemon_without_descriptors_left_stays_and_recovers_when_its_callers_l
     daemon.reaches(&running, &["running"]).await;
     let container = engine::containers("disk-fds").pop().expect("its container");
     let (pid, address) = (daemon.pid(), daemon.url.trim_start_matches("http://").to_owned());
-    let callers: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&address).expect("the kernel takes them")).collect();
+    let callers: Vec<TcpStream> = (0..120).map(|_| TcpStream::connect(&address).expect("the kernel takes them")).collect();
     daemon.until("none is left", async |_| descriptors(pid) >= 60).await;
     // It must come through this without spinning: a second of it costs less than half a processor.
     let used = processor_ticks(pid);

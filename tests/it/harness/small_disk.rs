@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A small disk.
 #[derive(Debug)]
@@ -60,6 +60,6 @@ fn mount(arguments: &[&str]) {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").args(["--lazy".as_ref(), self.root.as_os_str()]).status();
+        let _ = Command::new("umount").args(["--lazy".as_ref(), self.root.as_os_str()]).stderr(Stdio::null()).status();
     }
 }
