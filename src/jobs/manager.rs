@@ -27,7 +27,7 @@ use super::ops::Operations;
 use super::plan::Restarts;
 use super::queue_there::QueueBoard;
 use super::reconcile::{Action, Receipt, Seen, Sight, decide};
-use super::strays::{Stray, Strays, holds_up};
+use super::strays::{Stray, Strays, holds_up, is_stray};
 use super::vitals::Vitals;
 use super::{drain, gpus, plan, publish, retire};
 use crate::config::Config;
@@ -234,7 +234,8 @@ impl JobManager {
     /// Decides about one runner and acts.
     async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, strays: &[Stray], now: Timestamp) -> Result<(), StoreError> {
         let runner = &aggregate.runner;
-        let seen = seen(view, self.operations.proven_after(&runner.id), &runner.container_name());
+        let name = runner.container_name();
+        let seen = if is_stray(strays, &name) { Seen::Unknown } else { seen(view, self.operations.proven_after(&runner.id), &name) };
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
             self.ensure_follower(aggregate);
         }

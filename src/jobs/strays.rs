@@ -1,7 +1,7 @@
 //! Containers that carry our mark but belong to no open runner: an answer to a create that came after we had given up, or what ran after the
 //! backup was made that the store was restored from. They are removed, and until they are gone no container of the same job is started.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +11,7 @@ use super::deps::Shared;
 use super::observer::{EngineSight, EngineView};
 use super::ops::Operations;
 use super::reconcile::InFlight;
-use crate::domain::{Aggregate, JobId, Source, chain};
+use crate::domain::{Aggregate, JobId, RunnerId, Source, chain};
 
 /// Wait before a stray that could not be removed is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
@@ -33,11 +33,15 @@ impl Strays {
     pub(super) fn find(&mut self, shared: &Shared, operations: &Operations, open: &[Aggregate], view: &EngineView) -> Vec<Stray> {
         let EngineSight::Up { containers, .. } = &view.sight else { return Vec::new() };
         self.0.retain(|name, _| containers.contains_key(name));
-        let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
+        // A name is of a job's attempt: after a restore another runner may be given the same.
+        let known: HashMap<String, &RunnerId> = open.iter().map(|aggregate| (aggregate.runner.container_name(), &aggregate.runner.id)).collect();
         let config = shared.deps.config.current();
         let mut strays = Vec::new();
         for (name, facts) in containers.iter() {
-            let Some(owner) = facts.owner.as_ref().filter(|owner| owner.host == config.host.name && !known.contains(name)) else { continue };
+            let Some(owner) = facts.owner.as_ref().filter(|owner| owner.host == config.host.name) else { continue };
+            if known.get(name) == Some(&&owner.runner) {
+                continue;
+            }
             // A view that is older than our last operation on the runner may show what that operation took away.
             if operations.on(&owner.runner) == InFlight::Nothing && operations.proven_after(&owner.runner) <= view.stamp {
                 strays.push(Stray { name: name.clone(), job: owner.job.as_ref().map(|(job, _attempt)| job.clone()) });
@@ -64,6 +68,11 @@ impl Strays {
             });
         }
     }
+}
+
+/// Whether what the engine shows under a name is not what our runner of that name made.
+pub(super) fn is_stray(strays: &[Stray], name: &str) -> bool {
+    strays.iter().any(|stray| stray.name == name)
 }
 
 /// Whether a runner's start has to wait, because a container that no runner knows may be at its job.
