@@ -13,6 +13,7 @@ use crate::store::sqlite::{self, Backup, Contents, CopyError, Overwrite, Restore
 
 /// What to back up.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct BackupOptions {
     /// The file to make; readable by its owner only.
     file: PathBuf,

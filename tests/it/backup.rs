@@ -77,7 +77,7 @@ async fn a_restored_store_adopts_what_it_knows_removes_what_it_does_not_and_runs
 fn never_two_at_once(since: &str, job: &str) {
     let now = engine::docker(&["info", "--format", "{{.SystemTime}}"]);
     let filter = format!("label=runner-coordinator.job={job}");
-    let format = "{{.Action}} {{.Actor.Attributes.name}}";
+    let format = "{{.Action}} {{.ID}}";
     let told = engine::docker(&["events", "--since", since, "--until", now.trim(), "--filter", &filter, "--format", format]);
     let events: Vec<(&str, &str)> = told.lines().filter_map(|line| line.split_once(' ')).collect();
     let start = events.iter().position(|(action, _)| *action == "start").expect("it started");

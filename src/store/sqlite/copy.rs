@@ -80,9 +80,11 @@ impl CopyError {
 
     /// `SQLite`'s refusal; that a file is damaged is told as that.
     fn sqlite(doing: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> Self {
-        move |source| match super::damage::is_damage(&source) {
-            true => Self::Unusable { path: path.to_owned(), why: super::damage::meaning(&source) },
-            false => Self::Sqlite { doing, path: path.to_owned(), source: Box::new(source) },
+        move |source| {
+            if super::damage::is_damage(&source) {
+                return Self::Unusable { path: path.to_owned(), why: super::damage::meaning(&source) };
+            }
+            Self::Sqlite { doing, path: path.to_owned(), source: Box::new(source) }
         }
     }
 }

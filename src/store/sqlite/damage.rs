@@ -28,19 +28,19 @@ impl Damage {
     /// Takes note if a fault shows damage.
     pub(super) fn heed(&self, fault: &Fault) {
         if let Some(what) = fault.damage() {
-            self.note(what);
+            self.note(&what);
         }
     }
 
     /// The same for a failure of `SQLite` outside of an operation.
     pub(super) fn heed_sqlite(&self, failure: &rusqlite::Error) {
         if is_damage(failure) {
-            self.note(failure.to_string());
+            self.note(&failure.to_string());
         }
     }
 
-    fn note(&self, what: String) {
-        if self.found.set(what.clone()).is_ok() {
+    fn note(&self, what: &str) {
+        if self.found.set(what.to_owned()).is_ok() {
             error!(
                 database = %self.path.display(),
                 damage = what,

@@ -22,7 +22,7 @@ async fn lived_in(jobs: usize) -> (TempDir, PathBuf) {
 
 fn refused(path: &Path) -> String {
     let error = SqliteStore::open(path).map(drop).expect_err("it was opened");
-    crate::domain::chain(&error).to_string()
+    crate::domain::chain(&error)
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn why(error: &CopyError) -> String {
-    crate::domain::chain(error).to_string()
+    crate::domain::chain(error)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ async fn a_restore_brings_the_backup_back_and_keeps_what_it_replaces() {
     let done = restore(&database, &file, at()).expect("restored");
     assert_eq!(names(&dir.path().join("data")), ["queue.db", "queue.db.lock", "queue.db.replaced-20261118T110640Z"]);
     let store = SqliteStore::open(&database).expect("a store");
-    assert_eq!(jobs(&store).await, [first.clone()]);
+    assert_eq!(jobs(&store).await, std::slice::from_ref(&first));
     add(&store).await;
     assert!(database.with_extension("db-wal").exists(), "it has a log again, or readers would wait for the writer");
     drop(store);
@@ -243,7 +243,7 @@ async fn a_crash_between_any_two_steps_leaves_the_new_database_whole_and_the_old
             super::take(&step).expect("a step");
         }
         let store = SqliteStore::open(&there.join("queue.db")).unwrap_or_else(|error| panic!("after {taken} of {steps:?}: {error:?}"));
-        assert_eq!(jobs(&store).await, [first.clone()], "after {taken} of {steps:?}");
+        assert_eq!(jobs(&store).await, std::slice::from_ref(&first), "after {taken} of {steps:?}");
         drop(store);
         let kept = names(&there).into_iter().filter(|name| name.contains(".replaced-")).collect::<Vec<_>>();
         let [kept] = kept.as_slice() else { panic!("after {taken}: {:?}", names(&there)) };
@@ -269,7 +269,7 @@ async fn a_database_that_is_gone_is_not_taken_for_one_that_never_was() {
     let (dir, database, file, _) = history().await;
     std::fs::remove_file(&database).expect("gone");
     let Err(StoreError::Unavailable { source, .. }) = SqliteStore::open(&database) else { panic!("a fresh start") };
-    let told = crate::domain::chain(source.as_ref()).to_string();
+    let told = crate::domain::chain(source.as_ref());
     assert!(told.contains("queue.db cannot be used: it is missing") && told.contains("restore FILE"), "{told}");
     restore(&database, &file, at()).expect("restored");
     drop(SqliteStore::open(&database).expect("a store"));

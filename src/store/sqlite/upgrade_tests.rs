@@ -97,7 +97,9 @@ async fn told(store: &SqliteStore) -> (BTreeMap<String, usize>, Vec<Job>) {
         let backs_off = matches!(job.state, JobState::Queued { not_before: Some(_) });
         count(format!("job {}{}", job.state.name(), if backs_off { " that backs off" } else { "" }));
         let attempts: Vec<Attempt> = store.attempts(&job.id).await.expect("attempts");
-        attempts.iter().for_each(|attempt| count(format!("attempt {}", if attempt.ended.is_some() { "ended" } else { "open" })));
+        for attempt in attempts {
+            count(format!("attempt {}", if attempt.ended.is_some() { "ended" } else { "open" }));
+        }
         let events = store.events(EventQuery { job: Some(job.id.clone()), after: 0, limit: 100 }).await.expect("events");
         events.iter().map(|event| event.kind.name()).for_each(|name| count(format!("event {name}")));
         if store.gitlab_job(&job.id).await.expect("read").is_some() {
@@ -107,7 +109,9 @@ async fn told(store: &SqliteStore) -> (BTreeMap<String, usize>, Vec<Job>) {
     }
     let every = RunnerState::NAMES.map(str::to_owned).to_vec();
     let runners = store.runners(RunnerFilter { states: every, limit: 100, ..RunnerFilter::default() }).await.expect("runners");
-    runners.iter().for_each(|runner| count(format!("runner {}", runner.state.name())));
+    for runner in runners {
+        count(format!("runner {}", runner.state.name()));
+    }
     for usage in store.project_usage(t(100), 10).await.expect("sums") {
         count(format!("sum of {}", usage.project.map_or_else(String::new, |name| name.to_string())));
     }
@@ -129,7 +133,9 @@ fn dump(path: &Path) -> String {
     let schema = "SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' AND";
     let tables =
         texts("SELECT name FROM sqlite_schema WHERE type = 'table' AND (name NOT LIKE 'sqlite_%' OR name = 'sqlite_sequence') ORDER BY name");
-    texts(&format!("{schema} type = 'table' ORDER BY name")).iter().for_each(|sql| writeln!(dump, "{sql}").expect("written"));
+    for sql in texts(&format!("{schema} type = 'table' ORDER BY name")) {
+        writeln!(dump, "{sql}").expect("written");
+    }
     for table in tables {
         let columns = texts(&format!("SELECT name FROM pragma_table_info('{table}')"));
         let values = columns.iter().map(|column| format!("quote({column})")).collect::<Vec<_>>().join(" || ', ' || ");
@@ -137,7 +143,9 @@ fn dump(path: &Path) -> String {
             writeln!(dump, "INSERT INTO {table} ({}) VALUES ({row});", columns.join(", ")).expect("written");
         }
     }
-    texts(&format!("{schema} type <> 'table' ORDER BY type, name")).iter().for_each(|sql| writeln!(dump, "{sql}").expect("written"));
+    for sql in texts(&format!("{schema} type <> 'table' ORDER BY type, name")) {
+        writeln!(dump, "{sql}").expect("written");
+    }
     write!(dump, "PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {version};\n").expect("written");
     dump
 }
