@@ -58,7 +58,7 @@ async fn a_restored_store_adopts_what_it_knows_removes_what_it_does_not_and_runs
     let job = daemon.job(&stays).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("running"), &json!(1)), "it is adopted: {job}");
     // Known as waiting: it begins anew, and its log with it. Known as running, and its container is gone: tried again, when there is room.
-    for (id, attempt) in [(&waits, 1), (&stays, 1), (&ends, 2)] {
+    for (id, attempt) in [(&stays, 1), (&ends, 2), (&waits, 1)] {
         let is_up = async |daemon: &Daemon| {
             let job = daemon.job(id).await;
             job["state"] == "running" && job["attempt"] == json!(attempt)
