@@ -1,5 +1,6 @@
 //! The command line: the daemon, what sets it up, and clients of a running one.
 
+mod backup;
 mod check;
 mod client;
 mod gitlab;
@@ -60,6 +61,10 @@ enum Command {
     Check(check::Options),
     /// Explain the keys of the configuration.
     Config(settings::Options),
+    /// Copy the store into one file, also while the daemon runs.
+    Backup(backup::BackupOptions),
+    /// Put a backup in the place of the store, while the daemon is stopped.
+    Restore(backup::RestoreOptions),
     /// Set a group or project of GitLab up for this machine, or undo that.
     Gitlab {
         #[command(subcommand)]
@@ -159,6 +164,8 @@ fn without_configuration(cli: &Cli) -> Option<ExitCode> {
     Some(match &cli.command {
         Command::Serve | Command::Check(_) | Command::Gitlab { .. } => return None,
         Command::Config(options) => settings::run(options),
+        Command::Backup(options) => backup::backup(file, options),
+        Command::Restore(options) => backup::restore(file, options),
         Command::Token { command: TokenCommand::New { name } } => new_token(name),
         Command::Completions(options) => pages::completions(Cli::command(), options),
         Command::Man(options) => pages::manual(Cli::command(), options),

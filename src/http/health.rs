@@ -111,6 +111,9 @@ pub(super) fn answer_of(checks: BTreeMap<&'static str, Check>) -> Response {
 }
 
 async fn store_check(state: &AppState) -> Check {
+    if state.store.damage().is_some() {
+        return Check::failing("it is damaged; the log knows more, and `runner-coordinator restore` puts a backup in its place", None);
+    }
     match tokio::time::timeout(PING_TIMEOUT, state.store.ping()).await {
         Ok(Ok(())) => Check::ok(None),
         Ok(Err(error)) => {

@@ -164,9 +164,11 @@ impl Ticket {
 
     /// Writes the receipt and waits until it would survive a power cut.
     fn write(&self, mut file: File, end: End) -> io::Result<()> {
-        file.set_len(0)?;
+        let text = self.text(end);
+        // Written before it is cut, since cutting would give away the room that is kept for it.
         file.rewind()?;
-        file.write_all(self.text(end).as_bytes())?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(u64::try_from(text.len()).map_err(io::Error::other)?)?;
         file.sync_all()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::conclude::conclude;
 use super::container::{Origin, Parts, container_plan, profile_request};
@@ -60,6 +61,12 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Ok(devices) => devices,
         Err(outcome) => return conclude(shared, &aggregate, outcome).await,
     };
+    // Nothing of it has been started, so what there is of its log is not its own.
+    if let Some((job, attempt)) = &aggregate.runner.job
+        && let Err(error) = shared.deps.logs.begin(job, *attempt).await
+    {
+        warn!(job.id = %job, attempt, %error, "what is left of another log cannot be taken away");
+    }
     let proof = if aggregate.runs_command() { Some(shared.deps.proof.prepare(&aggregate.runner.id)?) } else { None };
     let request = ProfileRequest { devices, proof, ..profile_request(&aggregate, class, &origin, config.limits.stop_grace) };
     let profile = match SecurityManager::harden(request) {

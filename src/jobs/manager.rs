@@ -7,7 +7,7 @@
 //! Passes never wait for the engine: operations on containers run as tasks of their own, one at a time per runner, and the engine is
 //! watched by the [`super::observer::Observer`].
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
 use super::queue_there::QueueBoard;
-use super::reconcile::{Action, InFlight, Receipt, Seen, Sight, decide};
-use super::strays::Strays;
+use super::reconcile::{Action, Receipt, Seen, Sight, decide};
+use super::strays::{Stray, Strays, holds_up, is_stray};
 use super::stuck::{self, Stuck};
 use super::vitals::Vitals;
 use super::{drain, gpus, plan, publish, retire};
@@ -217,20 +217,21 @@ impl JobManager {
         let broker = if self.shared.deps.broker_url.borrow().is_some() { Broker::Listens } else { Broker::Silent };
         self.hearing.observe(broker, now);
         self.note_adopted(&open, &view, now).await?;
+        let strays = self.strays.find(&self.shared, &self.operations, &open, &view);
         let pass = Pass::begin(now);
         self.stuck.clear();
         for aggregate in &open {
-            self.step(aggregate, &view, &pass, now).await?;
+            self.step(aggregate, &view, &strays, &pass, now).await?;
         }
         self.ages.end(pass);
-        self.remove_strays(&open, &view);
+        self.strays.remove(&self.shared, &strays);
         let config = self.shared.deps.config.current();
         retire::retire(&self.shared, (&self.config, &config), &open, now).await?;
         let plan = plan::plan(&self.shared, &config, &mut self.restarts, open, &view, now).await?;
         self.config = config;
         // Before anything is started on a GPU it is written down how that was.
         gpus::save(&self.shared).await?;
-        for aggregate in plan.launch {
+        for aggregate in plan.launch.into_iter().filter(|aggregate| !holds_up(&strays, aggregate)) {
             self.operations.begin(&self.shared, aggregate, Action::Launch);
         }
         // What concerns runners that are gone is forgotten, so that nothing grows.
@@ -259,9 +260,10 @@ impl JobManager {
     }
 
     /// Decides about one runner and acts.
-    async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, pass: &Pass, now: Timestamp) -> Result<(), StoreError> {
+    async fn step(&mut self, aggregate: &Aggregate, view: &EngineView, strays: &[Stray], pass: &Pass, now: Timestamp) -> Result<(), StoreError> {
         let runner = &aggregate.runner;
-        let seen = seen(view, self.operations.proven_after(&runner.id), &runner.container_name());
+        let name = runner.container_name();
+        let seen = if is_stray(strays, &name) { Seen::Unknown } else { seen(view, self.operations.proven_after(&runner.id), &name) };
         if matches!(seen, Seen::Listed(facts) if matches!(facts.state, ContainerState::Running { .. })) {
             self.ensure_follower(aggregate);
         }
@@ -293,6 +295,9 @@ impl JobManager {
             Action::Launch | Action::Stop | Action::Finish | Action::Remove => None,
         };
         let Some(step) = ordered else {
+            if action == Action::Launch && holds_up(strays, aggregate) {
+                return Ok(());
+            }
             self.operations.begin(&self.shared, aggregate.clone(), action);
             return Ok(());
         };
@@ -338,34 +343,6 @@ impl JobManager {
             warn!(runner.id = %runner, %since, "its container cannot be taken away; what it holds stays held, and it is tried on");
         }
         self.stuck.insert(runner.clone(), since);
-    }
-
-    /// Removes containers that carry our mark but belong to no open runner: an answer to a create that came after we had given up.
-    fn remove_strays(&mut self, open: &[Aggregate], view: &EngineView) {
-        let EngineSight::Up { containers, .. } = &view.sight else { return };
-        let known: HashSet<String> = open.iter().map(|aggregate| aggregate.runner.container_name()).collect();
-        let config = self.shared.deps.config.current();
-        let host = &config.host.name;
-        self.strays.retain(|name| containers.contains_key(name));
-        for (name, facts) in containers.iter() {
-            let ours = facts.owner.as_ref().is_some_and(|owner| owner.host == *host);
-            // A view that is older than our last operation on the runner may show what that operation took away.
-            let busy = facts.owner.as_ref().is_some_and(|owner| {
-                self.operations.on(&owner.runner) != InFlight::Nothing || self.operations.proven_after(&owner.runner) > view.stamp
-            });
-            if !ours || busy || known.contains(name) || !self.strays.is_due(name) {
-                continue;
-            }
-            self.shared.deps.metrics.manager.strays.count([]);
-            warn!(container = name, "a container of ours belongs to no runner; it is removed");
-            let (shared, name) = (Arc::clone(&self.shared), name.clone());
-            self.shared.deps.tracker.spawn(async move {
-                if let Err(error) = shared.deps.driver.remove(&name).await {
-                    warn!(container = name, error = chain(&error), "it could not be removed");
-                }
-                shared.observer.refresh();
-            });
-        }
     }
 
     fn publish(&mut self, error: Option<&StoreError>) {

@@ -67,7 +67,7 @@ macro_rules! every_rule {
 pub(crate) use {contract_suite, every_rule};
 
 /// A time so many milliseconds after an arbitrary one.
-pub(super) fn t(millis: i64) -> Timestamp {
+pub(crate) fn t(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + millis).expect("a time")
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn of_project(mut new: NewJob, project: &str) -> NewJob {
 }
 
 /// Stores a job that must be new.
-pub(super) async fn created(store: &dyn Store, new: NewJob) -> Job {
+pub(crate) async fn created(store: &dyn Store, new: NewJob) -> Job {
     match store.submit(new).await.expect("stored") {
         Submission::Created(job) => *job,
         other => panic!("not created: {other:?}"),
@@ -119,7 +119,7 @@ pub(super) async fn created(store: &dyn Store, new: NewJob) -> Job {
 }
 
 /// A planned runner on `box1`.
-pub(super) fn planned(class: &str, origin: RunnerOrigin) -> Runner {
+pub(crate) fn planned(class: &str, origin: RunnerOrigin) -> Runner {
     let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None };
     Runner::planned(RunnerId::generate(), ClassName::from_trusted(class), HostId::from_trusted("box1"), origin, placement, t(0))
 }
@@ -140,7 +140,7 @@ pub(super) async fn claim(store: &dyn Store, at: i64) -> Option<Aggregate> {
 }
 
 /// A policy that tries again twice, after a second and after two.
-pub(super) const RETRY: RetryPolicy =
+pub(crate) const RETRY: RetryPolicy =
     RetryPolicy { infrastructure_retries: 2, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(60) };
 
 /// Takes steps that must all be taken.

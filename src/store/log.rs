@@ -134,6 +134,19 @@ impl LogStore {
         .await
     }
 
+    /// Forgets what there is of an attempt that is about to begin: it is of another life of the store, which was since restored from a backup.
+    ///
+    /// # Errors
+    /// What the file system says; that there is no such log is no error.
+    pub async fn begin(&self, job: &JobId, attempt: u32) -> io::Result<()> {
+        let path = self.inner.directory(job)?.join(format!("{attempt}.log"));
+        off_the_runtime(move || match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await
+    }
+
     /// What the log of an attempt holds for people, in chunks of some 64 KiB at most. The stream is empty when there is no such log.
     pub fn read(&self, job: &JobId, attempt: u32, follow: Follow, times: Times) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).get(&(job.clone(), attempt)).and_then(Weak::upgrade);

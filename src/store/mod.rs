@@ -269,6 +269,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Ticks after every commit, so that readers can wait for a change in place of asking again and again.
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// What shows that the store is damaged, once it was met; only a restore mends that.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Shows that the store answers and can write.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::domain::RunnerId;
 
@@ -67,6 +68,8 @@ impl Receipts {
         let path = self.path(runner);
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
         file.set_permissions(Permissions::from_mode(0o666))?;
+        // So that a job can prove its end on a disk that is full by then. Where room cannot be kept it must be found.
+        let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, MAX_BYTES);
         Ok(path)
     }
 

@@ -4,6 +4,7 @@
 
 mod api_jobs;
 mod architecture;
+mod backup;
 mod bench;
 mod big_artifact;
 mod broker;
@@ -11,6 +12,7 @@ mod caps;
 mod check;
 mod cli;
 mod decision;
+mod disk_faults;
 mod docker;
 mod docs;
 mod doorbell;

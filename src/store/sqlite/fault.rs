@@ -1,5 +1,6 @@
 //! What can go wrong inside one operation, before it is told to the caller in the store's own words.
 
+use super::damage::is_damage;
 use crate::domain::Refused;
 use crate::store::{ANSWERS_WITHIN, StoreError};
 
@@ -23,16 +24,20 @@ impl Fault {
         Self::Store(StoreError::Corrupt(what.into()))
     }
 
+    /// What is wrong with the file, if this shows that something is.
+    pub(super) fn damage(&self) -> Option<String> {
+        match self {
+            Self::Store(StoreError::Corrupt(what)) => Some(what.clone()),
+            Self::Sqlite(error) if is_damage(error) || makes_no_sense(error) => Some(error.to_string()),
+            Self::Store(_) | Self::Sqlite(_) | Self::Panicked(_) => None,
+        }
+    }
+
     /// Tells it to the caller.
     pub(super) fn into_store_error(self, doing: &'static str) -> StoreError {
         match self {
             Self::Store(error) => error,
-            Self::Sqlite(
-                error @ (rusqlite::Error::InvalidColumnType(..)
-                | rusqlite::Error::FromSqlConversionFailure(..)
-                | rusqlite::Error::IntegralValueOutOfRange(..)
-                | rusqlite::Error::Utf8Error(..)),
-            ) => StoreError::Corrupt(error.to_string()),
+            Self::Sqlite(error) if makes_no_sense(&error) => StoreError::Corrupt(error.to_string()),
             Self::Sqlite(error) => StoreError::Unavailable { doing, source: Box::new(error) },
             Self::Panicked(words) => unavailable(doing, format!("an operation panicked: {words}")),
         }
@@ -55,6 +60,12 @@ impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         Self::Store(StoreError::Refused(refused))
     }
+}
+
+/// Whether a row holds what we never write.
+fn makes_no_sense(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(error, InvalidColumnType(..) | FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | Utf8Error(..))
 }
 
 /// The store failed for the reason given.

@@ -17,7 +17,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MigrationError {
     /// The database was written by a newer program.
-    #[error("its schema is version {found}, and this program knows no version above {known}; use a newer runner-coordinator")]
+    #[error(
+        "its schema is version {found}, and this program knows no version above {known}; install the newer runner-coordinator again, or go back to a copy of before the upgrade with `runner-coordinator restore FILE`"
+    )]
     TooNew {
         /// The database's version.
         found: usize,
@@ -41,22 +43,21 @@ pub(super) enum MigrationError {
     Unreadable(#[source] rusqlite::Error),
 }
 
-/// Takes every migration that the database has not seen yet, each in its own transaction.
+/// Takes every migration that the database has not seen yet, in one transaction: all of them or none.
 pub(super) fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), MigrationError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(MigrationError::Unreadable)?;
     let taken = usize::try_from(version).map_err(|_| MigrationError::Nonsense(version))?;
     if taken > migrations.len() {
         return Err(MigrationError::TooNew { found: taken, known: migrations.len() });
     }
-    for (number, sql) in migrations.iter().enumerate().skip(taken).map(|(index, sql)| (index + 1, sql)) {
-        take(connection, number, sql).map_err(|source| MigrationError::Failed { number, source })?;
+    if taken == migrations.len() {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn take(connection: &mut Connection, number: usize, sql: &str) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(sql)?;
-    transaction.execute_batch(&format!("PRAGMA user_version = {number}"))?;
-    transaction.commit()
+    let failed = |number| move |source| MigrationError::Failed { number, source };
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(taken + 1))?;
+    for (number, sql) in migrations.iter().enumerate().skip(taken).map(|(index, sql)| (index + 1, sql)) {
+        transaction.execute_batch(sql).map_err(failed(number))?;
+    }
+    transaction.execute_batch(&format!("PRAGMA user_version = {}", migrations.len())).map_err(failed(migrations.len()))?;
+    transaction.commit().map_err(failed(migrations.len()))
 }

@@ -8,10 +8,14 @@
 //! How many jobs wait, and how many there are, is kept in counters by triggers (`migrations/0001.sql`), so no answer depends on the
 //! queue's length.
 
+mod backup;
 mod caps;
+mod copy;
+mod damage;
 mod deliveries;
 mod drains;
 mod fault;
+mod files;
 mod gpus;
 mod history;
 mod jobs;
@@ -19,6 +23,7 @@ mod migrations;
 mod open;
 mod queue;
 mod reader;
+mod restore;
 mod rows;
 mod runners;
 mod share;
@@ -36,6 +41,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub use self::backup::{Backup, Overwrite, backup};
+pub use self::copy::{Contents, CopyError};
+pub use self::restore::{Restored, restore};
+
+use self::damage::Damage;
 use self::reader::Readers;
 use self::writer::{Notice, Writer};
 use super::ended::Ended;
@@ -62,6 +72,7 @@ pub struct SqliteStore {
     readers: Readers,
     writer: Writer,
     instance: String,
+    damage: Arc<Damage>,
     _lock: Option<File>,
 }
 
@@ -92,9 +103,11 @@ impl SqliteStore {
         const DOING: &str = "open the database";
         let failed = |source: open::OpenError| StoreError::Unavailable { doing: DOING, source: Box::new(source) };
         let opened = open::open(path).map_err(failed)?;
-        let readers = Readers::start(path, Arc::clone(&metrics)).map_err(failed)?;
-        let writer = Writer::start(opened.writer, metrics).map_err(|source| StoreError::Unavailable { doing: DOING, source: Box::new(source) })?;
-        Ok(Self { readers, writer, instance: opened.instance, _lock: Some(opened.lock) })
+        let damage = Arc::new(Damage::none_in(path));
+        let readers = Readers::start(path, Arc::clone(&metrics), Arc::clone(&damage)).map_err(failed)?;
+        let writer = Writer::start(opened.writer, metrics, Arc::clone(&damage))
+            .map_err(|source| StoreError::Unavailable { doing: DOING, source: Box::new(source) })?;
+        Ok(Self { readers, writer, instance: opened.instance, damage, _lock: Some(opened.lock) })
     }
 
     /// A queue in memory without threads: each call is carried out by its caller, before it first waits. For simulations, which replay only
@@ -105,8 +118,9 @@ impl SqliteStore {
     pub fn in_memory(metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let opened = open::in_memory().map_err(|source| StoreError::Unavailable { doing: "open a queue in memory", source: Box::new(source) });
         let (connection, instance) = opened?;
-        let (writer, work) = Writer::in_caller(connection, Arc::clone(&metrics));
-        Ok(Self { readers: Readers::in_asker(work, metrics), writer, instance, _lock: None })
+        let damage = Arc::new(Damage::none_in(Path::new(":memory:")));
+        let (writer, work) = Writer::in_caller(connection, Arc::clone(&metrics), Arc::clone(&damage));
+        Ok(Self { readers: Readers::in_asker(work, metrics, Arc::clone(&damage)), writer, instance, damage, _lock: None })
     }
 
     /// How well writes were grouped, for metrics and tests.
@@ -124,6 +138,10 @@ impl Store for SqliteStore {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.writer.changes()
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.found().map(str::to_owned)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -325,3 +343,6 @@ impl Store for SqliteStore {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod upgrade_tests;

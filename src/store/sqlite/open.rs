@@ -1,18 +1,24 @@
 //! Opens the database file, or says clearly why not: a queue that cannot be read must never be taken for an empty one.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{File, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::FlockOperation;
+use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::copy::{CopyError, copy};
+use super::damage::{is_damage, meaning};
+use super::files::{COMPANIONS, beside, directory_of, flush, lock, make_directory, private_file};
 use super::migrations::{MIGRATIONS, MigrationError, migrate};
+use super::restore;
+use crate::domain::{Clock as _, SystemClock};
 
 /// Marks a database as ours (`RnCo`), so that another program's is refused.
-const APPLICATION_ID: i32 = 0x526e_436f;
+pub(super) const APPLICATION_ID: i32 = 0x526e_436f;
 
 /// How long a statement waits for a lock that only a person's `sqlite3` shell can hold.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +49,7 @@ pub(super) enum OpenError {
         source: std::io::Error,
     },
     /// The file is no database, is damaged, or belongs to another program.
-    #[error("{} cannot be used: {why}; restore it from a copy, or move it away to begin with an empty queue", path.display())]
+    #[error("{} cannot be used: {why}; it is left as it is. `runner-coordinator restore FILE` puts a backup in its place", path.display())]
     Unusable {
         /// The database.
         path: PathBuf,
@@ -70,6 +76,15 @@ pub(super) enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    /// A copy could not be made, or a restore not be finished.
+    #[error(transparent)]
+    Copy(Box<CopyError>),
+}
+
+impl From<CopyError> for OpenError {
+    fn from(error: CopyError) -> Self {
+        Self::Copy(Box::new(error))
+    }
 }
 
 /// A database that is ready, and held by us.
@@ -85,24 +100,32 @@ pub(super) struct Opened {
 /// Locks, makes if there is none, checks and upgrades the database.
 pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     make_directory(path)?;
-    let lock = lock(path)?;
+    let mut lock = lock(path)?;
+    if let Some(replaced) = restore::finish(path, SystemClock.now())? {
+        warn!(replaced = %replaced.display(), "a restore that had been interrupted was finished");
+    }
     let exists = path.try_exists().map_err(|source| OpenError::Files { doing: "look for", path: path.to_owned(), source })?;
     if !exists {
+        refuse_lost(path, &mut lock)?;
         create(path)?;
     }
+    let schema = check(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| OpenError::Files {
         doing: "set the permissions of",
         path: path.to_owned(),
         source,
     })?;
+    if (1..MIGRATIONS.len()).contains(&schema) {
+        keep_before_upgrade(path, schema)?;
+    }
     let mut writer = connect(path, Role::Writer)?;
-    check(&writer, path)?;
+    let sqlite = |doing| move |source| OpenError::Sqlite { doing, path: path.to_owned(), source };
+    // A backup that somebody put here by hand has no log.
+    writer.execute_batch("PRAGMA journal_mode = WAL").map_err(sqlite("write to"))?;
     migrate(&mut writer, MIGRATIONS).map_err(|source| OpenError::Schema { path: path.to_owned(), source })?;
-    let instance = writer.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0)).map_err(|source| OpenError::Sqlite {
-        doing: "read the coordinator's id in",
-        path: path.to_owned(),
-        source,
-    })?;
+    let instance: String =
+        writer.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0)).map_err(sqlite("read the coordinator's id in"))?;
+    remember(&lock, &instance);
     Ok(Opened { writer, instance, lock })
 }
 
@@ -121,6 +144,49 @@ fn name(connection: &Connection) -> rusqlite::Result<String> {
     let instance = Uuid::now_v7().to_string();
     connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?1), ('ping', '0')", [&instance])?;
     Ok(instance)
+}
+
+/// A database that was here and is gone must not be taken for one that never was. The lock's file remembers.
+fn refuse_lost(path: &Path, lock: &mut File) -> Result<(), OpenError> {
+    let mut instance = String::new();
+    let failed = |source| OpenError::Files { doing: "read", path: beside(path, ".lock"), source };
+    lock.take(128).read_to_string(&mut instance).map_err(failed)?;
+    let unusable = |why: String| Err(OpenError::Unusable { path: path.to_owned(), why });
+    if beside(path, "-wal").exists() {
+        return unusable("it is missing, but its write-ahead log (-wal) is there".to_owned());
+    }
+    if !instance.trim().is_empty() {
+        let lock = beside(path, ".lock");
+        return unusable(format!("it is missing, and it was here ({} says so); remove that file too to begin with an empty queue", lock.display()));
+    }
+    Ok(())
+}
+
+/// Notes in the lock's file that there is a database. On a full disk that waits for the next start.
+fn remember(lock: &File, instance: &str) {
+    let noted = lock.metadata().and_then(|about| {
+        let mut lock = lock;
+        if about.len() == 0 { lock.write_all(instance.as_bytes()).and_then(|()| lock.sync_all()) } else { Ok(()) }
+    });
+    if let Err(error) = noted {
+        warn!(%error, "it could not be noted that there is a database");
+    }
+}
+
+/// Before the schema changes, so that the way back to the program of before is open: one copy, of the latest such moment.
+fn keep_before_upgrade(path: &Path, schema: usize) -> Result<(), OpenError> {
+    let (part, kept) = (beside(path, ".schema.part"), beside(path, &format!(".schema-{schema}")));
+    info!(copy = %kept.display(), schema, to = MIGRATIONS.len(), "the store is brought to a new schema; a copy of it is kept");
+    if let Err(error) = copy(path, &part) {
+        let _ = std::fs::remove_file(&part);
+        return Err(error.into());
+    }
+    let files = |doing, source| OpenError::Files { doing, path: kept.clone(), source };
+    std::fs::rename(&part, &kept).and_then(|()| flush(directory_of(path))).map_err(|source| files("rename the copy to", source))?;
+    for older in (1..MIGRATIONS.len()).filter(|older| *older != schema) {
+        super::files::remove(&beside(path, &format!(".schema-{older}"))).map_err(|source| files("remove the copy before", source))?;
+    }
+    Ok(())
 }
 
 /// What a connection is for.
@@ -149,39 +215,18 @@ pub(super) fn connect(path: &Path, role: Role) -> Result<Connection, OpenError> 
         }
         Ok(connection)
     };
-    prepare().map_err(|source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-            OpenError::Unusable { path: path.to_owned(), why: source.to_string() }
+    prepare().map_err(|source: rusqlite::Error| {
+        if is_damage(&source) {
+            return OpenError::Unusable { path: path.to_owned(), why: meaning(&source) };
         }
-        _ => OpenError::Sqlite { doing: "open", path: path.to_owned(), source },
+        OpenError::Sqlite { doing: "open", path: path.to_owned(), source }
     })
-}
-
-fn make_directory(path: &Path) -> Result<(), OpenError> {
-    let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else { return Ok(()) };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|source| OpenError::Files { doing: "make the directory", path: directory.to_owned(), source })
-}
-
-/// Takes the lock that keeps a second coordinator away; the kernel frees it when we die.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock = beside(path, ".lock");
-    let file = private_file(&lock)?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => OpenError::InUse { path: path.to_owned(), lock: lock.clone() },
-        _ => OpenError::Files { doing: "lock", path: lock.clone(), source: errno.into() },
-    })?;
-    Ok(file)
 }
 
 /// Makes the database under another name and then renames it, so that a file by its proper name is always a whole one.
 fn create(path: &Path) -> Result<(), OpenError> {
-    if beside(path, "-wal").exists() {
-        let why = "it is missing, but its write-ahead log (-wal) is there".to_owned();
-        return Err(OpenError::Unusable { path: path.to_owned(), why });
-    }
     let fresh = beside(path, ".new");
-    for left_over in ["", "-wal", "-shm", "-journal"] {
+    for left_over in [""].into_iter().chain(COMPANIONS) {
         let _ = std::fs::remove_file(beside(&fresh, left_over));
     }
     private_file(&fresh)?;
@@ -193,32 +238,22 @@ fn create(path: &Path) -> Result<(), OpenError> {
     name(&connection).map_err(failed)?;
     connection.close().map_err(|(_, source)| failed(source))?;
     std::fs::rename(&fresh, path).map_err(|source| OpenError::Files { doing: "rename the new database to", path: path.to_owned(), source })?;
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|source| OpenError::Files { doing: "flush the directory", path: directory.to_owned(), source })
+    flush(directory_of(path)).map_err(|source| OpenError::Files { doing: "flush the directory", path: directory_of(path).to_owned(), source })
 }
 
-fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+/// Looks at the file without changing it, its log included, and tells the version of its schema.
+fn check(path: &Path) -> Result<usize, OpenError> {
+    let connection = connect(path, Role::Reader)?;
     let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
-    let read = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, rusqlite::types::Value>(0));
-    let id = read("application_id").map_err(|error| unusable(error.to_string()))?;
-    if id != rusqlite::types::Value::Integer(APPLICATION_ID.into()) {
+    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let id = number("application_id").map_err(|error| unusable(meaning(&error)))?;
+    if id != i64::from(APPLICATION_ID) {
         return Err(unusable("it is not a database of runner-coordinator".to_owned()));
     }
-    match read("quick_check(1)") {
-        Ok(rusqlite::types::Value::Text(verdict)) if verdict == "ok" => Ok(()),
-        Ok(verdict) => Err(unusable(format!("it is damaged: {verdict:?}"))),
-        Err(error) => Err(unusable(format!("it is damaged: {error}"))),
+    let schema = number("user_version").map_err(|error| unusable(meaning(&error)))?;
+    match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(verdict) if verdict == "ok" => Ok(usize::try_from(schema).unwrap_or(0)),
+        Ok(verdict) => Err(unusable(format!("it is damaged: {verdict}"))),
+        Err(error) => Err(unusable(meaning(&error))),
     }
-}
-
-fn private_file(path: &Path) -> Result<File, OpenError> {
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    opened.map_err(|source| OpenError::Files { doing: "open", path: path.to_owned(), source })
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::damage::Damage;
 use super::fault::Outcome;
 use super::open::{OpenError, Role, connect};
 use super::writer::{Work, guarded, in_time};
@@ -26,6 +27,7 @@ type Question = Box<dyn FnOnce(&Connection) + Send>;
 pub(super) struct Readers {
     way: Way,
     metrics: Arc<Metrics>,
+    damage: Arc<Damage>,
 }
 
 /// Who answers.
@@ -39,7 +41,7 @@ enum Way {
 
 impl Readers {
     /// Opens the connections and starts the threads.
-    pub(super) fn start(path: &Path, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub(super) fn start(path: &Path, metrics: Arc<Metrics>, damage: Arc<Damage>) -> Result<Self, OpenError> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
         let mut threads = Vec::with_capacity(THREADS);
@@ -50,12 +52,12 @@ impl Readers {
             let started = thread.map_err(|source| OpenError::Files { doing: "start a thread for", path: path.to_owned(), source });
             threads.push(started?);
         }
-        Ok(Self { way: Way::Threads(Some(queue), threads), metrics })
+        Ok(Self { way: Way::Threads(Some(queue), threads), metrics, damage })
     }
 
     /// Without threads; whoever asks does the work.
-    pub(super) fn in_asker(work: Arc<Mutex<Work>>, metrics: Arc<Metrics>) -> Self {
-        Self { way: Way::Asker(work), metrics }
+    pub(super) fn in_asker(work: Arc<Mutex<Work>>, metrics: Arc<Metrics>, damage: Arc<Damage>) -> Self {
+        Self { way: Way::Asker(work), metrics, damage }
     }
 
     /// Asks one question; everything that it reads is of one moment.
@@ -66,6 +68,7 @@ impl Readers {
     {
         let (answer, answered) = oneshot::channel();
         let (asked, waiting) = (Instant::now(), self.metrics.store_waits.begin());
+        let damage = Arc::clone(&self.damage);
         let question: Question = Box::new(move |connection| {
             if asked.elapsed() >= ANSWERS_WITHIN {
                 // Nobody waits for it any more.
@@ -76,7 +79,7 @@ impl Readers {
                 work(&moment)
             });
             drop(waiting);
-            let _ = answer.send(result.map_err(|fault| fault.into_store_error(doing)));
+            let _ = answer.send(result.inspect_err(|fault| damage.heed(fault)).map_err(|fault| fault.into_store_error(doing)));
         });
         let whole = async {
             match &self.way {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::damage::Damage;
 use super::fault::{Fault, Outcome, gone, overdue, unavailable};
 use crate::metrics::{Metrics, Waiting};
 use crate::store::{ANSWERS_WITHIN, StoreError};
@@ -58,17 +59,17 @@ enum Way {
 
 impl Writer {
     /// Starts the thread, which owns the connection from now on.
-    pub(super) fn start(connection: Connection, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(super) fn start(connection: Connection, metrics: Arc<Metrics>, damage: Arc<Damage>) -> std::io::Result<Self> {
         let (queue, waiting) = mpsc::channel(WAITING);
-        let (mut work, changes) = Work::new(connection, metrics);
+        let (mut work, changes) = Work::new(connection, metrics, damage);
         let (tally, metrics) = (Arc::clone(&work.tally), Arc::clone(&work.metrics));
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || work.run(waiting))?;
         Ok(Self { way: Way::Thread(Some(queue), Some(thread)), changes, tally, metrics })
     }
 
     /// Without a thread; whoever calls does the work. Also answers with the connection, for those who read.
-    pub(super) fn in_caller(connection: Connection, metrics: Arc<Metrics>) -> (Self, Arc<Mutex<Work>>) {
-        let (work, changes) = Work::new(connection, metrics);
+    pub(super) fn in_caller(connection: Connection, metrics: Arc<Metrics>, damage: Arc<Damage>) -> (Self, Arc<Mutex<Work>>) {
+        let (work, changes) = Work::new(connection, metrics, damage);
         let (tally, metrics) = (Arc::clone(&work.tally), Arc::clone(&work.metrics));
         let work = Arc::new(Mutex::new(work));
         (Self { way: Way::Caller(Arc::clone(&work)), changes, tally, metrics }, work)
@@ -132,7 +133,7 @@ impl Drop for Writer {
 /// One operation in a group.
 trait Operation: Send + std::fmt::Debug {
     /// Carries it out; tells whether it succeeded.
-    fn run(&mut self, connection: &Connection) -> Ran;
+    fn run(&mut self, connection: &Connection, damage: &Damage) -> Ran;
     /// Answers the caller.
     fn answer(self: Box<Self>, committed: Result<(), &str>, metrics: &Metrics);
     /// Whether others are to hear of it.
@@ -171,14 +172,14 @@ where
     F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     G: FnOnce(&Metrics, &T) + Send + 'static,
 {
-    fn run(&mut self, connection: &Connection) -> Ran {
+    fn run(&mut self, connection: &Connection, damage: &Damage) -> Ran {
         let Some(work) = self.work.take() else { return Ran::Badly };
         if self.asked.elapsed() >= ANSWERS_WITHIN {
             // Whoever asked has been told that it failed; what has not begun by then is not done behind their back.
             self.result = Some(Err(overdue(self.doing)));
             return Ran::Badly;
         }
-        let result = guarded(connection, work).map_err(|fault| fault.into_store_error(self.doing));
+        let result = guarded(connection, work).inspect_err(|fault| damage.heed(fault)).map_err(|fault| fault.into_store_error(self.doing));
         let ran = if result.is_ok() { Ran::Well } else { Ran::Badly };
         self.result = Some(result);
         ran
@@ -229,13 +230,14 @@ pub(super) struct Work {
     ticks: watch::Sender<u64>,
     tally: Arc<Tally>,
     metrics: Arc<Metrics>,
+    damage: Arc<Damage>,
     group: Vec<Box<dyn Operation>>,
 }
 
 impl Work {
-    fn new(connection: Connection, metrics: Arc<Metrics>) -> (Self, watch::Receiver<u64>) {
+    fn new(connection: Connection, metrics: Arc<Metrics>, damage: Arc<Damage>) -> (Self, watch::Receiver<u64>) {
         let (ticks, changes) = watch::channel(0);
-        (Self { connection, ticks, tally: Arc::default(), metrics, group: Vec::with_capacity(GROUP) }, changes)
+        (Self { connection, ticks, tally: Arc::default(), metrics, damage, group: Vec::with_capacity(GROUP) }, changes)
     }
 
     /// The connection.
@@ -289,7 +291,7 @@ impl Work {
                 self.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
             }
         }
-        let why = committed.err().map(|error| error.to_string());
+        let why = committed.inspect_err(|error| self.damage.heed_sqlite(error)).err().map(|error| error.to_string());
         for operation in done {
             operation.answer(why.as_deref().map_or(Ok(()), Err), &self.metrics);
         }
@@ -301,7 +303,7 @@ impl Work {
         if sql("SAVEPOINT operation").is_err() {
             return false;
         }
-        match operation.run(&self.connection) {
+        match operation.run(&self.connection, &self.damage) {
             Ran::Well => sql("RELEASE operation").is_ok() && operation.notice() == Notice::Changes,
             Ran::Badly => {
                 // After the worst errors SQLite has already rolled everything back; then this fails and `commit` finds out.

@@ -10,7 +10,7 @@ fn writer() -> Writer {
     connection
         .execute_batch("CREATE TABLE a (x INTEGER PRIMARY KEY); CREATE TABLE b (x REFERENCES a (x) DEFERRABLE INITIALLY DEFERRED)")
         .expect("tables");
-    Writer::start(connection, Arc::default()).expect("a thread")
+    Writer::start(connection, Arc::default(), Arc::new(Damage::none_in(std::path::Path::new("none")))).expect("a thread")
 }
 
 async fn add(writer: &Writer, x: i64) -> Result<(), StoreError> {

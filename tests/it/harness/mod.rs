@@ -7,6 +7,7 @@ pub(crate) mod collector;
 pub(crate) mod engine;
 pub(crate) mod own_engine;
 pub(crate) mod road;
+pub(crate) mod small_disk;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,6 +39,8 @@ pub(crate) struct Setup {
     rest: String,
     log_filter: String,
     env: Vec<(String, String)>,
+    data: Option<PathBuf>,
+    limits: String,
 }
 
 impl Setup {
@@ -51,7 +54,21 @@ impl Setup {
             rest: String::new(),
             log_filter: LOG_FILTER.to_owned(),
             env: Vec::new(),
+            data: None,
+            limits: String::new(),
         }
+    }
+
+    /// Keeps its data elsewhere: on a small disk, or where there is a database already.
+    pub(crate) fn data(mut self, path: &Path) -> Self {
+        self.data = Some(path.to_owned());
+        self
+    }
+
+    /// Runs these words of a shell before the daemon, in its process: `ulimit -n 64`.
+    pub(crate) fn limits(mut self, words: &str) -> Self {
+        words.clone_into(&mut self.limits);
+        self
     }
 
     /// Uses another engine.
@@ -97,8 +114,8 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, docker, top, rest, log_filter, env } = self;
-        let data = dir.path().join("data");
+        let Self { name, docker_host, docker, top, rest, log_filter, env, data, limits } = self;
+        let data = data.unwrap_or_else(|| dir.path().join("data"));
         let config = format!(
             "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
             data.display()
@@ -106,7 +123,7 @@ impl Setup {
         let file = dir.path().join("config.toml");
         std::fs::write(&file, config).expect("a configuration");
         let url = format!("http://127.0.0.1:{port}");
-        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter, env };
+        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter, env, data, limits };
         daemon.start().await;
         daemon
     }
@@ -136,6 +153,8 @@ pub(crate) struct Daemon {
     client: reqwest::Client,
     log_filter: String,
     env: Vec<(String, String)>,
+    data: PathBuf,
+    limits: String,
 }
 
 impl Daemon {
@@ -144,7 +163,8 @@ impl Daemon {
         assert!(self.child.is_none(), "it runs already");
         self.starts += 1;
         let log = std::fs::File::create(self.log_path(self.starts)).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_runner-coordinator"))
+        let child = Command::new("sh")
+            .args(["-c", &format!("{}\nexec \"$0\" \"$@\"", self.limits), env!("CARGO_BIN_EXE_runner-coordinator")])
             .args(["--config".as_ref(), self.file.as_os_str(), "serve".as_ref()])
             .env("RUNNER_COORDINATOR_LOG", &self.log_filter)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
@@ -204,7 +224,7 @@ impl Daemon {
 
     /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data.clone()
     }
 
     /// What it logged since its last start.
@@ -240,14 +260,14 @@ impl Daemon {
         assert_eq!(engine::containers(&self.name), Vec::<String>::new(), "containers are left:\n{}", self.log());
         let status = self.terminate().await;
         assert!(status.success(), "it ended with {status}:\n{}", self.log());
-        engine::remove_networks(&self.name, &self.dir.path().join("data"));
+        engine::remove_networks(&self.name, &self.data);
     }
 
     /// The same for a daemon that keeps warm runners: they stay when it stops, and are taken away here.
     pub(crate) async fn finish_with_pool(mut self) {
         let status = self.terminate().await;
         assert!(status.success(), "it ended with {status}:\n{}", self.log());
-        engine::remove_everything(&self.name, &self.dir.path().join("data"));
+        engine::remove_everything(&self.name, &self.data);
     }
 
     async fn try_request(&self, method: Method, path: &str, body: Option<Value>) -> Option<(StatusCode, Value)> {
@@ -344,7 +364,7 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
             if std::thread::panicking() {
-                engine::remove_everything(&self.name, &self.dir.path().join("data"));
+                engine::remove_everything(&self.name, &self.data);
             }
         }
     }

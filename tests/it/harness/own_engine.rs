@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::small_disk::SmallDisk;
 use super::{BUSYBOX, engine, pause};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +25,8 @@ pub(crate) enum Restart {
 /// A private engine.
 #[derive(Debug)]
 pub(crate) struct OwnEngine {
+    // Unmounted before the directory is removed.
+    disk: Option<SmallDisk>,
     dir: TempDir,
     restart: Restart,
     engine: Option<Child>,
@@ -32,9 +35,27 @@ pub(crate) struct OwnEngine {
 impl OwnEngine {
     /// Starts one with the image [`BUSYBOX`].
     pub(crate) async fn start(restart: Restart) -> Self {
+        Self::start_on(restart, None).await
+    }
+
+    /// The same on a disk of so many MiB of its own.
+    pub(crate) async fn start_small(mebibytes: u32) -> Self {
+        Self::start_on(Restart::Keeps, Some(mebibytes)).await
+    }
+
+    /// The disk of one that was started with its own.
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("a disk of its own")
+    }
+
+    async fn start_on(restart: Restart, mebibytes: Option<u32>) -> Self {
         // Short: the paths of sockets may have 107 bytes only.
         let dir = tempfile::Builder::new().prefix("rc-own.").tempdir_in("/tmp").expect("a directory");
-        let mut own = Self { dir, restart, engine: None };
+        let disk = mebibytes.map(|mebibytes| {
+            fs::create_dir(dir.path().join("data")).expect("a directory");
+            SmallDisk::at(&dir.path().join("data"), mebibytes)
+        });
+        let mut own = Self { disk, dir, restart, engine: None };
         own.resume().await;
         let image = own.path("image.tar");
         engine::docker(&["save", "--output", &image, BUSYBOX]);
@@ -101,6 +122,12 @@ impl OwnEngine {
 
     fn try_docker(&self, arguments: &[&str]) -> bool {
         self.command(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+
+    /// Names of all its containers.
+    pub(crate) fn containers(&self) -> String {
+        let output = self.command(&["ps", "--all", "--format", "{{.Names}}"]).stdout(Stdio::piped()).output().expect("the docker command");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn docker(&self, arguments: &[&str]) {
