@@ -159,6 +159,8 @@ impl JobManager {
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::upkeep::run(&shared).await });
         let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move { super::retention::run(&shared).await });
+        let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::repair::run(&shared).await });
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::askers::run(&shared).await });

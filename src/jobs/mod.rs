@@ -39,6 +39,7 @@ mod plan;
 mod publish;
 mod queue_there;
 mod repair;
+mod retention;
 mod retire;
 mod sample;
 mod turn;

@@ -11,7 +11,7 @@ use crate::store::contract_tests::claims::{claims_follow_the_model, deeds};
 use crate::store::contract_tests::shares::{arrivals, turns_are_fair};
 use crate::store::contract_tests::{claim, command, created, every_rule, gitlab, requirement};
 
-fn open() -> (SqliteStore, TempDir) {
+pub(super) fn open() -> (SqliteStore, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     (SqliteStore::open(&dir.path().join("data/queue.db")).expect("a store"), dir)
 }
@@ -88,7 +88,7 @@ async fn a_queue_from_before_there_were_shares_goes_by_age() {
 }
 
 /// The counters that triggers keep are what counting gives.
-fn counters_are_true(path: &Path) {
+pub(super) fn counters_are_true(path: &Path) {
     let connection = rusqlite::Connection::open(path).expect("a database");
     let wrong = |sql: &str| connection.query_row(&format!("SELECT count(*) FROM ({sql})"), [], |row| row.get::<_, i64>(0)).expect("counted");
     let ready = "SELECT id FROM requirements r WHERE ready <> (SELECT count(*) FROM jobs WHERE requirement_id = r.id \
@@ -243,6 +243,11 @@ async fn no_question_scans_the_queue() {
             "jobs_due",
         ),
         (bound(jobs::LATEST_RETRY), "jobs_by_retry (retry_of=?"),
+        (bound(retention::DUE), "jobs_by_end (ended_at<?)"),
+        (bound(retention::EVENTS_OF_JOB), "events_by_job (job_id=?)"),
+        (bound(retention::OF_NO_JOB[0]), "runners_gone (state_since<?)"),
+        (bound(retention::OF_NO_JOB[1]), "events_of_no_job (at<?)"),
+        (bound(retention::USAGE), "project_usage_by_end (last_at<?)"),
         (bound(deliveries::LATEST), "deliveries_by_job (gitlab_id=? AND url=? AND status=?"),
         (bound(usage::MOST), "project_usage_most"),
         (bound(caps::USED), "jobs_by_project (project=? AND state=?)"),
