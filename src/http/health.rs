@@ -20,8 +20,8 @@ use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{HostFacts, JobState, ProjectUsage, RunnerState};
-use crate::jobs::{EngineState, IntakeState, Status};
+use crate::domain::{DiskState, HostFacts, JobState, ProjectUsage, RunnerState};
+use crate::jobs::{Disk, EngineState, IntakeState, Status};
 use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
 
 /// Longest wait for the store's sign of life.
@@ -96,6 +96,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     if let Some(unseen) = &status.unseen {
         checks.insert("receipts", Check::failing(unseen.clone(), None));
     }
+    checks.extend(disk_check(&status.disks).map(|check| ("disk", check)));
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     answer_of(checks)
 }
@@ -133,6 +134,16 @@ fn manager_check(last_tick_at: Timestamp, now: Timestamp) -> Check {
 
 fn broker_check(address: Option<&str>) -> Check {
     address.map_or_else(|| Check::failing("runners cannot reach it", None), |address| Check::ok(Some(address.to_owned())))
+}
+
+/// Failing once nothing new begins. Nothing to say before the first look.
+fn disk_check(disks: &[Disk]) -> Option<Check> {
+    let worst = disks.iter().max_by_key(|disk| disk.state)?;
+    Some(match worst.state {
+        DiskState::Fine => Check::ok(None),
+        DiskState::Low => Check::ok(Some(worst.to_string())),
+        DiskState::Full => Check::failing(worst.to_string(), Some(worst.since)),
+    })
 }
 
 /// Never failing: jobs go on with the others, and without any.
@@ -324,6 +335,19 @@ pub(super) fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::DiskUse;
+    use crate::jobs::DiskRole;
+
+    #[test]
+    fn a_disk_is_ill_only_when_nothing_new_begins() {
+        let disk = |role, state| Disk { role, path: "/d".into(), usage: DiskUse::default(), state, since: Timestamp::UNIX_EPOCH };
+        let of = |data, engine| disk_check(&[disk(DiskRole::Data, data), disk(DiskRole::Engine, engine)]).expect("a check");
+        let (fine, low, full) = (of(DiskState::Fine, DiskState::Fine), of(DiskState::Fine, DiskState::Low), of(DiskState::Low, DiskState::Full));
+        assert_eq!((fine.status, fine.detail), (Verdict::Ok, None));
+        assert_eq!((low.status, low.detail.is_some_and(|detail| detail.contains("the engine"))), (Verdict::Ok, true));
+        assert_eq!((full.status, full.since), (Verdict::Failing, Some(Timestamp::UNIX_EPOCH)));
+        assert!(disk_check(&[]).is_none(), "nobody has looked");
+    }
 
     #[test]
     fn a_manager_that_went_silent_is_failing() {

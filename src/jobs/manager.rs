@@ -19,10 +19,12 @@ use super::askers::Askers;
 use super::board::Board;
 use super::conclude::{Untold, cancel_waiting};
 use super::deps::{Deps, Followers, Shared};
+use super::disk::Disks;
 use super::follow::follow;
 use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
 use super::hearing::{Broker, Hearing};
 use super::held::Held;
+use super::images::ImageBook;
 use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
@@ -86,6 +88,8 @@ impl JobManager {
             askers: Askers::default(),
             queue_there: QueueBoard::default(),
             untold: Untold::default(),
+            disks: Disks::default(),
+            images: ImageBook::default(),
         };
         Self {
             config: shared.deps.config.current(),
@@ -104,6 +108,8 @@ impl JobManager {
     pub async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         self.sweep_receipts().await;
+        // Before anything is begun.
+        super::disk::first_look(&shared).await;
         self.spawn_watchers();
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
@@ -160,6 +166,8 @@ impl JobManager {
         deps.tracker.spawn(async move { super::upkeep::run(&shared).await });
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::retention::run(&shared).await });
+        let shared = Arc::clone(&self.shared);
+        deps.tracker.spawn(async move { super::disk::run(&shared).await });
         let shared = Arc::clone(&self.shared);
         deps.tracker.spawn(async move { super::repair::run(&shared).await });
         let shared = Arc::clone(&self.shared);

@@ -10,6 +10,7 @@
 pub mod broker;
 pub mod contacts;
 pub mod deps;
+pub mod disk;
 pub mod explain;
 pub mod handle;
 pub mod history;
@@ -33,6 +34,7 @@ mod grant;
 mod hearing;
 mod held;
 mod image;
+mod images;
 mod launch;
 mod ops;
 mod plan;
@@ -46,6 +48,7 @@ mod turn;
 mod upkeep;
 
 pub use deps::{Deps, class_named, class_requirement, retry_policy};
+pub use disk::{Disk, DiskRole};
 pub use handle::{EngineState, GpuMark, GpuMarked, HostSet, HostWish, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
 pub use history::{History, Sample};
 pub use manager::{JobManager, Seat, channel};

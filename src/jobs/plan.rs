@@ -11,7 +11,7 @@ use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
 use super::turn::{Rules, Turn, fitting, turn};
-use super::{drain, gpus};
+use super::{disk, drain, gpus};
 use crate::config::Config;
 use crate::domain::retry::doubled;
 use crate::domain::{
@@ -114,17 +114,18 @@ pub(super) async fn plan(
         false
     };
     restarts.observe(&open, now);
+    let begins = up && drained.is_none() && shared.disks.let_begin(view);
     if up {
         gpus::evict(shared, &facts, &open, now).await?;
         if drained.is_some() {
             drain::clear(shared, &open).await?;
-        } else {
+        } else if begins {
             let left = claim(shared, &mut room, &mut open, view, now).await?;
             make_way(shared, &left, &room, &open, now).await?;
             keep_warm(shared, restarts, &open, &mut room, now).await?;
         }
     }
-    let askable = if up && drained.is_none() { askable(shared, &room, &open).await? } else { HashSet::new() };
+    let askable = if begins { askable(shared, &room, &open).await? } else { HashSet::new() };
     let (used, launch) = (room.ledger.used(), room.launch);
     shared.deps.platform.take_gpus(launch.iter().flat_map(|aggregate| &aggregate.runner.placement.devices), now);
     open.extend(launch.iter().cloned());
@@ -303,6 +304,9 @@ pub(super) async fn spawn(shared: &Shared, name: ClassName) -> Result<Spawned, S
     }
     if let Some(drain) = deps.store.drain(&config.host.name).await? {
         return Ok(Spawned::Drained(drain));
+    }
+    if let Some(disk) = disk::full(&shared.disks.read()) {
+        return Ok(Spawned::DiskFull(disk.to_string()));
     }
     let now = deps.clock.now();
     let open = deps.store.open_runners(&config.host.name).await?;

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub engine: Calls,
     /// Fetched images, by how that went.
     pub image_pulls: Durations<1>,
+    /// Images that were removed to make room, or for their age.
+    pub images_removed: Counters<0>,
     /// Operations of the store.
     pub store: Calls,
     /// Transactions that the store committed; each holds one operation or many.
@@ -133,6 +135,7 @@ impl Metrics {
                 PULLS,
                 "How long fetching an image took; result is ok or the kind of failure.",
             ),
+            images_removed: make.counters("images_removed", [], "Images that were removed because no job used them lately."),
             store: Calls {
                 durations: make.durations(
                     "store_operation_seconds",
@@ -195,6 +198,7 @@ impl Metrics {
             self.webhooks.prepare([result.into()]);
         }
         self.store_commits.prepare([]);
+        self.images_removed.prepare([]);
         self.manager.failures.prepare([]);
         self.manager.strays.prepare([]);
         self.manager.passes.prepare([]);
