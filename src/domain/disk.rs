@@ -160,6 +160,7 @@ fn widened(mark: u64) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::DiskState::{Fine, Full, Low};
     use super::*;
 
     fn marks(low: &str, full: &str) -> DiskMarks {
@@ -192,7 +193,6 @@ mod tests {
             };
             frees.iter().map(step).collect::<Vec<_>>()
         };
-        use DiskState::{Fine, Full, Low};
         assert_eq!(after(&[200, 199, 200, 249, 250, 249]), [Fine, Low, Low, Low, Fine, Fine]);
         assert_eq!(after(&[99, 100, 124, 125, 99]), [Full, Full, Full, Low, Full]);
         assert_eq!(after(&[0, 1000, 0]), [Full, Fine, Full]);

@@ -143,7 +143,7 @@ enum Need {
 }
 
 /// Which images may go, the one first that was not used for longest.
-fn to_go<'k>(kept: &'k [Kept], spared: impl Fn(&ImageRef) -> bool, need: Need) -> Vec<&'k ImageRef> {
+fn to_go(kept: &[Kept], spared: impl Fn(&ImageRef) -> bool, need: Need) -> Vec<&ImageRef> {
     let old = |one: &Kept| match need {
         Need::Room => true,
         Need::Older(than) => one.used_at < than,
@@ -166,7 +166,10 @@ pub(super) async fn make_room(shared: &Arc<Shared>) {
     }
     let now = Instant::now();
     let is_due = |rest: Option<Instant>| rest.is_none_or(|until| until <= now);
-    let (room_due, ages_due) = (is_due(shared.images.rests().room), is_due(shared.images.rests().ages));
+    let (room_due, ages_due) = {
+        let rests = shared.images.rests();
+        (is_due(rests.room), is_due(rests.ages))
+    };
     if is_crowded(shared) && room_due {
         let removed = told(round(shared, Need::Room).await);
         shared.images.rests().room = (removed == 0).then(|| now + NO_ROOM_REST);

@@ -173,8 +173,8 @@ impl LogStore {
     ///
     /// # Errors
     /// What the file system says.
-    pub async fn on_shelf(&self, shelf: &OsStr) -> io::Result<Vec<JobId>> {
-        let (inner, directory) = (Arc::clone(&self.inner), self.inner.root.join(shelf));
+    pub async fn on_shelf(&self, name: &OsStr) -> io::Result<Vec<JobId>> {
+        let (inner, directory) = (Arc::clone(&self.inner), self.inner.root.join(name));
         off_the_runtime(move || {
             let jobs = names_in(&directory)?.into_iter().filter_map(|name| name.into_string().ok()).map(JobId::from_trusted);
             // What somebody else put there is not ours to take away.

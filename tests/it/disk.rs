@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::gitlab::Status;
 use crate::harness::road::{Plan, Road, job};
-use crate::harness::{BUSYBOX, Daemon, PATIENCE, Setup, client, engine};
+use crate::harness::{BUSYBOX, Daemon, NO_MARKS, PATIENCE, Setup, client, engine};
 
-/// No disk has so much.
-const NEVER_FREE: &str = "[disk]\nlow = \"1024TiB\"\nfull = \"1024TiB\"";
+/// No disk has so much free.
+const BEYOND: &str = "disk = { low = \"1024TiB\", full = \"1024TiB\" }";
 const UNTIL_TOLD: &str = "while [ ! -e /tmp/go ]; do sleep 0.05; done; echo told";
 
 async fn check(daemon: &Daemon) -> Value {
@@ -18,6 +18,13 @@ async fn check(daemon: &Daemon) -> Value {
 
 async fn is(daemon: &Daemon, state: &str) {
     daemon.until(state, async |daemon| daemon.get("/hosts").await["hosts"][0]["state"] == state).await;
+}
+
+/// How many passes the manager has made.
+async fn passes(daemon: &Daemon) -> u64 {
+    let (_, text) = daemon.request(Method::GET, "/metrics", None).await;
+    let line = text.as_str().and_then(|text| text.lines().find_map(|line| line.strip_prefix("runner_coordinator_tick_seconds_count ")));
+    line.expect("passes are counted").parse().expect("a number")
 }
 
 #[tokio::test]
@@ -30,7 +37,7 @@ async fn at_the_last_mark_nothing_begins_and_what_runs_goes_on() {
     daemon.reaches(&doomed, &["running"]).await;
     let waiting = daemon.sh("echo at last").await;
 
-    daemon.reload(&format!("{sound}\n{NEVER_FREE}"));
+    daemon.reload(&sound.replace(NO_MARKS, BEYOND));
     is(&daemon, "disk_full").await;
     let told = check(&daemon).await;
     assert!(told["status"] == "failing" && told["since"].is_string() && !daemon.is_healthy().await, "{told}");
@@ -53,6 +60,7 @@ async fn at_the_last_mark_nothing_begins_and_what_runs_goes_on() {
     assert_eq!(daemon.request(Method::DELETE, &format!("/jobs/{doomed}"), None).await.0, StatusCode::ACCEPTED);
     assert_eq!(daemon.ended(&doomed).await["state"], "canceled");
     assert_eq!(daemon.job(&running).await["state"], "running");
+    daemon.until("one container is left", async |_| engine::containers("disk").len() == 1).await;
     let name = engine::containers("disk").pop().expect("its container");
     engine::docker(&["exec", &name, "touch", "/tmp/go"]);
     assert_eq!(daemon.ended(&running).await["state"], "succeeded");
@@ -68,19 +76,23 @@ async fn at_the_last_mark_nothing_begins_and_what_runs_goes_on() {
 }
 
 #[tokio::test]
-async fn at_the_last_mark_gitlab_is_asked_for_nothing_and_no_runner_is_kept_warm() {
-    let road = Road::build(Setup::new("disk-gitlab").with(NEVER_FREE), Plan { class: "warm = 1", ..Plan::default() }).await;
+async fn at_the_last_mark_gitlab_is_asked_for_nothing_and_no_runner_is_made() {
+    let road = Road::build(Setup::new("disk-gitlab"), Plan { poll: "1s", ..Plan::default() }).await;
     let daemon = &road.daemon;
+    daemon.reload(&daemon.configuration().replace(NO_MARKS, BEYOND));
     is(daemon, "disk_full").await;
+    daemon.until("it waits for room", async |daemon| daemon.get("/status").await["gitlab"][0]["state"] == "full").await;
+    let asked = road.gitlab.count_requests("POST", "/jobs/request");
     let id = road.gitlab.enqueue(job("build").script(["echo done"]));
     assert_eq!(road.gitlab.send_job_event(id).await.status, Some(200));
     let (status, problem) = daemon.request(Method::POST, "/runners", Some(json!({ "class": "gitlab" }))).await;
     assert_eq!((status, &problem["type"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("/problems/disk-full")), "{problem}");
-    daemon.until("it waits for room", async |daemon| daemon.get("/status").await["gitlab"][0]["state"] == "full").await;
-    assert_eq!((road.gitlab.count_requests("POST", "/jobs/request"), road.gitlab.job(id).status), (0, Status::Pending));
+    let before = passes(daemon).await;
+    daemon.until("passes went by", async |daemon| passes(daemon).await >= before + 3).await;
+    assert_eq!((road.gitlab.count_requests("POST", "/jobs/request"), road.gitlab.job(id).status), (asked, Status::Pending));
     assert_eq!(engine::containers("disk-gitlab"), Vec::<String>::new());
 
-    daemon.reload(&daemon.configuration().replace(NEVER_FREE, ""));
+    daemon.reload(&daemon.configuration().replace(BEYOND, NO_MARKS));
     road.reaches(id, PATIENCE, |job| job.status == Status::Success).await;
-    road.daemon.finish_with_pool().await;
+    road.daemon.finish().await;
 }

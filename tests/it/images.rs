@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Daemon, Setup, engine};
+use crate::harness::{Daemon, NO_MARKS, Setup, engine};
 use crate::pull::{PASSWORD, Registry};
 
 fn is_here(image: &str) -> bool {
@@ -49,7 +49,7 @@ async fn images_go_by_their_last_use_and_none_that_is_used_pinned_configured_or_
     // A container of somebody else, that does not even run.
     engine::docker(&["create", "--name", "images-of-others", &held, "true"]);
 
-    daemon.reload(&format!("{}\n[disk]\nlow = \"1024TiB\"\nfull = \"0%\"", daemon.configuration()));
+    daemon.reload(&daemon.configuration().replace(NO_MARKS, "disk = { low = \"1024TiB\", full = \"0%\" }"));
     daemon.until("images went", async |daemon| removed(daemon).len() >= 2).await;
     assert_eq!(removed(&daemon), [first.clone(), second.clone()]);
     assert!(!is_here(&first) && !is_here(&second));
