@@ -16,8 +16,11 @@ use clap::Args;
 use super::say;
 use crate::config::{Class, Config};
 use crate::docker::{DockerDriver, Driver, EngineInfo, init};
+use crate::domain::disk::judge;
+use crate::domain::{DiskMarks, DiskState, DiskUse};
 use crate::gitlab::diagnosis::Finding;
 use crate::jobs::class_requirement;
+use crate::platform::process::disk_use;
 use crate::platform::{PlatformManager, SystemProbe, fits_ever};
 
 /// Where in GitLab to look, with an administrator's token in `GITLAB_TOKEN`.
@@ -39,8 +42,11 @@ pub(super) struct Options {
 
 /// Examines everything, prints what was found, and fails when something is bad.
 pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
-    let mut findings =
-        vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir), disk("disk", &config.data_dir)];
+    let mut findings = vec![
+        Finding::Good(format!("configuration: {} class(es)", config.classes.len())),
+        data_dir(&config.data_dir),
+        disk("disk", &config.data_dir, config.disk),
+    ];
     findings.extend(machine::rights(config));
     let engine = engine(config, &mut findings).await;
     let platform = Arc::new(PlatformManager::new(config.host.clone(), &SystemProbe).sharing(config.gpu.shared.clone()));
@@ -80,27 +86,27 @@ fn data_dir(path: &Path) -> Finding {
     }
 }
 
-/// Room for the queue and the logs. Below a gibibyte one job's log and a busy day fill the disk.
-fn disk(what: &str, path: &Path) -> Finding {
-    const LEAST_MIB: u64 = 1024;
-    match rustix::fs::statvfs(path) {
-        Ok(about) => {
-            let free = about.f_bavail.saturating_mul(about.f_frsize) >> 20;
-            let text = format!("{what}: {free} MiB are free below {}", path.display());
-            if free < LEAST_MIB {
-                Finding::Bad(format!("{text}; {LEAST_MIB} MiB are the least: free some (`docker system df`)"))
-            } else {
-                Finding::Good(text)
-            }
-        }
+/// Room for work, by the marks of the configuration.
+fn disk(what: &str, path: &Path, marks: DiskMarks) -> Finding {
+    match disk_use(path) {
+        Ok(usage) => disk_finding(what, path, usage, marks),
         Err(error) => Finding::Bad(format!("{what}: {} cannot be looked at: {error}", path.display())),
+    }
+}
+
+fn disk_finding(what: &str, path: &Path, usage: DiskUse, marks: DiskMarks) -> Finding {
+    let text = format!("{what}: {} of {} MiB are free below {}", usage.free >> 20, usage.total >> 20, path.display());
+    match judge(usage, marks, DiskState::Fine) {
+        DiskState::Fine => Finding::Good(text),
+        DiskState::Low => Finding::Odd(format!("{text}, less than disk.low ({}): images that were not used lately are removed", marks.low)),
+        DiskState::Full => Finding::Bad(format!("{text}, less than disk.full ({}): no new work begins. Free some (`docker system df`)", marks.full)),
     }
 }
 
 /// Where images and containers lie; only an engine of this machine has a disk that we see.
 fn engine_disk(config: &Config, engine: &EngineInfo) -> Option<Finding> {
     let root = engine.data_root.as_ref().filter(|_| config.docker.host.starts_with("unix://"))?;
-    Path::new(root).exists().then(|| disk("disk of the engine", Path::new(root)))
+    Path::new(root).exists().then(|| disk("disk of the engine", Path::new(root), config.disk))
 }
 
 async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineInfo> {
@@ -180,4 +186,20 @@ fn classes(config: &Config, platform: &PlatformManager, findings: &mut Vec<Findi
 
 fn from_gitlab(class: &Class) -> &'static str {
     if class.gitlab_token.is_some() { ", takes work from GitLab" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_judged_by_the_marks_of_the_configuration() {
+        let of = |percent: u64| {
+            let usage = DiskUse { total: 1 << 30, free: (1 << 30) / 100 * percent, ..DiskUse::default() };
+            disk_finding("disk", Path::new("/d"), usage, DiskMarks::default())
+        };
+        assert!(matches!(of(50), Finding::Good(_)));
+        assert!(matches!(of(14), Finding::Odd(text) if text.contains("disk.low (15% or 50GiB)")));
+        assert!(matches!(of(4), Finding::Bad(text) if text.contains("disk.full (5% or 5GiB)")));
+    }
 }

@@ -5,7 +5,11 @@
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
 use super::fault::{ConfigFault, ConfigFaults};
-use super::{ApiToken, Broker, Class, Config, Docker, GitLab, Gpu, Host, Http, Limits, Log, Project, Registry, StoreUrl, TraceHeader, Traces};
+use super::{
+    ApiToken, Broker, Class, Config, Docker, GitLab, Gpu, Host, Http, Images, Limits, Log, Project, Registry, Retention, StoreUrl, TraceHeader,
+    Traces,
+};
+use crate::domain::DiskMarks;
 
 /// The keys in which two configurations differ, dotted, entries of lists by their names: `classes[gpu].memory`. Never a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,7 +102,25 @@ macro_rules! compare {
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Changes {
     let mut changes = Changes::default();
-    let Config { service_name, data_dir, http, store, docker, host, gpu, gitlab, broker, classes, projects, limits, traces, log } = old;
+    let Config {
+        service_name,
+        data_dir,
+        http,
+        store,
+        docker,
+        host,
+        gpu,
+        gitlab,
+        broker,
+        classes,
+        projects,
+        limits,
+        retention,
+        disk,
+        images,
+        traces,
+        log,
+    } = old;
     changes.compare(Effect::Restart, "service_name", service_name, &new.service_name);
     changes.compare(Effect::Restart, "data_dir", data_dir, &new.data_dir);
     let Http { listen, socket, tokens } = http;
@@ -124,6 +146,9 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     lists(&mut changes, "classes", (classes, &new.classes), |class| class.name.as_str(), diff_class);
     lists(&mut changes, "projects", (projects, &new.projects), |project| project.name.as_str(), diff_project);
     diff_limits(&mut changes, limits, &new.limits);
+    compare!(changes, "retention.", retention, new.retention, Retention { jobs: AtOnce, max_jobs: AtOnce, logs: AtOnce, usage: AtOnce });
+    compare!(changes, "disk.", disk, new.disk, DiskMarks { low: AtOnce, full: AtOnce });
+    compare!(changes, "images.", images, new.images, Images { max_age: AtOnce, pinned: AtOnce });
     diff_traces(&mut changes, traces.as_ref(), new.traces.as_ref());
     compare!(changes, "log.", log, new.log, Log { level: AtOnce, format: Restart });
     changes
@@ -282,6 +307,9 @@ impl Config {
             classes: new.classes,
             projects: new.projects,
             limits: new.limits,
+            retention: new.retention,
+            disk: new.disk,
+            images: new.images,
             traces: self.traces.clone(),
             log: Log { level: new.log.level, format: self.log.format },
         };

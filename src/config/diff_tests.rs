@@ -115,6 +115,14 @@ const ROWS: &[Row] = &[
     ("limits.max_timeout", "2h", "3h", "limits.max_timeout", AtOnce),
     ("limits.env_vars", "1", "2", "limits.env_vars", AtOnce),
     ("limits.command_bytes", "1MiB", "1KiB", "limits.command_bytes", AtOnce),
+    ("retention.jobs", "1day", "2days", "retention.jobs", AtOnce),
+    ("retention.max_jobs", "100", "200", "retention.max_jobs", AtOnce),
+    ("retention.logs", "1day", "2days", "retention.logs", AtOnce),
+    ("retention.usage", "1day", "2days", "retention.usage", AtOnce),
+    ("disk.low", "20%", "30% or 1TiB", "disk.low", AtOnce),
+    ("disk.full", "1GiB", "2GiB", "disk.full", AtOnce),
+    ("images.max_age", "1day", "2days", "images.max_age", AtOnce),
+    ("images.pinned", "a", "b", "images.pinned", AtOnce),
 ];
 
 const SHA_1: &str = "1111111111111111111111111111111111111111111111111111111111111111";

@@ -5,6 +5,7 @@
 
 mod classes;
 mod diff;
+mod disk;
 mod docker;
 mod fault;
 mod gitlab;
@@ -16,6 +17,7 @@ mod load;
 mod log;
 mod projects;
 pub mod reference;
+mod retention;
 mod secret;
 mod section;
 mod traces;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use diff::{Changes, diff};
+pub use disk::Images;
 pub use docker::{Docker, Registry};
 pub use fault::{ConfigFault, ConfigFaults};
 pub use gitlab::GitLab;
@@ -40,10 +43,11 @@ pub use live::{Live, Loading};
 pub use load::SetupConfig;
 pub use log::{Log, LogFormat};
 pub use projects::Project;
+pub use retention::Retention;
 pub use secret::{read_secret_file, secret_of_env};
 pub use traces::{TraceHeader, Traces};
 
-use crate::domain::{Arch, ClassName, CpuMillis, Emulation, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
+use crate::domain::{Arch, ClassName, CpuMillis, DiskMarks, Emulation, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
 
 /// Everything that an operator decides.
 #[derive(Debug, Clone)]
@@ -72,6 +76,12 @@ pub struct Config {
     pub projects: Vec<Project>,
     /// `limits.*`: bounds on everything that others can make grow.
     pub limits: Limits,
+    /// `retention.*`: how long what has ended is kept.
+    pub retention: Retention,
+    /// `disk.*`: what must stay free of the machine's disks.
+    pub disk: DiskMarks,
+    /// `images.*`: which images may be removed for it.
+    pub images: Images,
     /// `traces.*`: where the traces of ended jobs go; `None` without that section: nowhere.
     pub traces: Option<Traces>,
     /// `log.*`: which lines are logged, and in which form.

@@ -324,6 +324,33 @@ pub const REFERENCE: &[Part] = &[
             key("limits.command_bytes", "`128KiB`", "most bytes of a job's command, and most of its environment"),
         ],
     },
+    Part {
+        name: "retention",
+        keys: &[
+            key("retention.jobs", "`30days`", "how long a job is kept after its end, with attempts, history and idempotency key"),
+            key("retention.max_jobs", "`100000`", "most ended jobs that are kept; beyond that the oldest go early, but none in its first 10 minutes"),
+            key("retention.logs", "`30days`", "how long a job's logs are kept after its end; never longer than the job"),
+            key("retention.usage", "`365days`", "how long the sums of a project are kept that had no GPU since"),
+        ],
+    },
+    Part {
+        name: "disk",
+        keys: &[
+            key(
+                "disk.low",
+                "`15% or 50GiB`",
+                "when less is free, [images make room](operations.md#disks): a part, an amount, or whichever of both is less",
+            ),
+            key("disk.full", "`5% or 5GiB`", "when less is free, [no new work begins](operations.md#disks)"),
+        ],
+    },
+    Part {
+        name: "images",
+        keys: &[
+            key("images.max_age", "none", "an image that this daemon pulled and no job used for so long is removed, also while there is room"),
+            key("images.pinned", "none", "patterns of images that are never removed, such as `[\"registry.example.com/ci/*\"]`"),
+        ],
+    },
 ];
 
 #[cfg(test)]

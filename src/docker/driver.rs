@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::client::{Client, encode};
 use super::create_body::{create_body, file_seen};
 use super::error::DriverError;
-use super::facts::{ContainerFacts, EngineEvent, EngineInfo, LogRecord, NetworkInfo, Usage};
+use super::facts::{ContainerFacts, EngineEvent, EngineInfo, ImageRemoval, LogRecord, NetworkInfo, Usage};
 use super::network::OwnNetwork;
 use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
 use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
@@ -148,6 +148,14 @@ impl Driver for DockerDriver {
 
     async fn pull(&self, image: &ImageRef, platform: Option<Arch>, progress: mpsc::Sender<String>) -> Result<ResolvedImage, DriverError> {
         image::pull(&self.client, &(self.logins.0)(), image, platform, progress).await
+    }
+
+    async fn images_in_use(&self) -> Result<Vec<String>, DriverError> {
+        image::in_use(&self.client).await
+    }
+
+    async fn remove_image(&self, image: &ImageRef) -> Result<ImageRemoval, DriverError> {
+        image::remove(&self.client, image).await
     }
 
     async fn create(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> Result<String, DriverError> {

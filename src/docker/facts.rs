@@ -46,6 +46,15 @@ pub struct EngineInfo {
     pub data_root: Option<String>,
 }
 
+/// What became of an image that was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageRemoval {
+    /// It is gone, or was.
+    Gone,
+    /// The engine keeps it: a container or another image needs it.
+    InUse,
+}
+
 /// Our own bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkInfo {

@@ -11,11 +11,14 @@ use tokio::sync::mpsc;
 
 use super::client::{Client, encode};
 use super::error::DriverError;
+use super::facts::ImageRemoval;
 use super::plan::{RegistryLogin, ResolvedImage};
-use super::wire::Image;
+use super::wire::{Image, ImageOfContainer};
 use crate::domain::{Arch, ImageRef};
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
+/// Large images have many files.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// A pull may take hours; one that does not move for this long is stuck.
 const STALL: Duration = Duration::from_secs(5 * 60);
 /// What registries and engines say when another attempt would get the same answer.
@@ -37,6 +40,25 @@ pub(super) async fn resolve(client: &Client, image: &ImageRef) -> Result<Option<
     match client.read::<Image>("resolve the image", RESOLVE_DEADLINE, format!("/images/{path}/json")).await {
         Ok(found) => Ok(Some(found.into_resolved(image))),
         Err(DriverError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The ids of the images that any container is made of.
+pub(super) async fn in_use(client: &Client) -> Result<Vec<String>, DriverError> {
+    let all: Vec<ImageOfContainer> = client.read("list images in use", RESOLVE_DEADLINE, "/containers/json?all=true".to_owned()).await?;
+    Ok(all.into_iter().map(|container| container.image_id).collect())
+}
+
+/// Takes it away, where nothing needs it.
+pub(super) async fn remove(client: &Client, image: &ImageRef) -> Result<ImageRemoval, DriverError> {
+    let remove = |c: super::client::Connection| async move {
+        let options = None::<bollard::query_parameters::RemoveImageOptions>;
+        c.docker.remove_image(image.as_str(), options, None).await.map_err(|error| DriverError::from_engine("remove the image", error))
+    };
+    match client.call("remove the image", REMOVE_DEADLINE, remove).await {
+        Ok(_) | Err(DriverError::NotFound { .. }) => Ok(ImageRemoval::Gone),
+        Err(DriverError::Conflict { .. }) => Ok(ImageRemoval::InUse),
         Err(error) => Err(error),
     }
 }

@@ -8,7 +8,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
-use super::{ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, LogRecord, NetworkInfo, ResolvedImage, Usage};
+use super::{
+    ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, ImageRemoval, LogRecord, NetworkInfo, ResolvedImage, Usage,
+};
 use crate::domain::{Arch, HostFile, ImageRef};
 use crate::metrics::Metrics;
 use crate::security::HardenedProfile;
@@ -77,6 +79,14 @@ impl Driver for Metered {
         let how = result.as_ref().err().map_or("ok", DriverError::kind);
         self.metrics.image_pulls.observe([how.into()], asked.elapsed());
         result
+    }
+
+    async fn images_in_use(&self) -> Result<Vec<String>, DriverError> {
+        self.timed("images_in_use", self.driver.images_in_use()).await
+    }
+
+    async fn remove_image(&self, image: &ImageRef) -> Result<ImageRemoval, DriverError> {
+        self.timed("remove_image", self.driver.remove_image(image)).await
     }
 
     async fn create(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> Result<String, DriverError> {

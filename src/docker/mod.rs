@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 
 pub use driver::DockerDriver;
 pub use error::DriverError;
-pub use facts::{ContainerFacts, ContainerState, EngineEvent, EngineInfo, LogRecord, LogStream, NetworkInfo, Usage};
+pub use facts::{ContainerFacts, ContainerState, EngineEvent, EngineInfo, ImageRemoval, LogRecord, LogStream, NetworkInfo, Usage};
 pub use metered::Metered;
 pub use plan::{ContainerPlan, Owner, RegistryLogin, ResolvedImage};
 pub use verdict::judge;
@@ -60,6 +60,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Fetches an image. `progress` gets the engine's own words about how far it is; what does not fit is left out. Gives up
     /// only when nothing has moved for five minutes.
     async fn pull(&self, image: &ImageRef, platform: Option<Arch>, progress: mpsc::Sender<String>) -> Result<ResolvedImage, DriverError>;
+
+    /// The ids of the images that containers are made of: all containers, in any state, whosever they are.
+    async fn images_in_use(&self) -> Result<Vec<String>, DriverError>;
+
+    /// Takes away an image by its name, without force: one that the engine needs stays.
+    async fn remove_image(&self, image: &ImageRef) -> Result<ImageRemoval, DriverError>;
 
     /// Makes a container, without starting it, and answers its id. When the name is taken by the same runner's container, as after
     /// a create whose answer was lost, that one's id.

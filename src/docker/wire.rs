@@ -94,6 +94,13 @@ impl Info {
     }
 }
 
+/// The same row, for the image that the container is made of.
+#[derive(Debug, Deserialize)]
+pub(super) struct ImageOfContainer {
+    #[serde(rename = "ImageID")]
+    pub(super) image_id: String,
+}
+
 /// One row of `GET /containers/json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -47,6 +47,7 @@ faces! {
     DRAINED = "drained", CONFLICT, "The host takes no new work";
     UNSATISFIABLE = "unsatisfiable", UNPROCESSABLE_ENTITY, "No host can ever run this";
     NO_ROOM = "no-room", CONFLICT, "The host has no room for this now";
+    DISK_FULL = "disk-full", SERVICE_UNAVAILABLE, "The host's disk is nearly full, so it takes no new work";
     STOPPING = "stopping", SERVICE_UNAVAILABLE, "The daemon is about to end";
     KEY_REUSED = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used with another body";
     QUEUE_FULL = "queue-full", TOO_MANY_REQUESTS, "As many jobs wait for the project as may";

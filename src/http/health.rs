@@ -20,8 +20,8 @@ use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{HostFacts, JobState, ProjectUsage, RunnerState};
-use crate::jobs::{EngineState, IntakeState, Status, Stuck};
+use crate::domain::{DiskState, HostFacts, JobState, ProjectUsage, RunnerState};
+use crate::jobs::{Disk, EngineState, IntakeState, Status, Stuck};
 use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
 use crate::tasks::{Standing, TaskState};
 
@@ -99,6 +99,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     }
     checks.extend(stuck_check(&status.stuck).map(|check| ("containers", check)));
     checks.extend(tasks_check(&state.manager.tasks().states()).map(|check| ("tasks", check)));
+    checks.extend(disk_check(&status.disks).map(|check| ("disk", check)));
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     answer_of(checks)
 }
@@ -173,6 +174,16 @@ fn counted(number: usize, what: &str) -> String {
 
 fn broker_check(address: Option<&str>) -> Check {
     address.map_or_else(|| Check::failing("runners cannot reach it", None), |address| Check::ok(Some(address.to_owned())))
+}
+
+/// Failing once nothing new begins. Nothing to say before the first look.
+fn disk_check(disks: &[Disk]) -> Option<Check> {
+    let worst = disks.iter().max_by_key(|disk| disk.state)?;
+    Some(match worst.state {
+        DiskState::Fine => Check::ok(None),
+        DiskState::Low => Check::ok(Some(worst.to_string())),
+        DiskState::Full => Check::failing(worst.to_string(), Some(worst.since)),
+    })
 }
 
 /// Never failing: jobs go on with the others, and without any.

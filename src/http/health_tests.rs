@@ -1,8 +1,9 @@
 //! What each part's state is called.
 
 use super::*;
-use crate::domain::RunnerId;
+use crate::domain::{DiskUse, RunnerId};
 use crate::http::harness::Harness;
+use crate::jobs::DiskRole;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_000_000 + second).expect("a time")
@@ -43,4 +44,15 @@ fn a_task_that_is_dead_fails_and_one_that_runs_again_is_told() {
     let dead = tasks_check(&[state("observer", Standing::Dead { died_at: at(9) }), again]).expect("told");
     assert_eq!((dead.status, dead.since), (Verdict::Failing, Some(at(9))));
     assert!(dead.detail.is_some_and(|detail| detail.contains("in a moment: observer;")));
+}
+
+#[test]
+fn a_disk_is_ill_only_when_nothing_new_begins() {
+    let disk = |role, state| Disk { role, path: "/d".into(), usage: DiskUse::default(), state, since: Timestamp::UNIX_EPOCH };
+    let of = |data, engine| disk_check(&[disk(DiskRole::Data, data), disk(DiskRole::Engine, engine)]).expect("a check");
+    let (fine, low, full) = (of(DiskState::Fine, DiskState::Fine), of(DiskState::Fine, DiskState::Low), of(DiskState::Low, DiskState::Full));
+    assert_eq!((fine.status, fine.detail), (Verdict::Ok, None));
+    assert_eq!((low.status, low.detail.is_some_and(|detail| detail.contains("the engine"))), (Verdict::Ok, true));
+    assert_eq!((full.status, full.since), (Verdict::Failing, Some(Timestamp::UNIX_EPOCH)));
+    assert!(disk_check(&[]).is_none(), "nobody has looked");
 }

@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::state::AppState;
 use crate::domain::{Arch, CpuMillis, Drain, Gpu};
 use crate::jobs::explain::readiness;
-use crate::jobs::{HostSet, HostWish, Status};
+use crate::jobs::{Disk, HostSet, HostWish, Status};
 
 /// All machines. One for now.
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,6 +41,8 @@ pub struct HostDto {
     emulated: Vec<&'static str>,
     cpus: CpusDto,
     memory: MemoryDto,
+    /// Those that work fills; empty before the first look at them.
+    disks: Vec<DiskDto>,
     gpus: GpusDto,
     /// Runtimes that its engine knows.
     runtimes: Vec<String>,
@@ -78,6 +80,36 @@ struct CpusDto {
 struct MemoryDto {
     total_bytes: u64,
     free_bytes: u64,
+}
+
+/// A disk that work fills.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HostDisk)]
+struct DiskDto {
+    #[schema(value_type = words::DiskRole)]
+    disk: &'static str,
+    path: String,
+    total_bytes: u64,
+    /// What those who are not root may still write.
+    free_bytes: u64,
+    #[schema(value_type = words::DiskState)]
+    state: &'static str,
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+}
+
+impl From<&Disk> for DiskDto {
+    fn from(disk: &Disk) -> Self {
+        let Disk { role, path, usage, state, since } = disk;
+        Self {
+            disk: role.as_str(),
+            path: path.display().to_string(),
+            total_bytes: usage.total,
+            free_bytes: usage.free,
+            state: state.as_str(),
+            since: *since,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -209,6 +241,7 @@ impl From<&Status> for HostDto {
             arch: facts.arch.map(Arch::as_str),
             cpus: CpusDto { total: cpus(facts.cpus), free: cpus(CpuMillis(facts.cpus.0.saturating_sub(status.used_cpus.0))) },
             memory: MemoryDto { total_bytes: facts.memory.0, free_bytes: facts.memory.0.saturating_sub(status.used_memory.0) },
+            disks: status.disks.iter().map(DiskDto::from).collect(),
             emulated: facts.emulated.iter().map(|arch| arch.as_str()).collect(),
             gpus: GpusDto { total, free, unhealthy, devices, notes },
             runtimes: facts.runtimes.clone(),

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::domain::gpu_usage;
 use crate::domain::job::CancelEffect;
 use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName};
+use crate::jobs::disk;
 use crate::jobs::explain::Circumstances;
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
@@ -52,7 +53,7 @@ struct JobPage {
     responses(
         (status = 202, description = "The job was stored; or, with a known `Idempotency-Key`, the job of the first request.", body = JobDto, headers(("Location" = String, description = "Where it is."))),
     ),
-    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "unsatisfiable", "idempotency-key-reused", "queue-full", "whole-queue-full", "store-unavailable"]))),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "disk-full", "unsatisfiable", "idempotency-key-reused", "queue-full", "whole-queue-full", "store-unavailable"]))),
 )]
 pub(super) async fn submit(
     _operator: Operator,
@@ -70,7 +71,7 @@ pub(super) async fn submit(
 /// Takes a job in whose request makes sense, and answers with it.
 ///
 /// # Errors
-/// When this machine or its project's limits can never run it, its key was used otherwise, or the queue is full.
+/// When the disk is nearly full, this machine or its project's limits can never run it, its key was used otherwise, or the queue is full.
 pub(super) async fn admit(
     state: &AppState,
     config: &Config,
@@ -78,6 +79,10 @@ pub(super) async fn admit(
     if_unsatisfiable: IfUnsatisfiable,
     idempotency: Option<IdempotencyKey>,
 ) -> Result<Response, Problem> {
+    // Before anything is written. One that asks again by its key is told the same, and comes again.
+    if let Some(disk) = disk::full(&state.manager.status().disks) {
+        return Err(Problem::DiskFull { detail: disk.to_string() });
+    }
     if let Some(fault) = config.over_cap(job.spec.project.as_ref(), &job.spec.requirement) {
         return Err(Problem::InvalidFields(vec![fault]));
     }

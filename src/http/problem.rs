@@ -24,6 +24,8 @@ const RETRY_QUEUE_FULL: u32 = 30;
 const RETRY_OVERLOADED: u32 = 1;
 /// What whoever asked for a change has to know whose answer did not come in time.
 const MAYBE_DONE: &str = "it did not answer in time. What was asked for may have been done: look, or repeat it with the same Idempotency-Key";
+/// Seconds after which a submission may be repeated that met a full disk: somebody has to make room.
+const RETRY_DISK_FULL: u32 = 60;
 /// Longest text that is taken over from a parser into an answer, in characters: it may quote what the client sent.
 const QUOTE_CHARS: usize = 300;
 
@@ -83,6 +85,11 @@ pub enum Problem {
     /// The machine takes no new work.
     Drained {
         /// Since when, and why.
+        detail: String,
+    },
+    /// The machine's disk is nearly full.
+    DiskFull {
+        /// Which, and how much is free.
         detail: String,
     },
     /// No machine can ever run the job, or the runner.
@@ -206,6 +213,7 @@ impl Problem {
             Self::JobNotEnded { .. } => faces::JOB_NOT_ENDED,
             Self::JobOfGitLab { .. } => faces::JOB_OF_GITLAB,
             Self::Drained { .. } => faces::DRAINED,
+            Self::DiskFull { .. } => faces::DISK_FULL,
             Self::Unsatisfiable(_) => faces::UNSATISFIABLE,
             Self::NoRoom(_) => faces::NO_ROOM,
             Self::Stopping => faces::STOPPING,
@@ -227,6 +235,7 @@ impl Problem {
             Self::QueueFull { .. } | Self::WholeQueueFull { .. } => Some(RETRY_QUEUE_FULL),
             Self::Overloaded(_) => Some(RETRY_OVERLOADED),
             Self::TooManyStreams | Self::StoreUnavailable { .. } | Self::Stopping => Some(RETRY_UNAVAILABLE),
+            Self::DiskFull { .. } => Some(RETRY_DISK_FULL),
             Self::NotJson { .. }
             | Self::WrongContentType
             | Self::InvalidFields(_)
@@ -267,7 +276,7 @@ impl Problem {
     fn wire(self, face: &Face) -> Wire {
         let mut wire = Wire { r#type: face.kind(), title: face.title, status: face.status.as_u16(), detail: None, errors: Vec::new() };
         match self {
-            Self::NotJson { detail } | Self::Drained { detail } => wire.detail = Some(detail),
+            Self::NotJson { detail } | Self::Drained { detail } | Self::DiskFull { detail } => wire.detail = Some(detail),
             Self::InvalidFields(faults) | Self::InvalidParameters(faults) => {
                 let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 wire.detail = Some(quoted(&sentences.join("; ")));

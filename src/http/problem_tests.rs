@@ -24,6 +24,7 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
         Problem::JobNotEnded { state: "running" },
         Problem::JobOfGitLab { page: "https://gitlab.example.com/team/app/-/jobs/7".to_owned() },
         Problem::Drained { detail: "it was drained at 2026-11-18T11:06:40Z by ops (new kernel)".to_owned() },
+        Problem::DiskFull { detail: "of the disk of data_dir 900 MiB of 20000 MiB are free (/var/lib/runner-coordinator)".to_owned() },
         Problem::Unsatisfiable(vec![FieldFault::new("arch", "needs arm64, this machine is amd64")]),
         Problem::NoRoom(vec![FieldFault::new("cpus", "needs 4 CPUs, 1 of 8 are free")]),
         Problem::Stopping,
@@ -56,6 +57,7 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
             | Problem::JobNotEnded { .. }
             | Problem::JobOfGitLab { .. }
             | Problem::Drained { .. }
+            | Problem::DiskFull { .. }
             | Problem::Unsatisfiable(_)
             | Problem::NoRoom(_)
             | Problem::Stopping

@@ -37,7 +37,7 @@ use crate::store::IdempotencyKey;
     extensions(
         ("x-role" = json!("operator")),
         ("x-problems" = json!([
-            "invalid-parameter", "not-found", "job-not-ended", "job-of-gitlab", "invalid-field", "unsatisfiable", "idempotency-key-reused", "queue-full", "whole-queue-full",
+            "invalid-parameter", "not-found", "job-not-ended", "job-of-gitlab", "disk-full", "invalid-field", "unsatisfiable", "idempotency-key-reused", "queue-full", "whole-queue-full",
             "store-unavailable"
         ])),
     ),

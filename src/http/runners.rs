@@ -186,7 +186,7 @@ pub struct SpawnBody {
     responses(
         (status = 202, description = "The runner that is being started.", body = RunnerDto, headers(("Location" = String, description = "Where it is."))),
     ),
-    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["unsatisfiable", "no-room", "drained", "stopping", "store-unavailable", "conflict"]))),
+    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["unsatisfiable", "no-room", "drained", "disk-full", "stopping", "store-unavailable", "conflict"]))),
 )]
 pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, body: JsonBody<SpawnBody>) -> Result<Response, Problem> {
     let Some(name) = body.value.class else { return Err(Problem::field("class", "is needed")) };
@@ -205,6 +205,7 @@ pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, bo
             let for_ever = unfit.iter().any(|one| one.ever() == Ever::Never);
             return Err(if for_ever { Problem::Unsatisfiable(missing(unfit)) } else { Problem::NoRoom(missing(unfit)) });
         }
+        Spawned::DiskFull(detail) => return Err(Problem::DiskFull { detail }),
         Spawned::Drained(drain) => return Err(Problem::Drained { detail: drain.to_string() }),
         Spawned::Stopping => return Err(Problem::Stopping),
     };

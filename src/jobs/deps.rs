@@ -13,7 +13,9 @@ use super::askers::Askers;
 use super::board::Board;
 use super::broker::Broker;
 use super::conclude::Untold;
+use super::disk::Disks;
 use super::handle::ManagerHandle;
+use super::images::ImageBook;
 use super::observer::Observer;
 use super::proof::Proof;
 use super::queue_there::QueueBoard;
@@ -80,6 +82,8 @@ pub(super) struct Shared {
     pub(super) askers: Askers,
     pub(super) queue_there: QueueBoard,
     pub(super) untold: Untold,
+    pub(super) disks: Disks,
+    pub(super) images: ImageBook,
 }
 
 /// A log that is being followed; its task hands the writer back when the container's output has ended.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::deps::{class_named, deadlines};
+use super::disk;
 use super::handle::{EngineState, Status};
 use super::reconcile::{Deadlines, time_limit};
 use crate::config::Config;
@@ -62,7 +63,7 @@ pub fn readiness(status: &Status) -> Readiness {
         (EngineState::Up { .. }, _) if status.stopping => Readiness::Stopping,
         (EngineState::Up { .. }, Some(drain)) if status.runners > 0 => Readiness::Draining(drain.clone()),
         (EngineState::Up { .. }, Some(drain)) => Readiness::Drained(drain.clone()),
-        (EngineState::Up { .. }, None) => Readiness::Ready,
+        (EngineState::Up { .. }, None) => disk::full(&status.disks).map_or(Readiness::Ready, |disk| Readiness::DiskFull(disk.to_string())),
     }
 }
 

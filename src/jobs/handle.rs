@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::disk::Disk;
 use super::queue_there::GitLabQueue;
 use super::stuck::Stuck;
 use super::vitals::{Vital, Vitals};
@@ -65,6 +66,8 @@ pub enum Spawned {
     DoesNotFit(Vec<Unfit>),
     /// The machine takes no new work.
     Drained(Drain),
+    /// The machine's disk is nearly full; in words.
+    DiskFull(String),
     /// The coordinator is stopping.
     Stopping,
 }
@@ -204,6 +207,8 @@ pub struct Status {
     pub unseen: Option<String>,
     /// The machine.
     pub facts: HostFacts,
+    /// Its disks, as last looked at.
+    pub disks: Vec<Disk>,
     /// Processor time that runners hold.
     pub used_cpus: CpuMillis,
     /// Memory that runners hold.

@@ -38,11 +38,15 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Ok(origin) => origin,
         Err(outcome) => return conclude(shared, &aggregate, outcome).await,
     };
-    // A cancelled pull is dropped half-way; the engine keeps the layers it has.
-    let image = tokio::select! {
+    // A cancelled pull is dropped half-way; the engine keeps the layers it has. What is held is kept until there is a container.
+    let fetched = async {
+        let held = shared.images.hold(origin.image()).await;
+        (fetch_image(shared, &aggregate, class, origin.image()).await, held)
+    };
+    let (image, _held) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Ok(()),
-        image = fetch_image(shared, &aggregate, class, origin.image()) => image,
+        fetched = fetched => fetched,
     };
     let image = match image {
         Ok(image) => image,
@@ -80,6 +84,8 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
     }
     let container = match shared.deps.driver.create(&plan, &profile).await {
         Ok(container) => container,
+        // Somebody else removed it; the next try has it fetched again.
+        Err(DriverError::NotFound { message, .. }) if message.contains("image") => return Err(OpError::NotYet("its image is gone again")),
         Err(error) => return start_failed(shared, &aggregate, None, error).await,
     };
     start(shared, aggregate, container).await
@@ -186,13 +192,38 @@ async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class,
         format!("{wanted} is for {}, and {} is needed", name(image.arch), name(arch))
     };
     let image = match (local, class.pull) {
-        (Some(image), _) if fits(&image) => image,
+        (Some(image), _) if fits(&image) => {
+            note_use(shared, wanted).await;
+            image
+        }
         // The engine keeps only one of a name, and has it for another architecture.
         (Some(image), Pull::Never) => return Err(unavailable(format!("{}; its class never pulls", wrong(&image)))),
         (None, Pull::Never) => return Err(unavailable(format!("{wanted} is not on this machine, and its class never pulls"))),
-        (Some(_) | None, Pull::IfMissing | Pull::Always) => pull(shared, aggregate, wanted, arch).await?,
+        (Some(_), Pull::IfMissing | Pull::Always) => pull(shared, aggregate, wanted, arch).await?,
+        (None, Pull::IfMissing | Pull::Always) => {
+            claim_image(shared, wanted).await.map_err(Stopped::Operation)?;
+            pull(shared, aggregate, wanted, arch).await?
+        }
     };
     if fits(&image) { Ok(image) } else { Err(unavailable(wrong(&image))) }
+}
+
+/// Writes down that an image is there by our doing, before it is: so none is left that nobody removes. One that was there before is not ours.
+async fn claim_image(shared: &Arc<Shared>, wanted: &ImageRef) -> Result<(), OpError> {
+    let deps = &shared.deps;
+    if deps.driver.resolve_image(wanted).await?.is_some() {
+        note_use(shared, wanted).await;
+        return Ok(());
+    }
+    Ok(deps.store.remember_image(&deps.config.current().host.name, &wanted.qualified(), deps.clock.now()).await?)
+}
+
+/// A use that is not written down makes an image look older than it is, and no more.
+async fn note_use(shared: &Arc<Shared>, image: &ImageRef) {
+    let deps = &shared.deps;
+    if let Err(error) = deps.store.use_images(&deps.config.current().host.name, &[image.qualified()], deps.clock.now()).await {
+        warn!(%image, error = chain(&error), "that an image is used could not be written down");
+    }
 }
 
 async fn pull(shared: &Arc<Shared>, aggregate: &Aggregate, wanted: &ImageRef, arch: Option<Arch>) -> Result<ResolvedImage, Stopped> {

@@ -21,10 +21,12 @@ use super::askers::Askers;
 use super::board::Board;
 use super::conclude::{Untold, cancel_waiting};
 use super::deps::{Deps, Followers, Shared};
+use super::disk::Disks;
 use super::follow::follow;
 use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
 use super::hearing::{Broker, Hearing};
 use super::held::Held;
+use super::images::ImageBook;
 use super::observer::{EngineSight, EngineView, Observer};
 use super::ops::Operations;
 use super::plan::Restarts;
@@ -93,6 +95,8 @@ impl JobManager {
             askers: Askers::default(),
             queue_there: QueueBoard::default(),
             untold: Untold::default(),
+            disks: Disks::default(),
+            images: ImageBook::default(),
         };
         Self {
             config: shared.deps.config.current(),
@@ -113,6 +117,8 @@ impl JobManager {
     pub async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         self.sweep_receipts().await;
+        // Before anything is begun.
+        super::disk::first_look(&shared).await;
         self.spawn_watchers();
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
@@ -164,6 +170,8 @@ impl JobManager {
             shared.observer.follow_events(shared.deps.driver.as_ref(), &shared.deps.metrics, &shared.deps.stop).await;
         });
         keep(&self.shared, "sampler", |shared| async move { super::sample::run(&shared).await });
+        keep(&self.shared, "retention", |shared| async move { super::retention::run(&shared).await });
+        keep(&self.shared, "disks", |shared| async move { super::disk::run(&shared).await });
         keep(&self.shared, "upkeep", |shared| async move { super::upkeep::run(&shared).await });
         if self.shared.deps.gitlab.is_some() {
             keep(&self.shared, "repair", |shared| async move { super::repair::run(&shared).await });

@@ -12,7 +12,7 @@ use super::handle::Spawned;
 use super::observer::{EngineSight, EngineView};
 use super::publish::Planned;
 use super::turn::{Rules, Turn, fitting, turn};
-use super::{drain, gpus};
+use super::{disk, drain, gpus};
 use crate::config::Config;
 use crate::domain::retry::doubled;
 use crate::domain::{
@@ -115,11 +115,12 @@ pub(super) async fn plan(
         false
     };
     restarts.observe(&open);
+    let begins = up && drained.is_none() && shared.disks.let_begin(view);
     if up {
         gpus::evict(shared, &facts, &open, now).await?;
         if drained.is_some() {
             drain::clear(shared, &open).await?;
-        } else {
+        } else if begins {
             let left = claim(shared, &mut room, &mut open, view, now).await?;
             make_way(shared, &left, &room, &open, now).await?;
             if crowded_out(config, &facts, &left) {
@@ -129,7 +130,7 @@ pub(super) async fn plan(
             }
         }
     }
-    let askable = if up && drained.is_none() { askable(shared, &room, &open).await? } else { HashSet::new() };
+    let askable = if begins { askable(shared, &room, &open).await? } else { HashSet::new() };
     let (used, launch) = (room.ledger.used(), room.launch);
     shared.deps.platform.take_gpus(launch.iter().flat_map(|aggregate| &aggregate.runner.placement.devices), now);
     open.extend(launch.iter().cloned());
@@ -326,6 +327,9 @@ pub(super) async fn spawn(shared: &Shared, name: ClassName) -> Result<Spawned, S
     }
     if let Some(drain) = deps.store.drain(&config.host.name).await? {
         return Ok(Spawned::Drained(drain));
+    }
+    if let Some(disk) = disk::full(&shared.disks.read()) {
+        return Ok(Spawned::DiskFull(disk.to_string()));
     }
     let now = deps.clock.now();
     let open = deps.store.open_runners(&config.host.name).await?;

@@ -65,6 +65,8 @@ pub struct Metrics {
     pub engine: Calls,
     /// Fetched images, by how that went.
     pub image_pulls: Durations<1>,
+    /// Images that were removed to make room, or for their age.
+    pub images_removed: Counters<0>,
     /// Operations of the store.
     pub store: Calls,
     /// Operations of the store that have not come to an end.
@@ -167,6 +169,7 @@ impl Metrics {
                 PULLS,
                 "How long fetching an image took; result is ok or the kind of failure.",
             ),
+            images_removed: make.counters("images_removed", [], "Images that were removed because no job used them lately."),
             store: store_calls(make),
             store_waits: Arc::default(),
             store_commits: make.counters("store_commits", [], "Transactions that the store committed; each holds one operation or many."),
@@ -226,6 +229,7 @@ impl Metrics {
             self.http_refused.prepare([bound.into()]);
         }
         self.store_commits.prepare([]);
+        self.images_removed.prepare([]);
         self.manager.failures.prepare([]);
         self.manager.strays.prepare([]);
         self.manager.passes.prepare([]);

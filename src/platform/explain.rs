@@ -55,11 +55,13 @@ pub enum Readiness {
     Draining(Drain),
     /// It is to get empty, and is.
     Drained(Drain),
+    /// One of its disks is nearly full: which, in words.
+    DiskFull(String),
 }
 
 impl Readiness {
     /// Every name in answers.
-    pub const NAMES: [&'static str; 6] = ["ready", "starting", "engine_down", "stopping", "draining", "drained"];
+    pub const NAMES: [&'static str; 7] = ["ready", "starting", "engine_down", "stopping", "draining", "drained", "disk_full"];
 
     /// The name in answers.
     #[must_use]
@@ -71,6 +73,7 @@ impl Readiness {
             Self::Stopping => "stopping",
             Self::Draining(_) => "draining",
             Self::Drained(_) => "drained",
+            Self::DiskFull(_) => "disk_full",
         }
     }
 }

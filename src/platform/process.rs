@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::domain::MemoryBytes;
+use crate::domain::{DiskUse, MemoryBytes};
 
 /// What this process uses of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,16 @@ pub fn room(path: &Path) -> io::Result<Room> {
     Ok(Room { size: bytes(about.f_blocks), free: bytes(about.f_bavail) })
 }
 
+/// How the file system stands that holds a path. May wait as long as a disk or a server does.
+///
+/// # Errors
+/// When the kernel cannot tell.
+pub fn disk_use(path: &Path) -> io::Result<DiskUse> {
+    let about = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(about.f_frsize);
+    Ok(DiskUse { total: bytes(about.f_blocks), free: bytes(about.f_bavail), inodes: about.f_files, inodes_free: about.f_favail })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +93,8 @@ mod tests {
         let room = room(Path::new("/")).expect("a file system");
         assert!(room.size.0 > 0 && room.free <= room.size, "{room:?}");
         assert!(super::room(Path::new("/no/such/path")).is_err());
+        let usage = disk_use(Path::new("/")).expect("a file system");
+        assert!(usage.total == room.size.0 && usage.free <= usage.total && usage.inodes_free <= usage.inodes, "{usage:?}");
+        assert!(disk_use(Path::new("/no/such/path")).is_err());
     }
 }

@@ -5,8 +5,10 @@
 pub(super) mod caps;
 pub(super) mod claims;
 pub(super) mod gpus;
+pub(super) mod images;
 pub(super) mod lists;
 pub(super) mod operators;
+pub(super) mod retention;
 pub(super) mod shares;
 pub(super) mod steps;
 pub(super) mod submissions;
@@ -57,6 +59,10 @@ macro_rules! every_rule {
                     what_an_attempt_used_is_kept_and_final_with_its_end }
             operators { a_drain_is_remembered_by_host_until_it_is_over, a_retry_knows_its_job_and_is_found_by_it,
                         the_delivery_that_rang_begins_the_history_of_its_job }
+            retention { what_ended_long_ago_goes_with_all_that_belongs_to_it, of_many_jobs_the_youngest_are_kept,
+                        what_repeats_a_job_outlives_it, positions_in_the_history_go_on_after_a_gap,
+                        turns_are_forgotten_when_nobody_waits }
+            images { images_are_remembered_by_host_and_by_their_last_use }
             gpus { gpus_are_remembered_by_host_until_forgotten }
             lists { pages_stay_the_same_while_jobs_come, filters_select, open_runners_are_of_one_host_and_not_gone, counts_count, the_queue_is_grouped,
                     classes_have_queues_of_their_own,
@@ -76,6 +82,9 @@ pub(crate) fn requirement(class: &str, cpus: u64) -> Requirement {
     let class = ClassName::from_trusted(class);
     Requirement::plain(class, CpuMillis(cpus), MemoryBytes(1 << 30))
 }
+
+/// Two steps more, and nothing of a runner is left.
+pub(super) const OFF: [Step; 2] = [Step::Exited, Step::Removed];
 
 /// A command for the API.
 pub(crate) fn command(requirement: Requirement, priority: i32) -> NewJob {

@@ -15,9 +15,10 @@ mod times;
 mod write;
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -175,6 +176,29 @@ impl LogStore {
         .await
     }
 
+    /// The shelves on which logs lie: directories, as many as two characters make.
+    ///
+    /// # Errors
+    /// What the file system says; that there is none yet is no error.
+    pub async fn shelves(&self) -> io::Result<Vec<OsString>> {
+        let root = self.inner.root.clone();
+        off_the_runtime(move || names_in(&root)).await
+    }
+
+    /// The jobs whose logs lie on a shelf.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn on_shelf(&self, name: &OsStr) -> io::Result<Vec<JobId>> {
+        let (inner, directory) = (Arc::clone(&self.inner), self.inner.root.join(name));
+        off_the_runtime(move || {
+            let jobs = names_in(&directory)?.into_iter().filter_map(|name| name.into_string().ok()).map(JobId::from_trusted);
+            // What somebody else put there is not ours to take away.
+            Ok(jobs.filter(|job| inner.directory(job).is_ok_and(|own| own.parent() == Some(&directory))).collect())
+        })
+        .await
+    }
+
     /// Removes every log of a job.
     ///
     /// # Errors
@@ -211,6 +235,16 @@ async fn beside<T: Send + 'static>(
         Some(_) => off_the_runtime(work).await,
         None => work(),
     }
+}
+
+/// The directories in a directory; none where it is not there.
+fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let entries: Vec<_> = entries.collect::<io::Result<_>>()?;
+    Ok(entries.into_iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.file_name()).collect())
 }
 
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

@@ -7,8 +7,10 @@ mod count;
 mod ended;
 pub mod log;
 pub mod receipts;
+mod retention;
 pub mod sqlite;
 
+pub use self::retention::{Forgotten, Keep};
 pub use self::sqlite::SqliteStore;
 
 use std::collections::BTreeMap;
@@ -21,8 +23,8 @@ use tokio::sync::watch;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Refused, Step};
 use crate::domain::{
-    Attempt, CapReached, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap,
-    ProjectName, ProjectUsage, Requirement, RequirementId, Runner, RunnerId,
+    Attempt, CapReached, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, ImageRef, Job, JobId,
+    ProjectCap, ProjectName, ProjectUsage, Requirement, RequirementId, Runner, RunnerId,
 };
 
 #[cfg(test)]
@@ -342,7 +344,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// History, oldest first.
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError>;
 
-    /// The position of the newest entry of the history; 0 when there is none.
+    /// The position of the newest entry that the history ever had, kept or not; 0 when there was none.
     async fn newest_event(&self) -> Result<i64, StoreError>;
 
     /// The last entry of a job's history.
@@ -391,4 +393,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Forgets what only guards against doubles and is older than `before`: deliveries and idempotency keys.
     async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Takes away some of what is not to be [kept](Keep), with everything that belongs to it, in one commit that is short however much there is.
+    /// To be repeated until nothing is left to take.
+    async fn forget_ended(&self, keep: &Keep) -> Result<Forgotten, StoreError>;
+
+    /// Which of these jobs have no log to keep: those that are not there, and those that ended before and that no runner has which is not gone.
+    async fn without_logs(&self, jobs: &[JobId], ended_before: Timestamp) -> Result<Vec<JobId>, StoreError>;
+
+    /// Remembers that a machine's engine fetched an image for us, by its full name.
+    async fn remember_image(&self, host: &HostId, image: &ImageRef, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Notes that images are used; those that were not fetched for us are none of ours.
+    async fn use_images(&self, host: &HostId, images: &[ImageRef], at: Timestamp) -> Result<(), StoreError>;
+
+    /// The images that a machine's engine fetched for us, and when each was last used, the one that was not used for longest first.
+    async fn images(&self, host: &HostId) -> Result<Vec<(ImageRef, Timestamp)>, StoreError>;
+
+    /// Forgets an image that is gone.
+    async fn forget_image(&self, host: &HostId, image: &ImageRef) -> Result<(), StoreError>;
 }

@@ -16,14 +16,14 @@ use tokio::time::Instant;
 use crate::harness::{BUSYBOX, Daemon, PATIENCE, Setup, client, engine, free_port, pause};
 
 const USER: &str = "puller";
-const PASSWORD: &str = "open-sesame-7Qk";
+pub(crate) const PASSWORD: &str = "open-sesame-7Qk";
 /// bcrypt at its lowest cost, by crypt(3).
 const HTPASSWD: &str = "puller:$2b$04$PullsImagesForTheTes..ky24jvEQokNWeYRxS.LiCg.P//6qYLK\n";
 /// Two attempts, the second soon after the first.
 const ONE_RETRY: &str = "[limits]\ninfrastructure_retries = 1\nretry_backoff = \"100ms\"";
 
 /// A registry, the directory it keeps images in, and what of it is in the engine.
-struct Registry {
+pub(crate) struct Registry {
     port: u16,
     dir: TempDir,
     child: Option<Child>,
@@ -44,7 +44,7 @@ impl Registry {
     }
 
     /// One that answers.
-    async fn up() -> Self {
+    pub(crate) async fn up() -> Self {
         let mut registry = Self::down();
         registry.start().await;
         registry
@@ -88,7 +88,7 @@ impl Registry {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    fn server(&self) -> String {
+    pub(crate) fn server(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
@@ -98,18 +98,34 @@ impl Registry {
 
     /// Puts an image into it that the engine then no longer has, nor any layer of it. Answers its digest.
     fn push(&self) -> String {
-        let (image, dir) = (self.image(), self.dir.path().display());
-        let (archive, config) = (format!("{dir}/root.tar"), format!("{dir}/docker"));
+        let digest = self.push_as(&self.image());
+        assert_eq!(self.images(), "", "the engine must have to fetch it");
+        digest
+    }
+
+    /// The same under a name of this registry.
+    pub(crate) fn push_as(&self, image: &str) -> String {
+        let (archive, config) = (format!("{}/root.tar", self.dir.path().display()), self.logged_in());
         let container = engine::docker(&["create", BUSYBOX, "true"]);
         engine::docker(&["export", "--output", &archive, container.trim()]);
         engine::docker(&["rm", container.trim()]);
-        engine::docker(&["import", &archive, &image]);
-        engine::docker(&["--config", &config, "login", "--username", USER, "--password", PASSWORD, &self.server()]);
-        let said = engine::docker(&["--config", &config, "push", &image]);
-        engine::docker(&["image", "rm", &image]);
-        assert_eq!(self.images(), "", "the engine must have to fetch it");
+        engine::docker(&["import", &archive, image]);
+        let said = engine::docker(&["--config", &config, "push", image]);
+        engine::docker(&["image", "rm", image]);
         let digest = said.lines().find_map(|line| line.split_once("digest: ")?.1.split(' ').next().map(str::to_owned));
         digest.unwrap_or_else(|| panic!("no digest is in:\n{said}"))
+    }
+
+    /// Has the engine fetch an image, as somebody else on its machine would.
+    pub(crate) fn fetch(&self, image: &str) {
+        engine::docker(&["--config", &self.logged_in(), "pull", image]);
+    }
+
+    /// The directory with the `docker` command's login.
+    fn logged_in(&self) -> String {
+        let config = format!("{}/docker", self.dir.path().display());
+        engine::docker(&["--config", &config, "login", "--username", USER, "--password", PASSWORD, &self.server()]);
+        config
     }
 
     /// Gives the engine an image for another architecture under the name of the one that is here.
@@ -123,7 +139,7 @@ impl Registry {
     }
 
     /// The configuration of a daemon that logs in here.
-    fn login(&self, password: &str) -> String {
+    pub(crate) fn login(&self, password: &str) -> String {
         let file = self.dir.path().join("password");
         std::fs::write(&file, password).expect("a password");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its mode");

@@ -9,7 +9,8 @@ use futures_util::stream::BoxStream;
 use reqwest::{Method, StatusCode};
 use runner_coordinator::app::Outside;
 use runner_coordinator::docker::{
-    ContainerFacts, ContainerPlan, DockerDriver, Driver, DriverError, EngineEvent, EngineInfo, LogRecord, NetworkInfo, ResolvedImage, Usage,
+    ContainerFacts, ContainerPlan, DockerDriver, Driver, DriverError, EngineEvent, EngineInfo, ImageRemoval, LogRecord, NetworkInfo, ResolvedImage,
+    Usage,
 };
 use runner_coordinator::domain::{Arch, Clock, HostFile, ImageRef, SystemClock};
 use runner_coordinator::security::HardenedProfile;
@@ -49,6 +50,14 @@ impl Driver for Trap {
 
     async fn pull(&self, image: &ImageRef, platform: Option<Arch>, progress: mpsc::Sender<String>) -> Result<ResolvedImage, DriverError> {
         self.engine.pull(image, platform, progress).await
+    }
+
+    async fn images_in_use(&self) -> Result<Vec<String>, DriverError> {
+        self.engine.images_in_use().await
+    }
+
+    async fn remove_image(&self, image: &ImageRef) -> Result<ImageRemoval, DriverError> {
+        self.engine.remove_image(image).await
     }
 
     async fn create(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> Result<String, DriverError> {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use runner_coordinator::docker::{
-    ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, LogRecord, LogStream, NetworkInfo, ResolvedImage, Usage,
+    ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, ImageRemoval, LogRecord, LogStream, NetworkInfo, ResolvedImage,
+    Usage,
 };
 use runner_coordinator::domain::{Arch, HostFile, ImageRef, MemoryBytes, RunnerId};
 use runner_coordinator::security::HardenedProfile;
@@ -165,6 +166,14 @@ impl Driver for SimDriver {
             false => Ok(resolved),
         };
         self.call("pull", 300_000, Box::new(pulled)).await
+    }
+
+    async fn images_in_use(&self) -> Result<Vec<String>, DriverError> {
+        self.call("images_in_use", 10_000, Box::new(|_, _| Ok(Vec::new()))).await
+    }
+
+    async fn remove_image(&self, _image: &ImageRef) -> Result<ImageRemoval, DriverError> {
+        self.call("remove_image", 60_000, Box::new(|_, _| Ok(ImageRemoval::Gone))).await
     }
 
     async fn create(&self, plan: &ContainerPlan, profile: &HardenedProfile) -> Result<String, DriverError> {

@@ -58,7 +58,7 @@ impl HostProbe for Kernel {
 fn config(world: &World, users: &Users) -> Config {
     let file = world.data.join("config.toml");
     let text = format!(
-        "data_dir = \"{}\"\nhost.name = \"{HOST}\"\n\
+        "data_dir = \"{}\"\ndisk.low = \"0%\"\ndisk.full = \"0%\"\nhost.name = \"{HOST}\"\n\
          limits.start_timeout = \"20s\"\nlimits.stop_grace = \"2s\"\nlimits.infrastructure_retries = 2\nlimits.retry_backoff = \"1s\"\n\
          limits.retry_backoff_max = \"4s\"\n\
          [[classes]]\nname = \"default\"\nimage = \"job:1\"\ncpus = 1\nmemory = \"1GiB\"\ntimeout = \"60s\"\n{}",

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use runner_coordinator::domain::job::CancelEffect;
 use runner_coordinator::domain::step::{Aggregate, Step};
 use runner_coordinator::domain::{
-    Attempt, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage,
-    RequirementId, Runner, RunnerId,
+    Attempt, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, ImageRef, Job, JobId, ProjectCap,
+    ProjectUsage, RequirementId, Runner, RunnerId,
 };
 use runner_coordinator::store::{
-    Candidate, ClassQueue, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, SqliteStore, Store, StoreError,
-    Submission, Waiting,
+    Candidate, ClassQueue, Counts, Delivery, EventQuery, Forgotten, JobFilter, Keep, NewJob, QueueGroup, Recorded, RunnerFilter, SqliteStore, Store,
+    StoreError, Submission, Waiting,
 };
 use tokio::sync::watch;
 
@@ -83,4 +83,10 @@ by_way_of_the_world! {
     reads gpu_usage(job: &JobId) -> BTreeMap<u32, GpuUsage>;
     reads project_usage(now: Timestamp, most: u32) -> Vec<ProjectUsage>;
     writes forget_keys(before: Timestamp) -> u64;
+    writes forget_ended(keep: &Keep) -> Forgotten;
+    reads without_logs(jobs: &[JobId], ended_before: Timestamp) -> Vec<JobId>;
+    writes remember_image(host: &HostId, image: &ImageRef, at: Timestamp) -> ();
+    writes use_images(host: &HostId, images: &[ImageRef], at: Timestamp) -> ();
+    reads images(host: &HostId) -> Vec<(ImageRef, Timestamp)>;
+    writes forget_image(host: &HostId, image: &ImageRef) -> ();
 }

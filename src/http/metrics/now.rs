@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::domain::{CpuMillis, Gpu, JobState, RunnerState};
+use crate::domain::{CpuMillis, DiskState, Gpu, JobState, RunnerState};
 use crate::http::gpus::{GpuDto, GpuState, Holding};
 use crate::jobs::{EngineState, IntakeWord, Status};
 use crate::metrics::{Gauges, Label, Registrar, Sums};
@@ -76,6 +76,9 @@ struct Host {
     memory: Gauges<0>,
     memory_held: Gauges<0>,
     draining: Gauges<0>,
+    disk: Gauges<1>,
+    disk_free: Gauges<1>,
+    disk_state: Gauges<2>,
 }
 
 #[derive(Debug)]
@@ -229,6 +232,17 @@ impl Host {
             memory: make.gauges("host_memory_bytes", [], "Memory that jobs may use together."),
             memory_held: make.gauges("host_memory_held_bytes", [], "Memory that runners hold."),
             draining: make.gauges("host_draining", [], "1 while the host takes no new work because somebody drained it, else 0."),
+            disk: make.gauges(
+                "host_disk_bytes",
+                ["disk"],
+                "Size of a disk that work fills: data is that of data_dir, engine that of its images and containers.",
+            ),
+            disk_free: make.gauges("host_disk_free_bytes", ["disk"], "What is free of it."),
+            disk_state: make.gauges(
+                "host_disk_state",
+                ["disk", "state"],
+                "1 for how near its end the disk is, 0 for the other states: fine, low (images make room), full (nothing new begins).",
+            ),
         }
     }
 
@@ -239,6 +253,14 @@ impl Host {
         self.memory.set([], float(status.facts.memory.0));
         self.memory_held.set([], float(status.used_memory.0));
         self.draining.set([], f64::from(status.drain.is_some()));
+        for disk in &status.disks {
+            let role = || Label::from(disk.role.as_str());
+            self.disk.set([role()], float(disk.usage.total));
+            self.disk_free.set([role()], float(disk.usage.free));
+            for state in DiskState::ALL {
+                self.disk_state.set([role(), state.as_str().into()], f64::from(disk.state == state));
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain as d;
 use crate::http::faces::FACES;
-use crate::jobs::IntakeWord;
+use crate::jobs::{self, IntakeWord};
 use crate::platform::Unfit;
 use crate::platform::explain::Readiness;
 
@@ -47,8 +47,13 @@ words! {
     /// A CPU architecture, by Docker's name.
     Arch: d::Arch::ALL.map(d::Arch::as_str);
     /// Whether a machine takes work: it does (`ready`), its engine has not been asked yet (`starting`) or does not answer (`engine_down`), its coordinator is
-    /// about to end (`stopping`), it takes no new work and something runs on it still (`draining`), or the same and it is empty (`drained`).
+    /// about to end (`stopping`), it takes no new work and something runs on it still (`draining`), the same and it is empty (`drained`),
+    /// or one of its disks is nearly full (`disk_full`).
     HostState: Readiness::NAMES;
+    /// What a disk is for: the queue and the logs of jobs (`data`), or the images and containers of the engine (`engine`).
+    DiskRole: jobs::DiskRole::ALL.map(jobs::DiskRole::as_str);
+    /// How near its end a disk is: there is room (`fine`), room is made (`low`), or nothing new begins (`full`).
+    DiskState: d::DiskState::ALL.map(d::DiskState::as_str);
     /// Who made a GPU.
     GpuVendor: d::GpuVendor::ALL.map(d::GpuVendor::as_str);
     /// Whether a machine that only emulates the architecture will do.

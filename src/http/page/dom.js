@@ -107,7 +107,7 @@ export function words(name) {
 const SIGNS = {
   queued: "◷", starting: "◔", running: "▶", succeeded: "✓", failed: "✕", canceled: "⊘",
   free: "○", in_use: "●", checking: "◔", quarantined: "⊘", unhealthy: "✕", lost: "?", divided: "▦", unused: "–",
-  idle: "○", busy: "●", stopping: "◔", gone: "–", ready: "✓", draining: "◔", drained: "⊘", engine_down: "✕",
+  idle: "○", busy: "●", stopping: "◔", gone: "–", ready: "✓", draining: "◔", drained: "⊘", engine_down: "✕", disk_full: "✕",
 };
 
 /** A state: its word and a sign beside its colour. */

@@ -27,6 +27,7 @@ impl Display for Readiness {
             Self::EngineDown { error, since } => write!(f, "its engine has not answered since {since}: {error}"),
             Self::Stopping => f.write_str("it takes no new work, for its coordinator is about to end"),
             Self::Draining(drain) | Self::Drained(drain) => write!(f, "it takes no new work: {drain}"),
+            Self::DiskFull(disk) => write!(f, "it takes no new work, for its disk is nearly full: {disk}"),
         }
     }
 }
@@ -72,8 +73,13 @@ impl Display for Explanation {
                 write!(f, "an attempt failed, and it is tried again not before {until}; ")?;
                 self.write_waiting(f)
             }
-            // What was claimed before its machine was drained goes on.
-            Standing::Starting { since, host, readiness: Readiness::Ready | Readiness::Draining(_) | Readiness::Drained(_), preparing } => {
+            // What was claimed before its machine was drained, or its disk full, goes on.
+            Standing::Starting {
+                since,
+                host,
+                readiness: Readiness::Ready | Readiness::Draining(_) | Readiness::Drained(_) | Readiness::DiskFull(_),
+                preparing,
+            } => {
                 write!(f, "it was given its share of {host} at {since}, and {preparing}")
             }
             Standing::Starting { since, host, readiness, .. } => write!(f, "it was given its share of {host} at {since}; {readiness}"),

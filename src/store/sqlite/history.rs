@@ -95,10 +95,10 @@ pub(super) fn counts(connection: &Connection) -> Outcome<Counts> {
     })
 }
 
-/// The position of the newest entry.
+/// The position of the newest entry that there ever was: positions go on where they were when the newest entries are gone.
 pub(super) fn newest(connection: &Connection) -> Outcome<i64> {
-    let mut statement = connection.prepare_cached("SELECT max(seq) FROM events")?;
-    Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+    let mut statement = connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'events'")?;
+    Ok(statement.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
 /// Waiting jobs by class and project: of the `most` oldest, found by their index.

@@ -18,12 +18,14 @@ mod fault;
 mod files;
 mod gpus;
 mod history;
+mod images;
 mod jobs;
 mod migrations;
 mod open;
 mod queue;
 mod reader;
 mod restore;
+mod retention;
 mod rows;
 mod runners;
 mod share;
@@ -50,15 +52,15 @@ use self::reader::Readers;
 use self::writer::{Notice, Writer};
 use super::ended::Ended;
 use super::{
-    Candidate, ClassQueue, Counts, Delivery, EventQuery, JobFilter, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError, Submission,
-    Waiting,
+    Candidate, ClassQueue, Counts, Delivery, EventQuery, Forgotten, JobFilter, Keep, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError,
+    Submission, Waiting,
 };
 use crate::domain::clock::truncate_to_millis;
 use crate::domain::job::CancelEffect;
 use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
-    Attempt, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, Job, JobId, ProjectCap, ProjectUsage,
-    RequirementId, Runner, RunnerId,
+    Attempt, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, ImageRef, Job, JobId, ProjectCap,
+    ProjectUsage, RequirementId, Runner, RunnerId,
 };
 use crate::metrics::Metrics;
 use crate::store::count;
@@ -337,6 +339,36 @@ impl Store for SqliteStore {
                 return Ok(forgotten);
             }
         }
+    }
+
+    async fn forget_ended(&self, keep: &Keep) -> Result<Forgotten, StoreError> {
+        let keep = *keep;
+        self.writer.call("forget what ended", Notice::Quiet, move |connection| retention::forget(connection, &keep)).await
+    }
+
+    async fn remember_image(&self, host: &HostId, image: &ImageRef, at: Timestamp) -> Result<(), StoreError> {
+        let (host, image) = (host.clone(), image.clone());
+        self.writer.call("remember an image", Notice::Quiet, move |connection| images::remember(connection, &host, &image, at)).await
+    }
+
+    async fn use_images(&self, host: &HostId, images: &[ImageRef], at: Timestamp) -> Result<(), StoreError> {
+        let (host, images) = (host.clone(), images.to_vec());
+        self.writer.call("note which images are used", Notice::Quiet, move |connection| images::used(connection, &host, &images, at)).await
+    }
+
+    async fn images(&self, host: &HostId) -> Result<Vec<(ImageRef, Timestamp)>, StoreError> {
+        let host = host.clone();
+        self.readers.ask("list images", move |connection| images::list(connection, &host)).await
+    }
+
+    async fn forget_image(&self, host: &HostId, image: &ImageRef) -> Result<(), StoreError> {
+        let (host, image) = (host.clone(), image.clone());
+        self.writer.call("forget an image", Notice::Quiet, move |connection| images::forget(connection, &host, &image)).await
+    }
+
+    async fn without_logs(&self, jobs: &[JobId], ended_before: Timestamp) -> Result<Vec<JobId>, StoreError> {
+        let (jobs, before) = (jobs.to_vec(), rows::millis(ended_before));
+        self.readers.ask("find logs that are not to be kept", move |connection| retention::without_logs(connection, &jobs, before)).await
     }
 }
 

@@ -11,7 +11,7 @@ use crate::store::contract_tests::claims::{claims_follow_the_model, deeds};
 use crate::store::contract_tests::shares::{arrivals, turns_are_fair};
 use crate::store::contract_tests::{claim, command, created, every_rule, gitlab, requirement};
 
-fn open() -> (SqliteStore, TempDir) {
+pub(super) fn open() -> (SqliteStore, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     (SqliteStore::open(&dir.path().join("data/queue.db")).expect("a store"), dir)
 }
@@ -254,6 +254,11 @@ async fn no_question_scans_the_queue() {
             "jobs_due",
         ),
         (bound(jobs::LATEST_RETRY), "jobs_by_retry (retry_of=?"),
+        (bound(retention::DUE), "jobs_by_end (ended_at<?)"),
+        (bound(retention::EVENTS_OF_JOB), "events_by_job (job_id=?)"),
+        (bound(retention::OF_NO_JOB[0]), "runners_gone (state_since<?)"),
+        (bound(retention::OF_NO_JOB[1]), "events_of_no_job (at<?)"),
+        (bound(retention::USAGE), "project_usage_by_end (last_at<?)"),
         (bound(deliveries::LATEST), "deliveries_by_job (gitlab_id=? AND url=? AND status=?"),
         (bound(usage::MOST), "project_usage_most"),
         (bound(caps::USED), "jobs_by_project (project=? AND state=?)"),

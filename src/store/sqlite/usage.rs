@@ -45,10 +45,10 @@ pub(super) fn ended(connection: &Connection, job: &Job, attempt: &Attempt, at: T
     let (millis, energy) = (stored(gpu_millis(attempt, at)), stored(energy));
     connection
         .prepare_cached(
-            "INSERT INTO project_usage (project, attempts, gpu_millis, energy) VALUES (?1, 1, ?2, ?3) ON CONFLICT (project) DO UPDATE SET \
-             attempts = attempts + 1, gpu_millis = gpu_millis + excluded.gpu_millis, energy = energy + excluded.energy",
+            "INSERT INTO project_usage (project, attempts, gpu_millis, energy, last_at) VALUES (?1, 1, ?2, ?3, ?4) ON CONFLICT (project) DO UPDATE SET \
+             attempts = attempts + 1, gpu_millis = gpu_millis + excluded.gpu_millis, energy = energy + excluded.energy, last_at = excluded.last_at",
         )?
-        .execute(params![project, millis, energy])?;
+        .execute(params![project, millis, energy, rows::millis(at)])?;
     let hour = rows::millis(at).div_euclid(HOUR);
     connection
         .prepare_cached(

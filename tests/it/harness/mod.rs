@@ -26,6 +26,9 @@ pub(crate) const RUNNER: &str = "rc-test/runner:1";
 /// Longest wait for anything; generous, because the machine is shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
+/// Marks that no disk ever reaches.
+pub(crate) const NO_MARKS: &str = "disk = { low = \"0%\", full = \"0%\" }";
+
 /// What the daemon logs.
 const LOG_FILTER: &str = "info,runner_coordinator=debug";
 
@@ -37,6 +40,7 @@ pub(crate) struct Setup {
     docker: String,
     top: String,
     rest: String,
+    disk: String,
     log_filter: String,
     env: Vec<(String, String)>,
     data: Option<PathBuf>,
@@ -52,6 +56,8 @@ impl Setup {
             docker: String::new(),
             top: String::new(),
             rest: String::new(),
+            // However full the disk is that the tests run on.
+            disk: NO_MARKS.to_owned(),
             log_filter: LOG_FILTER.to_owned(),
             env: Vec::new(),
             data: None,
@@ -114,10 +120,10 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, docker, top, rest, log_filter, env, data, limits } = self;
+        let Self { name, docker_host, docker, top, rest, disk, log_filter, env, data, limits } = self;
         let data = data.unwrap_or_else(|| dir.path().join("data"));
         let config = format!(
-            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
+            "data_dir = \"{}\"\n{disk}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
             data.display()
         );
         let file = dir.path().join("config.toml");

@@ -3,6 +3,7 @@
 mod calls;
 mod ends;
 pub(crate) mod fake;
+pub(crate) mod memory;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::domain::{
     RunnerOrigin, Source, Work,
 };
 use crate::store::log::{Follow, Times};
-use fake::{FakeGitLab, MemoryStore};
+use fake::FakeGitLab;
+use memory::MemoryStore;
 
 /// GitLab's id of the one job.
 pub(crate) const GITLAB_ID: u64 = 4711;

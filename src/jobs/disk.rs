@@ -1,0 +1,257 @@
+//! Watches the disks that work fills: that of `data_dir` and, where the engine is on this machine, that of its images and containers.
+//!
+//! At the first mark images make room ([`super::images`]); at the second nothing new begins: nothing is claimed, GitLab is not asked and the API
+//! takes no job in, while what runs goes on and what ends is written down. Where the marks lie and when a state is left is decided by
+//! [`crate::domain::disk`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::deps::Shared;
+use super::observer::{EngineSight, EngineView};
+use crate::config::Config;
+use crate::domain::disk::judge;
+use crate::domain::{DiskMarks, DiskState, DiskUse};
+use crate::platform::process::disk_use;
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_secs(10);
+/// Longest wait for the first look.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a disk is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskRole {
+    /// The queue and the logs of jobs: `data_dir`.
+    Data,
+    /// The engine's images and containers.
+    Engine,
+}
+
+impl DiskRole {
+    /// Every role.
+    pub const ALL: [Self; 2] = [Self::Data, Self::Engine];
+
+    /// The name in answers and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+/// A disk as it was last looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// What it is for.
+    pub role: DiskRole,
+    /// What lies on it.
+    pub path: PathBuf,
+    /// How it stands.
+    pub usage: DiskUse,
+    /// How near its end it is.
+    pub state: DiskState,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl fmt::Display for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DiskUse { total, free, inodes, inodes_free } = self.usage;
+        let what = match self.role {
+            DiskRole::Data => "data_dir",
+            DiskRole::Engine => "the engine",
+        };
+        write!(f, "of the disk of {what} {} MiB of {} MiB are free", free >> 20, total >> 20)?;
+        if inodes > 0 && inodes_free < inodes / 10 {
+            write!(f, ", and {inodes_free} of {inodes} files")?;
+        }
+        write!(f, " ({})", self.path.display())
+    }
+}
+
+/// What was seen of the disks.
+#[derive(Debug, Default)]
+pub(super) struct Disks {
+    seen: Mutex<Seen>,
+    again: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    disks: Vec<Disk>,
+    /// Where the engine keeps its images by its own word, as it was when looked at last.
+    root: Option<String>,
+}
+
+impl Disks {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As they were last looked at.
+    pub(super) fn read(&self) -> Vec<Disk> {
+        self.seen().disks.clone()
+    }
+
+    /// Whether something new may begin. Not while the disk of an engine that has just come was not looked at: that is done at once.
+    pub(super) fn let_begin(&self, view: &EngineView) -> bool {
+        let seen = self.seen();
+        if root_of(view) != seen.root {
+            self.again.notify_one();
+            return false;
+        }
+        seen.disks.iter().all(|disk| disk.state != DiskState::Full)
+    }
+
+    /// What a look at a disk gave: its state follows from the one before. Tells whether that changed.
+    fn post(&self, (role, path): (DiskRole, &Path), usage: DiskUse, marks: DiskMarks, now: Timestamp) -> Option<Disk> {
+        let mut seen = self.seen();
+        let before = seen.disks.iter().find(|disk| disk.role == role && disk.path == path).cloned();
+        let state = judge(usage, marks, before.as_ref().map_or(DiskState::Fine, |disk| disk.state));
+        let changed = before.as_ref().map_or(DiskState::Fine, |disk| disk.state) != state;
+        let since = before.filter(|disk| disk.state == state).map_or(now, |disk| disk.since);
+        let disk = Disk { role, path: path.to_owned(), usage, state, since };
+        seen.disks.retain(|other| other.role != role);
+        seen.disks.push(disk.clone());
+        seen.disks.sort_by_key(|disk| disk.role);
+        changed.then_some(disk)
+    }
+}
+
+/// The one that lets nothing begin.
+#[must_use]
+pub fn full(disks: &[Disk]) -> Option<&Disk> {
+    disks.iter().find(|disk| disk.state == DiskState::Full)
+}
+
+fn root_of(view: &EngineView) -> Option<String> {
+    match &view.sight {
+        EngineSight::Up { info, .. } => info.data_root.clone(),
+        EngineSight::Unknown | EngineSight::Down { .. } => None,
+    }
+}
+
+/// Where the engine's disk can be seen from here: it is this machine's, and we are not in a container that hides it.
+fn engine_path(config: &Config, root: Option<&str>) -> Option<PathBuf> {
+    let path = PathBuf::from(root.filter(|_| config.docker.host.starts_with("unix://"))?);
+    path.is_dir().then_some(path)
+}
+
+/// Looks until told to stop.
+pub(super) async fn run(shared: &Arc<Shared>) {
+    let deps = &shared.deps;
+    let mut reloads = deps.config.subscribe();
+    let rounds = async {
+        loop {
+            look(shared).await;
+            super::images::make_room(shared).await;
+            // All arms only wait. Without settings there is no manager either, and `stop` comes next.
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = shared.disks.again.notified() => {}
+                Ok(()) = reloads.changed() => {}
+            }
+        }
+    };
+    // A look that is cut off is made again by the next start.
+    let _ = deps.stop.run_until_cancelled(rounds).await;
+}
+
+/// Looks before anything is begun. A file system that hangs delays no start for long: what runs is waiting to be looked after.
+pub(super) async fn first_look(shared: &Shared) {
+    if tokio::time::timeout(PATIENCE, look(shared)).await.is_err() {
+        warn!("how much of a disk is free is not known: its file system does not answer");
+    }
+}
+
+/// Looks at all disks.
+pub(super) async fn look(shared: &Shared) {
+    let (deps, config) = (&shared.deps, shared.deps.config.current());
+    let root = root_of(&shared.observer.view());
+    let (asked, of) = (root.clone(), Arc::clone(&config));
+    let found = tokio::task::spawn_blocking(move || {
+        let engine = engine_path(&of, asked.as_deref()).map(|path| (DiskRole::Engine, path));
+        let paths = [(DiskRole::Data, of.data_dir.clone())].into_iter().chain(engine);
+        paths.map(|(role, path)| (role, disk_use(&path), path)).collect::<Vec<_>>()
+    });
+    let Ok(found) = found.await else { return };
+    let mut changed = false;
+    for (role, usage, path) in &found {
+        match usage {
+            Ok(usage) => {
+                let told = shared.disks.post((*role, path), *usage, config.disk, deps.clock.now());
+                changed |= told.is_some();
+                told.iter().for_each(tell);
+            }
+            Err(error) => warn!(path = %path.display(), %error, "how much of a disk is free is not known"),
+        }
+    }
+    let mut seen = shared.disks.seen();
+    seen.disks.retain(|disk| found.iter().any(|(role, _, path)| (*role, path) == (disk.role, &disk.path)));
+    changed |= seen.root != root;
+    seen.root = root;
+    drop(seen);
+    if changed {
+        deps.handle.nudge();
+    }
+}
+
+fn tell(disk: &Disk) {
+    match disk.state {
+        DiskState::Fine => info!("there is room again: {disk}"),
+        DiskState::Low => warn!("a disk fills up: {disk}; images that were not used lately make room"),
+        DiskState::Full => warn!("a disk is nearly full, and nothing new begins: {disk}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::fixture;
+    use crate::domain::DiskMark;
+
+    fn marks() -> DiskMarks {
+        let mark = |text| DiskMark::parse("m", text).expect("a mark");
+        DiskMarks { low: mark("20%"), full: mark("10%") }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn view(root: Option<&str>) -> EngineView {
+        let info = crate::docker::EngineInfo { data_root: root.map(str::to_owned), ..fixture::engine() };
+        EngineView { stamp: 1, sight: EngineSight::Up { containers: Arc::default(), info: Arc::new(info), since: at(0) } }
+    }
+
+    #[test]
+    fn nothing_begins_while_a_disk_is_full_or_was_not_looked_at() {
+        let disks = Disks::default();
+        let (data, engine) = ((DiskRole::Data, Path::new("/data")), (DiskRole::Engine, Path::new("/engine")));
+        let of = |free| DiskUse { total: 1000, free, ..DiskUse::default() };
+        assert!(!disks.let_begin(&view(Some("/engine"))), "the engine's disk was not looked at yet");
+        disks.seen().root = Some("/engine".to_owned());
+        assert_eq!(disks.post(data, of(500), marks(), at(1)), None, "that there is room is no news");
+        assert!(disks.let_begin(&view(Some("/engine"))));
+        let told = disks.post(engine, of(50), marks(), at(2)).expect("news");
+        assert_eq!((told.state, told.since), (DiskState::Full, at(2)));
+        assert!(!disks.let_begin(&view(Some("/engine"))));
+        assert_eq!(full(&disks.read()).map(|disk| disk.role), Some(DiskRole::Engine));
+        assert_eq!(disks.post(engine, of(110), marks(), at(3)), None, "within the band it stays so");
+        assert_eq!(disks.read()[1].since, at(2));
+        assert_eq!(disks.post(engine, of(130), marks(), at(4)).map(|disk| disk.state), Some(DiskState::Low));
+        assert!(disks.let_begin(&view(Some("/engine"))));
+        assert_eq!(disks.read().len(), 2);
+        let words = disks.read()[1].to_string();
+        assert!(words.contains("the engine") && words.contains("(/engine)"), "{words}");
+    }
+}
