@@ -70,7 +70,7 @@ impl Desk {
 
     /// Submits a job until its acceptance was heard, and sometimes once more.
     pub(crate) async fn submit(&self, daemon: usize, kind: Kind, key: &str, rng: &mut Rng) -> Option<String> {
-        let body = kind.request();
+        let body = kind.request(daemon);
         let deadline = Instant::now() + PATIENCE;
         let id = loop {
             match self.ask(daemon, Method::POST, "/jobs", Some(&body), Some(key)).await {
@@ -158,7 +158,7 @@ impl Desk {
     }
 
     async fn flow(&self, daemon: usize, number: usize, key: &str, until: Instant) -> Option<String> {
-        let body = Kind::Quick.request();
+        let body = Kind::Quick.request(daemon);
         let mut id = None;
         while Instant::now() < until {
             let answer = match number % 4 {
@@ -177,6 +177,14 @@ impl Desk {
             }
         }
         id
+    }
+
+    /// The GPUs of its machine that are not free, in words; `None` when it does not say.
+    pub(crate) async fn held(&self, daemon: usize) -> Option<Vec<String>> {
+        let (_, hosts) = self.ask(daemon, Method::GET, "/hosts", None, None).await?;
+        let devices = hosts["hosts"][0]["gpus"]["devices"].as_array()?;
+        let held = devices.iter().filter(|device| device["state"] != "free");
+        Some(held.map(Value::to_string).collect())
     }
 
     /// A job's log, where it can be had.

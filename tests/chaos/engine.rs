@@ -149,7 +149,8 @@ impl Engine {
     async fn end_all(&self, signal: Signal, whom: impl Fn(&Process) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left: Vec<Process> = processes::naming(&self.dir).into_iter().filter(|process| whom(process) && processes::is_alive(process.pid)).collect();
+            let left: Vec<Process> =
+                processes::naming(&self.dir).into_iter().filter(|process| whom(process) && processes::is_alive(process.pid)).collect();
             if left.is_empty() {
                 return;
             }

@@ -247,13 +247,7 @@ fn strike_job(world: &mut World, fault: Fault, rng: &mut Rng) -> String {
 
 async fn meddle(world: &mut World, at: usize, rng: &mut Rng) -> String {
     world.engine_broke = true;
-    let meddles = [
-        Meddle::Delay(Duration::from_millis(rng.between(50, 2500))),
-        Meddle::Cut,
-        Meddle::Refuse,
-        Meddle::Half,
-        Meddle::Lose,
-    ];
+    let meddles = [Meddle::Delay(Duration::from_millis(rng.between(50, 2500))), Meddle::Cut, Meddle::Refuse, Meddle::Half, Meddle::Lose];
     let meddle = *rng.pick(&meddles).expect("one of several");
     let (percent, lasting) = (rng.between(10, 70), rng.millis(500, 4000));
     world.proxies[at].meddle(meddle, percent);

@@ -35,7 +35,8 @@ impl Foreign {
         for (name, labels) in sets {
             let options = CreateContainerOptionsBuilder::new().name(name).build();
             let command = ["sh", "-c", "exit 0"].map(str::to_owned).to_vec();
-            let body = ContainerCreateBody { image: Some(BUSYBOX.to_owned()), cmd: Some(command), labels: Some(labels), ..ContainerCreateBody::default() };
+            let body =
+                ContainerCreateBody { image: Some(BUSYBOX.to_owned()), cmd: Some(command), labels: Some(labels), ..ContainerCreateBody::default() };
             containers.push(engine.docker().create_container(Some(options), body).await.expect("a container").id);
         }
         let labels = Some(HashMap::from([("runner-coordinator.instance".to_owned(), other.to_owned())]));

@@ -94,12 +94,14 @@ impl Ledger {
             ("attempts without an end", "SELECT count(*) FROM attempts WHERE ended_at IS NULL"),
             ("queue lengths", "SELECT count(*) FROM queue_lengths"),
             ("requirements with jobs that are ready", "SELECT count(*) FROM requirements WHERE ready <> 0"),
-            (
-                "wrong counts of jobs",
-                "SELECT count(*) FROM job_counts WHERE jobs <> (SELECT count(*) FROM jobs WHERE jobs.state = job_counts.state)",
-            ),
+            ("wrong counts of jobs", "SELECT count(*) FROM job_counts WHERE jobs <> (SELECT count(*) FROM jobs WHERE jobs.state = job_counts.state)"),
         ];
-        questions.iter().map(|(what, sql)| (self.count(sql), what)).filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+        questions
+            .iter()
+            .map(|(what, sql)| (self.count(sql), what))
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect()
     }
 
     fn count(&self, sql: &str) -> u64 {

@@ -11,6 +11,8 @@ mod engine;
 mod faults;
 mod foreign;
 mod ledger;
+#[path = "../gpu/machine.rs"]
+mod machine;
 mod marks;
 mod oracle;
 mod place;

@@ -1,7 +1,7 @@
 //! The witness: jobs tell it of their beginning, of their life and of their end, and go on only when it has heard them. So it knows what ran
 //! without asking the daemon or the engine.
 //!
-//! A job says `WHAT NONCE CONTAINER JOB`; the nonce is new for each run of its script. What is heard is numbered in the order in which
+//! A job says `WHAT NONCE CONTAINER JOB MACHINE:GPU`; the nonce is new for each run of its script. What is heard is numbered in the order in which
 //! connections came, so that a word of one run after the beginning of another one proves that both were alive at once.
 
 use std::collections::{HashMap, HashSet};
@@ -23,6 +23,8 @@ pub(crate) struct Life {
     pub(crate) nonce: String,
     /// The first twelve digits of the container's id.
     pub(crate) container: String,
+    /// The GPU that it sees, and whose; without one only whose.
+    pub(crate) gpu: String,
     pub(crate) began: u64,
     /// The latest that was heard of it.
     pub(crate) last: u64,
@@ -63,8 +65,8 @@ impl Witness {
         stream.read_line(&mut line).await?;
         // Whoever died in the middle of a word has not said it.
         let words: Vec<&str> = line.split_whitespace().collect();
-        if let (true, [what, nonce, container, job]) = (line.ends_with('\n'), words.as_slice()) {
-            self.lock().note(number, what, [nonce, container, job]);
+        if let (true, [what, nonce, container, job, gpu]) = (line.ends_with('\n'), words.as_slice()) {
+            self.lock().note(number, what, [nonce, container, job, gpu]);
             stream.write_all(b"ok\n").await?;
         }
         stream.shutdown().await
@@ -93,14 +95,15 @@ impl Witness {
 }
 
 impl Heard {
-    fn note(&mut self, number: u64, what: &str, [nonce, container, job]: [&str; 3]) {
+    fn note(&mut self, number: u64, what: &str, [nonce, container, job, gpu]: [&str; 4]) {
         if self.over.contains(job) {
             self.late.push(format!("{what} of {job} in {container}"));
             return;
         }
         let lives = self.lives.entry(job.to_owned()).or_default();
         let at = lives.iter().position(|life| life.nonce == nonce).unwrap_or_else(|| {
-            let life = Life { nonce: nonce.to_owned(), container: container.to_owned(), began: number, last: number, ended: None };
+            let life =
+                Life { nonce: nonce.to_owned(), container: container.to_owned(), gpu: gpu.to_owned(), began: number, last: number, ended: None };
             lives.push(life);
             lives.len() - 1
         });
@@ -126,15 +129,15 @@ mod tests {
     #[test]
     fn a_word_after_anothers_beginning_is_an_overlap_and_one_before_it_is_none() {
         let mut heard = Heard::default();
-        heard.note(1, "begin", ["a", "c1", "job"]);
-        heard.note(2, "alive", ["a", "c1", "job"]);
-        heard.note(3, "begin", ["b", "c2", "job"]);
-        heard.note(4, "end", ["b", "c2", "job"]);
+        heard.note(1, "begin", ["a", "c1", "job", "0:"]);
+        heard.note(2, "alive", ["a", "c1", "job", "0:"]);
+        heard.note(3, "begin", ["b", "c2", "job", "0:"]);
+        heard.note(4, "end", ["b", "c2", "job", "0:"]);
         assert_eq!(overlap(&heard.lives["job"]), None);
-        heard.note(5, "alive", ["a", "c1", "job"]);
+        heard.note(5, "alive", ["a", "c1", "job", "0:"]);
         assert!(overlap(&heard.lives["job"]).is_some());
         heard.over.insert("job".to_owned());
-        heard.note(6, "alive", ["a", "c1", "job"]);
+        heard.note(6, "alive", ["a", "c1", "job", "0:"]);
         assert_eq!(heard.late.len(), 1);
     }
 }

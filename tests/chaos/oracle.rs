@@ -30,6 +30,7 @@ type Finding = Option<(Wrong, String)>;
 /// Judges all jobs that were accepted since the last time, and what is left.
 pub(crate) async fn judge(world: &mut World) {
     let ledgers: Vec<Ledger> = world.daemons.iter().map(|daemon| Ledger::open(&daemon.data())).collect();
+    let mut holders: HashMap<String, Vec<Life>> = HashMap::new();
     for job in world.desk.accepted() {
         world.tally.accepted += 1;
         let ledger = &ledgers[job.daemon];
@@ -43,10 +44,18 @@ pub(crate) async fn judge(world: &mut World) {
         if findings.iter().all(|(wrong, _)| !matches!(wrong, Wrong::Lost | Wrong::Doubled)) {
             world.tally.finished_once += 1;
         }
+        for life in story.lives.iter().filter(|life| !life.gpu.ends_with(':')) {
+            holders.entry(life.gpu.clone()).or_default().push(life.clone());
+        }
         world.witness.is_over(&story.job.id);
         for (wrong, words) in findings {
             let log = world.daemons[story.job.daemon].log();
             world.complain(wrong, format!("job {}: {words}\n{story:#?}\nthe daemon's log: {}", story.job.id, log.display()));
+        }
+    }
+    for (gpu, lives) in &holders {
+        if let Some((one, other)) = overlap(lives) {
+            world.complain(Wrong::Lease, format!("two jobs had the GPU {gpu} at once: {one:?} {other:?}"));
         }
     }
     for late in world.witness.late() {
@@ -166,6 +175,9 @@ async fn left(world: &mut World, at: usize, ledger: &Ledger) {
         if runner.has_devices {
             world.complain(Wrong::Lease, format!("a runner of daemon {at} still has devices: {runner:?}"));
         }
+    }
+    for gpu in quiet::held(world, at).await {
+        world.complain(Wrong::Lease, format!("a GPU of daemon {at} is not free: {gpu}"));
     }
     for words in ledger.left() {
         world.complain(Wrong::Row, format!("daemon {at}: {words}"));

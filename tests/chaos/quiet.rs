@@ -27,7 +27,7 @@ pub(crate) async fn containers(engine: &Engine, instance: &str) -> Option<Vec<Co
     tokio::time::timeout(Duration::from_secs(10), engine.docker().list_containers(Some(options))).await.ok()?.ok()
 }
 
-/// Waits until engine and daemons are well, and measures how long they then take to agree. Since when all are up.
+/// Waits until the engine is well, kills the daemons once more, and measures how long each takes to agree with it. Since when that was.
 pub(crate) async fn settle(world: &mut World) -> Instant {
     world.restore().await;
     let deadline = Instant::now() + ENGINE;
@@ -39,32 +39,42 @@ pub(crate) async fn settle(world: &mut World) -> Instant {
         }
         pause().await;
     }
+    // Once more, so that it is seen how soon whoever has just come agrees with the engine.
+    for at in 0..world.daemons.len() {
+        world.kill_daemon(at);
+    }
+    let since = Instant::now();
+    for at in 0..world.daemons.len() {
+        world.daemons[at].start().await;
+        agree(world, at).await;
+    }
     let deadline = Instant::now() + ENGINE;
     for at in 0..world.daemons.len() {
         while !world.daemons[at].is_well().await {
             if Instant::now() >= deadline {
-                world.complain(Wrong::Other, format!("daemon {at} is not well after {} s: see {}", ENGINE.as_secs(), world.daemons[at].log().display()));
+                world.complain(
+                    Wrong::Other,
+                    format!("daemon {at} is not well after {} s: see {}", ENGINE.as_secs(), world.daemons[at].log().display()),
+                );
                 break;
             }
             pause().await;
         }
     }
-    let since = Instant::now();
-    for at in 0..world.daemons.len() {
-        let ledger = Ledger::open(&world.daemons[at].data());
-        let instance = ledger.instance();
-        loop {
-            match disagreement(&world.engine, &ledger, &instance).await {
-                None => break world.tally.agreed(since.elapsed()),
-                Some(words) if since.elapsed() >= AGREEMENT => {
-                    world.complain(Wrong::Other, format!("store and engine do not agree: {words}"));
-                    break;
-                }
-                Some(_) => pause().await,
-            }
+    since
+}
+
+/// Waits until store and engine agree, from when both answer on.
+async fn agree(world: &mut World, at: usize) {
+    let ledger = Ledger::open(&world.daemons[at].data());
+    let (instance, since) = (ledger.instance(), Instant::now());
+    loop {
+        match disagreement(&world.engine, &ledger, &instance).await {
+            None => break world.tally.agreed(since.elapsed()),
+            Some(words) if since.elapsed() >= AGREEMENT => break world.complain(Wrong::Other, format!("store and engine do not agree: {words}")),
+            Some(_) => pause().await,
         }
     }
-    since
 }
 
 /// What store and engine do not agree on; `None` when they do, at a moment at which nothing changed.
@@ -97,6 +107,19 @@ pub(crate) async fn all_have_ended(world: &World, since: Instant) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// The GPUs of a daemon's machine that do not get free, in words.
+pub(crate) async fn held(world: &World, at: usize) -> Vec<String> {
+    let deadline = Instant::now() + AGREEMENT;
+    loop {
+        match world.desk.held(at).await {
+            Some(held) if held.is_empty() => return held,
+            Some(held) if Instant::now() >= deadline => return held,
+            None if Instant::now() >= deadline => return vec!["the daemon does not say".to_owned()],
+            Some(_) | None => pause().await,
         }
     }
 }

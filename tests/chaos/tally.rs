@@ -35,18 +35,8 @@ pub(crate) enum Wrong {
 }
 
 impl Wrong {
-    const ALL: [Self; 10] = [
-        Self::Lost,
-        Self::Doubled,
-        Self::Outcome,
-        Self::Log,
-        Self::Container,
-        Self::Network,
-        Self::Lease,
-        Self::Row,
-        Self::Foreign,
-        Self::Other,
-    ];
+    const ALL: [Self; 10] =
+        [Self::Lost, Self::Doubled, Self::Outcome, Self::Log, Self::Container, Self::Network, Self::Lease, Self::Row, Self::Foreign, Self::Other];
 }
 
 /// The counts.

@@ -9,6 +9,7 @@ use crate::daemon::{Daemon, Want};
 use crate::engine::Engine;
 use crate::foreign::Foreign;
 use crate::ledger::Ledger;
+use crate::machine::Machine;
 use crate::marks::Witness;
 use crate::place::Place;
 use crate::proxy::Proxy;
@@ -35,6 +36,8 @@ pub(crate) struct World {
     pub(crate) engine_broke: bool,
     /// Containers whose jobs were killed in this round.
     pub(crate) struck_jobs: HashSet<String>,
+    /// Two GPUs each, made of files.
+    _machines: Vec<Machine>,
     _place: Place,
 }
 
@@ -44,11 +47,13 @@ impl World {
         let tasks = TaskTracker::new();
         let engine = Engine::start(place.path()).await;
         let witness = Witness::listen(&tasks).await;
-        let (mut proxies, mut daemons) = (Vec::new(), Vec::new());
+        let (mut proxies, mut daemons, mut machines) = (Vec::new(), Vec::new(), Vec::new());
         for (at, port) in (0..DAEMONS).zip(PORT..) {
             let socket = place.path().join(format!("proxy-{at}.sock"));
             let proxy = Proxy::start(&tasks, &socket, &engine.socket(), rng.fork(u64::from(port)));
-            let mut daemon = Daemon::new(place.path(), &format!("daemon-{at}"), port, &proxy.host(), "");
+            let machine = Machine::new();
+            let mut daemon = Daemon::new(place.path(), &format!("daemon-{at}"), port, &proxy.host(), &machine.settings());
+            machines.push(machine);
             daemon.start().await;
             proxies.push(proxy);
             daemons.push(daemon);
@@ -57,7 +62,7 @@ impl World {
         let foreign = Foreign::make(&engine, &instance).await;
         let desk = Desk::new(daemons.iter().map(|daemon| daemon.url.clone()).collect());
         let (tally, struck_jobs) = (Tally::default(), HashSet::new());
-        Self { daemons, engine, proxies, witness, desk, foreign, tally, engine_broke: false, struck_jobs, _place: place }
+        Self { daemons, engine, proxies, witness, desk, foreign, tally, engine_broke: false, struck_jobs, _machines: machines, _place: place }
     }
 
     pub(crate) fn kill_daemon(&mut self, at: usize) {
