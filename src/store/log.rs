@@ -74,7 +74,8 @@ struct Inner {
     /// Held while a log is opened, which may take a while; `open` is only ever held for a moment.
     opening: Mutex<()>,
     open: Mutex<HashMap<(JobId, u32), Weak<OpenLog>>>,
-    thread: mpsc::Sender<Arc<OpenLog>>,
+    /// `None` when whoever writes does the work.
+    thread: Option<mpsc::Sender<Arc<OpenLog>>>,
 }
 
 impl LogStore {
@@ -97,15 +98,17 @@ impl LogStore {
                 log.drain();
             }
         })?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                root,
-                max_bytes: MaxBytes(Box::new(max_bytes_per_log)),
-                opening: Mutex::default(),
-                open: Mutex::default(),
-                thread,
-            }),
-        })
+        Ok(Self::written_by(root, MaxBytes(Box::new(max_bytes_per_log)), Some(thread)))
+    }
+
+    /// The same without threads: whoever writes does the work. For simulations, which replay only what no thread's pace decides.
+    #[must_use]
+    pub fn in_caller(root: PathBuf, max_bytes_per_log: u64) -> Self {
+        Self::written_by(root, MaxBytes(Box::new(move || max_bytes_per_log)), None)
+    }
+
+    fn written_by(root: PathBuf, max_bytes: MaxBytes, thread: Option<mpsc::Sender<Arc<OpenLog>>>) -> Self {
+        Self { inner: Arc::new(Inner { root, max_bytes, opening: Mutex::default(), open: Mutex::default(), thread }) }
     }
 
     /// Opens the log of an attempt for writing, after what it already holds.
@@ -114,7 +117,7 @@ impl LogStore {
     /// [`io::ErrorKind::ResourceBusy`] while another writer of the same log is open; else what the file system says.
     pub async fn writer(&self, job: &JobId, attempt: u32) -> io::Result<LogWriter> {
         let (inner, key) = (Arc::clone(&self.inner), (job.clone(), attempt));
-        off_the_runtime(move || {
+        beside(self.inner.thread.as_ref(), move || {
             let directory = inner.directory(&key.0)?;
             let _opening = inner.opening.lock().unwrap_or_else(PoisonError::into_inner);
             let open = || inner.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,6 +186,17 @@ impl Inner {
         }
         // Ids begin with the time, so only their end spreads over the directories.
         Ok(self.root.join(&id[id.len() - 2..]).join(id))
+    }
+}
+
+/// Works where a log with this thread does: off the runtime, or without one in its caller.
+async fn beside<T: Send + 'static>(
+    thread: Option<&mpsc::Sender<Arc<OpenLog>>>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match thread {
+        Some(_) => off_the_runtime(work).await,
+        None => work(),
     }
 }
 

@@ -20,11 +20,11 @@ pub struct LogWriter {
     log: Arc<OpenLog>,
     position: Position,
     len: u64,
-    thread: mpsc::Sender<Arc<OpenLog>>,
+    thread: Option<mpsc::Sender<Arc<OpenLog>>>,
 }
 
 impl LogWriter {
-    pub(super) fn new(log: Arc<OpenLog>, start: Start, thread: mpsc::Sender<Arc<OpenLog>>) -> Self {
+    pub(super) fn new(log: Arc<OpenLog>, start: Start, thread: Option<mpsc::Sender<Arc<OpenLog>>>) -> Self {
         Self { log, position: start.position, len: start.len, thread }
     }
 
@@ -69,7 +69,7 @@ impl LogWriter {
     /// What the file system said.
     pub async fn flush(&mut self) -> io::Result<()> {
         let log = Arc::clone(&self.log);
-        super::off_the_runtime(move || {
+        super::beside(self.thread.as_ref(), move || {
             log.drain();
             check(&log.pending())
         })
@@ -87,7 +87,10 @@ impl LogWriter {
     async fn record(&mut self, ts: u64, kind: Kind, bytes: &[u8]) -> io::Result<()> {
         self.room().await?;
         // Before anything changes, so that a caller who stops waiting here leaves nothing half done.
-        let permit = self.thread.reserve().await.map_err(io::Error::other)?;
+        let permit = match &self.thread {
+            Some(thread) => Some(thread.reserve().await.map_err(io::Error::other)?),
+            None => None,
+        };
         let tell = {
             let mut pending = self.log.pending();
             check(&pending)?;
@@ -106,8 +109,10 @@ impl LogWriter {
             }
             !std::mem::replace(&mut pending.queued, true)
         };
-        if tell {
-            permit.send(Arc::clone(&self.log));
+        match permit {
+            Some(permit) if tell => permit.send(Arc::clone(&self.log)),
+            Some(_) => {}
+            None => self.log.drain(),
         }
         Ok(())
     }

@@ -62,7 +62,7 @@ pub struct SqliteStore {
     readers: Readers,
     writer: Writer,
     instance: String,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// How well writes were grouped.
@@ -94,7 +94,19 @@ impl SqliteStore {
         let opened = open::open(path).map_err(failed)?;
         let readers = Readers::start(path, Arc::clone(&metrics)).map_err(failed)?;
         let writer = Writer::start(opened.writer, metrics).map_err(|source| StoreError::Unavailable { doing: DOING, source: Box::new(source) })?;
-        Ok(Self { readers, writer, instance: opened.instance, _lock: opened.lock })
+        Ok(Self { readers, writer, instance: opened.instance, _lock: Some(opened.lock) })
+    }
+
+    /// A queue in memory without threads: each call is carried out by its caller, before it first waits. For simulations, which replay only
+    /// what no thread's pace decides.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] with what `SQLite` says.
+    pub fn in_memory(metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let opened = open::in_memory().map_err(|source| StoreError::Unavailable { doing: "open a queue in memory", source: Box::new(source) });
+        let (connection, instance) = opened?;
+        let (writer, work) = Writer::in_caller(connection, Arc::clone(&metrics));
+        Ok(Self { readers: Readers::in_asker(work, metrics), writer, instance, _lock: None })
     }
 
     /// How well writes were grouped, for metrics and tests.

@@ -106,6 +106,23 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     Ok(Opened { writer, instance, lock })
 }
 
+/// A queue in memory.
+pub(super) fn in_memory() -> rusqlite::Result<(Connection, String)> {
+    let mut connection = Connection::open_in_memory()?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")?;
+    migrate(&mut connection, MIGRATIONS).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let instance = name(&connection)?;
+    Ok((connection, instance))
+}
+
+/// Gives a new queue its name.
+fn name(connection: &Connection) -> rusqlite::Result<String> {
+    let instance = Uuid::now_v7().to_string();
+    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?1), ('ping', '0')", [&instance])?;
+    Ok(instance)
+}
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -173,8 +190,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
     connection.execute_batch("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL;").map_err(failed)?;
     migrate(&mut connection, MIGRATIONS).map_err(|source| OpenError::Schema { path: fresh.clone(), source })?;
     connection.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}")).map_err(failed)?;
-    let instance = Uuid::now_v7().to_string();
-    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?1), ('ping', '0')", [instance]).map_err(failed)?;
+    name(&connection).map_err(failed)?;
     connection.close().map_err(|(_, source)| failed(source))?;
     std::fs::rename(&fresh, path).map_err(|source| OpenError::Files { doing: "rename the new database to", path: path.to_owned(), source })?;
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));

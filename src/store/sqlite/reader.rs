@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{Outcome, gone};
 use super::open::{OpenError, Role, connect};
-use super::writer::guarded;
+use super::writer::{Work, guarded};
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 
@@ -24,9 +24,17 @@ type Question = Box<dyn FnOnce(&Connection) + Send>;
 /// The reading threads' handle.
 #[derive(Debug)]
 pub(super) struct Readers {
-    queue: Option<mpsc::Sender<Question>>,
-    threads: Vec<JoinHandle<()>>,
+    way: Way,
     metrics: Arc<Metrics>,
+}
+
+/// Who answers.
+#[derive(Debug)]
+enum Way {
+    /// The threads; the queue is `None` once they are to end.
+    Threads(Option<mpsc::Sender<Question>>, Vec<JoinHandle<()>>),
+    /// Whoever asks, on the connection that writes.
+    Asker(Arc<Mutex<Work>>),
 }
 
 impl Readers {
@@ -34,15 +42,20 @@ impl Readers {
     pub(super) fn start(path: &Path, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut readers = Self { queue: Some(queue), threads: Vec::with_capacity(THREADS), metrics };
+        let mut threads = Vec::with_capacity(THREADS);
         for number in 1..=THREADS {
             let connection = connect(path, Role::Reader)?;
             let waiting = Arc::clone(&waiting);
             let thread = std::thread::Builder::new().name(format!("store-reader-{number}")).spawn(move || answer_all(&connection, &waiting));
             let started = thread.map_err(|source| OpenError::Files { doing: "start a thread for", path: path.to_owned(), source });
-            readers.threads.push(started?);
+            threads.push(started?);
         }
-        Ok(readers)
+        Ok(Self { way: Way::Threads(Some(queue), threads), metrics })
+    }
+
+    /// Without threads; whoever asks does the work.
+    pub(super) fn in_asker(work: Arc<Mutex<Work>>, metrics: Arc<Metrics>) -> Self {
+        Self { way: Way::Asker(work), metrics }
     }
 
     /// Asks one question; everything that it reads is of one moment.
@@ -60,7 +73,14 @@ impl Readers {
             let _ = answer.send(result.map_err(|fault| fault.into_store_error(doing)));
         });
         let asked = Instant::now();
-        let sent = async { self.queue.as_ref()?.send(question).await.ok() }.await;
+        let sent = match &self.way {
+            Way::Threads(Some(queue), _) => queue.send(question).await.ok(),
+            Way::Threads(None, _) => None,
+            Way::Asker(work) => {
+                question(work.lock().unwrap_or_else(PoisonError::into_inner).connection());
+                Some(())
+            }
+        };
         let result = match sent {
             Some(()) => answered.await.unwrap_or_else(|_| Err(gone(doing))),
             None => Err(gone(doing)),
@@ -72,8 +92,9 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        self.queue = None;
-        for thread in self.threads.drain(..) {
+        let Way::Threads(queue, threads) = &mut self.way else { return };
+        *queue = None;
+        for thread in threads.drain(..) {
             let _ = thread.join();
         }
     }

@@ -31,6 +31,17 @@ fn refused(path: &Path) -> String {
     words(&SqliteStore::open(path).expect_err("it was opened"))
 }
 
+/// Without threads, as simulations have it.
+mod in_memory {
+    use super::*;
+
+    fn open() -> (SqliteStore, ()) {
+        (SqliteStore::in_memory(Arc::default()).expect("a store"), ())
+    }
+
+    every_rule!(open);
+}
+
 every_rule!(open);
 
 proptest! {

@@ -3,8 +3,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -41,23 +41,37 @@ pub(super) struct Tally {
 /// The writing thread's handle.
 #[derive(Debug)]
 pub(super) struct Writer {
-    queue: Option<mpsc::Sender<Box<dyn Operation>>>,
-    thread: Option<JoinHandle<()>>,
+    way: Way,
     changes: watch::Receiver<u64>,
     tally: Arc<Tally>,
     metrics: Arc<Metrics>,
+}
+
+/// Who carries operations out.
+#[derive(Debug)]
+enum Way {
+    /// The thread; both are `None` once it is to end.
+    Thread(Option<mpsc::Sender<Box<dyn Operation>>>, Option<JoinHandle<()>>),
+    /// Whoever calls, one operation to a group.
+    Caller(Arc<Mutex<Work>>),
 }
 
 impl Writer {
     /// Starts the thread, which owns the connection from now on.
     pub(super) fn start(connection: Connection, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (queue, waiting) = mpsc::channel(WAITING);
-        let (ticks, changes) = watch::channel(0);
-        let tally = Arc::new(Tally::default());
-        let mut work =
-            Work { connection, waiting, ticks, tally: Arc::clone(&tally), metrics: Arc::clone(&metrics), group: Vec::with_capacity(GROUP) };
-        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || work.run())?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), changes, tally, metrics })
+        let (mut work, changes) = Work::new(connection, metrics);
+        let (tally, metrics) = (Arc::clone(&work.tally), Arc::clone(&work.metrics));
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || work.run(waiting))?;
+        Ok(Self { way: Way::Thread(Some(queue), Some(thread)), changes, tally, metrics })
+    }
+
+    /// Without a thread; whoever calls does the work. Also answers with the connection, for those who read.
+    pub(super) fn in_caller(connection: Connection, metrics: Arc<Metrics>) -> (Self, Arc<Mutex<Work>>) {
+        let (work, changes) = Work::new(connection, metrics);
+        let (tally, metrics) = (Arc::clone(&work.tally), Arc::clone(&work.metrics));
+        let work = Arc::new(Mutex::new(work));
+        (Self { way: Way::Caller(Arc::clone(&work)), changes, tally, metrics }, work)
     }
 
     /// Carries out one operation and answers after its commit. One that fails leaves no trace, whatever stands beside it in the group.
@@ -79,8 +93,15 @@ impl Writer {
     {
         let asked = Instant::now();
         let (answer, answered) = oneshot::channel();
-        let call = Call { doing, notice, work: Some(work), then, result: None, answer };
-        let sent = async { self.queue.as_ref()?.send(Box::new(call)).await.ok() }.await;
+        let call = Box::new(Call { doing, notice, work: Some(work), then, result: None, answer });
+        let sent = match &self.way {
+            Way::Thread(Some(queue), _) => queue.send(call).await.ok(),
+            Way::Thread(None, _) => None,
+            Way::Caller(work) => {
+                work.lock().unwrap_or_else(PoisonError::into_inner).do_one(call);
+                Some(())
+            }
+        };
         let result = match sent {
             Some(()) => answered.await.unwrap_or_else(|_| Err(gone(doing))),
             None => Err(gone(doing)),
@@ -103,15 +124,16 @@ impl Writer {
 impl Drop for Writer {
     /// Waits until the thread has written everything and closed the file, so that it can be opened again.
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take() {
+        let Way::Thread(queue, thread) = &mut self.way else { return };
+        *queue = None;
+        if let Some(thread) = thread.take() {
             let _ = thread.join();
         }
     }
 }
 
 /// One operation in a group.
-trait Operation: Send {
+trait Operation: Send + std::fmt::Debug {
     /// Carries it out; tells whether it succeeded.
     fn run(&mut self, connection: &Connection) -> Ran;
     /// Answers the caller.
@@ -136,6 +158,12 @@ struct Call<T, F, G> {
     then: G,
     result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F, G> std::fmt::Debug for Call<T, F, G> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.doing)
+    }
 }
 
 impl<T, F, G> Operation for Call<T, F, G>
@@ -181,10 +209,10 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or_else(|| "a panic without words".to_owned())
 }
 
-/// The thread's own state.
-struct Work {
+/// What it takes to carry operations out; the thread's own where there is one.
+#[derive(Debug)]
+pub(super) struct Work {
     connection: Connection,
-    waiting: mpsc::Receiver<Box<dyn Operation>>,
     ticks: watch::Sender<u64>,
     tally: Arc<Tally>,
     metrics: Arc<Metrics>,
@@ -192,8 +220,25 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self) {
-        while self.waiting.blocking_recv_many(&mut self.group, GROUP) > 0 {
+    fn new(connection: Connection, metrics: Arc<Metrics>) -> (Self, watch::Receiver<u64>) {
+        let (ticks, changes) = watch::channel(0);
+        (Self { connection, ticks, tally: Arc::default(), metrics, group: Vec::with_capacity(GROUP) }, changes)
+    }
+
+    /// The connection.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn do_one(&mut self, operation: Box<dyn Operation>) {
+        self.group.push(operation);
+        while !self.group.is_empty() {
+            self.commit_group();
+        }
+    }
+
+    fn run(&mut self, mut waiting: mpsc::Receiver<Box<dyn Operation>>) {
+        while waiting.blocking_recv_many(&mut self.group, GROUP) > 0 {
             while !self.group.is_empty() {
                 self.commit_group();
             }

@@ -1,0 +1,140 @@
+//! The daemon's scheduler, decisions and store against a world that is made up: an engine that lies and dies, a disk that fails, a clock that
+//! jumps, and a daemon that dies at any call. Everything follows from a seed, and a seed always tells the same story.
+//!
+//! ```text
+//!  users ──▶ the real store (in memory) ◀── the real JobManager ──▶ simulated engine ◀── what the processes really do
+//!                         ▲                         │                                          │
+//!                         └───────────── checks: what was promised, against what happened ◀────┘
+//! ```
+//!
+//! `RC_SIM_SEED=N` tells one seed's story; `RC_SIM_SEEDS=N` runs so many, from `RC_SIM_FROM` on.
+
+mod checks;
+mod dials;
+mod driver;
+mod engine;
+mod life;
+mod process;
+mod store;
+mod story;
+mod time;
+mod users;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use fastrand::Rng;
+use runner_coordinator::store::SqliteStore;
+
+use crate::dials::Dials;
+use crate::engine::Engine;
+use crate::life::{End, live};
+use crate::story::Story;
+use crate::users::Users;
+use crate::world::World;
+
+/// Seeds of every run of the tests.
+const SEEDS: u64 = 10_000;
+
+/// What became of one seed.
+struct Told {
+    story: Story,
+    lives: u64,
+    jobs: u64,
+    millis: u64,
+}
+
+/// Tells one seed's story.
+fn tell(seed: u64, story: Story) -> Told {
+    let mut rng = Rng::with_seed(seed);
+    let users = Arc::new(Users::new(&mut rng));
+    let dials = Dials::storm(&mut rng);
+    let directory = tempfile::Builder::new().prefix("rc-sim-").tempdir_in(room()).expect("a directory");
+    let engine = Engine::new(rng.fork(), dials.clone(), story, directory.path().join("receipts"));
+    let world = World::new(engine, directory.path().to_owned());
+    let store = Arc::new(SqliteStore::in_memory(Arc::default()).expect("a store"));
+    let (mut lives, mut last) = (0, End::Died);
+    while matches!(last, End::Died | End::Stopped) && lives < 1000 {
+        lives += 1;
+        last = live(&world, &store, &users, lives);
+        if last == End::Died {
+            world.time.pass(rng.u64(10..3000));
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(checks::check(&world, &store, &users, &dials, last));
+    let (millis, jobs) = (world.now(), users.accepted().len() as u64);
+    let story = std::mem::take(&mut world.engine().story);
+    Told { story, lives, jobs, millis }
+}
+
+/// Where files cost least.
+fn room() -> std::path::PathBuf {
+    let memory = std::path::PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, and not {text:?}")))
+}
+
+/// Runs seeds on every processor; the first whose promises were broken, and all that they add up to.
+fn run(from: u64, count: u64) {
+    let (next, began) = (AtomicU64::new(from), Instant::now());
+    let totals: [AtomicU64; 4] = Default::default();
+    let broken = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= from + count {
+                        return;
+                    }
+                    let told = tell(seed, Story::default());
+                    for (total, of_seed) in totals.iter().zip([told.story.faults, told.lives, told.jobs, told.millis / 1000]) {
+                        total.fetch_add(of_seed, Ordering::SeqCst);
+                    }
+                    if !told.story.broken.is_empty() {
+                        broken.lock().expect("no panic").push((seed, told.story.broken));
+                    }
+                }
+            });
+        }
+    });
+    let [faults, lives, jobs, seconds] = totals.map(AtomicU64::into_inner);
+    println!(
+        "simulated: {count} seeds from {from}, {jobs} jobs, {lives} lives of the daemon, {faults} faults, {seconds} s of its time in {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
+    let broken = broken.into_inner().expect("no panic");
+    for (seed, promises) in broken.iter().take(20) {
+        println!("seed {seed}: {promises:#?}");
+    }
+    assert!(broken.is_empty(), "{} of {count} seeds broke a promise; RC_SIM_SEED={} tells the first one's story", broken.len(), broken[0].0);
+}
+
+#[test]
+fn every_promise_is_kept_whatever_happens() {
+    if let Some(seed) = number("RC_SIM_SEED") {
+        let told = tell(seed, Story::kept());
+        println!("{}", told.story.lines().join("\n"));
+        assert!(told.story.broken.is_empty(), "{:#?}", told.story.broken);
+        return;
+    }
+    run(number("RC_SIM_FROM").unwrap_or(0), number("RC_SIM_SEEDS").unwrap_or(SEEDS));
+}
+
+#[test]
+fn a_seed_always_tells_the_same_story() {
+    for seed in 0..30 {
+        let (one, other) = (tell(seed, Story::kept()), tell(seed, Story::kept()));
+        if one.story.digest() != other.story.digest() {
+            let at = one.story.lines().iter().zip(other.story.lines()).position(|(one, other)| one != other).unwrap_or(0);
+            let part = |story: &Story| story.lines()[at.saturating_sub(8)..(at + 3).min(story.lines().len())].join("\n");
+            panic!("seed {seed} tells two stories:\n{}\n\n{}", part(&one.story), part(&other.story));
+        }
+    }
+}
