@@ -11,6 +11,7 @@ use bollard::query_parameters::{
 };
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -18,6 +19,7 @@ use super::client::{Client, encode};
 use super::create_body::{create_body, file_seen};
 use super::error::DriverError;
 use super::facts::{ContainerFacts, EngineEvent, EngineInfo, LogRecord, NetworkInfo, Usage};
+use super::memory::EngineMemory;
 use super::network::OwnNetwork;
 use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
 use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
@@ -112,6 +114,22 @@ impl Driver for DockerDriver {
     async fn info(&self) -> Result<EngineInfo, DriverError> {
         let info: Info = self.client.read("info", LOOK, "/info".to_owned()).await?;
         Ok(info.into_info(self.client.connect("info").await?.api))
+    }
+
+    async fn memory(&self, now: Timestamp) -> Result<Option<EngineMemory>, DriverError> {
+        // Without a beginning the engine tells nothing of what was; with an end it does not wait for what comes.
+        let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+        let options = EventsOptionsBuilder::new().since("1").until(&until).build();
+        let remember = |c: super::client::Connection| async move {
+            let events = c.docker.events(Some(options)).map_err(|error| DriverError::from_engine("memory", error));
+            events
+                .try_fold(EngineMemory::default(), |mut memory, event| async {
+                    memory.add(event);
+                    Ok(memory)
+                })
+                .await
+        };
+        self.client.call("memory", LOOK, remember).await.map(Some)
     }
 
     async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError> {
