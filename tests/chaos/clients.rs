@@ -179,6 +179,19 @@ impl Desk {
         id
     }
 
+    /// Waits until a job has ended.
+    pub(crate) async fn wait(&self, daemon: usize, id: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let answer = self.ask(daemon, Method::GET, &format!("/jobs/{id}"), None, None).await;
+            if answer.is_some_and(|(_, job)| job["finished_at"].is_string()) {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        self.complain(Wrong::Lost, format!("the job {id} did not end for {} s", PATIENCE.as_secs()));
+    }
+
     /// The GPUs of its machine that are not free, in words; `None` when it does not say.
     pub(crate) async fn held(&self, daemon: usize) -> Option<Vec<String>> {
         let (_, hosts) = self.ask(daemon, Method::GET, "/hosts", None, None).await?;

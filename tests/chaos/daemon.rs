@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::pause;
-use crate::processes;
+use crate::{pause, processes, setting_text};
 
 /// Generous, because machines are shared.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -52,9 +51,16 @@ impl Daemon {
             port + 100,
         );
         fs::write(dir.join("config.toml"), config).expect("a configuration");
-        let program = std::env::vars().find(|(name, _)| name == "RC_CHAOS_DAEMON").map(|(_, value)| PathBuf::from(value));
-        let program = program.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_runner-coordinator")));
-        Self { name: name.to_owned(), url: format!("http://127.0.0.1:{port}"), dir, program, child: None, client: crate::client(), round: 0 }
+        let program = setting_text("RC_CHAOS_DAEMON").unwrap_or_else(|| env!("CARGO_BIN_EXE_runner-coordinator").to_owned());
+        Self {
+            name: name.to_owned(),
+            url: format!("http://127.0.0.1:{port}"),
+            dir,
+            program: program.into(),
+            child: None,
+            client: crate::client(),
+            round: 0,
+        }
     }
 
     pub(crate) fn data(&self) -> PathBuf {

@@ -58,6 +58,11 @@ impl Engine {
         self.dir.join("docker.sock")
     }
 
+    /// What it logs.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("dockerd.log")
+    }
+
     /// A client that nobody meddles with.
     pub(crate) fn docker(&self) -> &Docker {
         &self.docker

@@ -84,6 +84,17 @@ impl Ledger {
         self.count("SELECT count(*) FROM jobs WHERE state IN ('queued', 'starting', 'running')")
     }
 
+    pub(crate) fn running(&self) -> u64 {
+        self.count("SELECT count(*) FROM jobs WHERE state = 'running'")
+    }
+
+    /// How many rows each table has.
+    pub(crate) fn rows(&self) -> Vec<(String, u64)> {
+        let mut read = self.0.prepare("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").expect("a statement");
+        let tables = read.query_map([], |row| row.get::<_, String>(0)).expect("tables").map(|table| table.expect("a name"));
+        tables.map(|table| (table.clone(), self.count(&format!("SELECT count(*) FROM {table}")))).collect()
+    }
+
     pub(crate) fn jobs(&self) -> u64 {
         self.count("SELECT count(*) FROM jobs")
     }

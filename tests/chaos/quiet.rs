@@ -7,6 +7,7 @@ use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use tokio::time::Instant;
 
+use crate::daemon::Daemon;
 use crate::engine::{Engine, Restart};
 use crate::ledger::{Ledger, Open};
 use crate::tally::Wrong;
@@ -98,16 +99,20 @@ fn differences(runners: &[Open], listed: &[ContainerSummary]) -> Option<String> 
 /// Waits until all jobs have ended and everything was taken away, as far as it is.
 pub(crate) async fn all_have_ended(world: &World, since: Instant) {
     for daemon in &world.daemons {
-        let ledger = Ledger::open(&daemon.data());
-        let instance = ledger.instance();
-        let deadline = since + JOBS;
-        loop {
-            let ended = ledger.unended() == 0 && ledger.open_runners().is_empty();
-            if ended && containers(&world.engine, &instance).await.is_some_and(|left| left.is_empty()) || Instant::now() >= deadline {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        one_has_ended(daemon, &world.engine, since).await;
+    }
+}
+
+/// The same of one daemon.
+pub(crate) async fn one_has_ended(daemon: &Daemon, engine: &Engine, since: Instant) {
+    let ledger = Ledger::open(&daemon.data());
+    let (instance, deadline) = (ledger.instance(), since + JOBS);
+    loop {
+        let ended = ledger.unended() == 0 && ledger.open_runners().is_empty();
+        if ended && containers(engine, &instance).await.is_some_and(|left| left.is_empty()) || Instant::now() >= deadline {
+            break;
         }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -46,6 +46,16 @@ impl Kind {
         }
     }
 
+    /// One that needs no GPU and takes little time.
+    pub(crate) fn plain(rng: &mut Rng) -> Self {
+        match rng.between(0, 9) {
+            0..=3 => Self::Quick,
+            4 | 5 => Self::Fails,
+            6 | 7 => Self::Lives(rng.between(1, 5)),
+            _ => Self::Prints(rng.between(20, 1000)),
+        }
+    }
+
     /// How it ends by itself.
     pub(crate) fn own(self) -> Own {
         match self {

@@ -77,6 +77,19 @@ impl World {
         say(&format!("WRONG ({wrong:?}): {}", words.as_ref()));
     }
 
+    /// Keeps what daemons and engine logged in a round in which something went wrong.
+    pub(crate) fn keep(&self, seed: u64, round: u64) {
+        let kept = std::env::temp_dir().join(format!("rc-kept.{}.{seed}.{round}", std::process::id()));
+        std::fs::create_dir_all(&kept).expect("a directory");
+        for daemon in &self.daemons {
+            let _ = std::fs::copy(daemon.log(), kept.join(format!("{}.log", daemon.name)));
+            let _ = std::fs::copy(daemon.data().join("coordinator.db"), kept.join(format!("{}.db", daemon.name)));
+            let _ = std::fs::copy(daemon.data().join("coordinator.db-wal"), kept.join(format!("{}.db-wal", daemon.name)));
+        }
+        let _ = std::fs::copy(self.engine.log(), kept.join("dockerd.log"));
+        say(&format!("what daemons and engine logged is kept in {}", kept.display()));
+    }
+
     /// Everybody lives and nobody meddles.
     pub(crate) async fn restore(&mut self) {
         for proxy in &self.proxies {
