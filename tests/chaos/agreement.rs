@@ -22,19 +22,19 @@ const PORT: u16 = 18_150;
 const AT_ONCE: usize = 4;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// No network, so that there may be more containers than addresses; much room; nothing is tried again.
+/// No network, so that there may be more containers than addresses.
 const SETTINGS: &str = "network = \"none\"\n";
 
-/// Measures it with RC_CHAOS_CONTAINERS containers.
+/// Measures it with `RC_CHAOS_CONTAINERS` containers.
 pub(crate) async fn measure() {
-    let count = setting("RC_CHAOS_CONTAINERS").unwrap_or(24);
+    let count = setting("RC_CHAOS_CONTAINERS").unwrap_or(16);
     let (known, gone, strays, others) = (count / 2, count / 20 + 1, count / 4, count / 4);
     let place = Place::take();
     let engine = Engine::start(place.path()).await;
     let mut daemon = Daemon::new(place.path(), "agreement", PORT, &format!("unix://{}", engine.socket().display()), SETTINGS);
     let file = place.path().join("agreement/config.toml");
     let config = std::fs::read_to_string(&file).expect("a configuration");
-    let config = config.replace("cpus = 6", "cpus = 100000").replace("memory = \"4GiB\"", "memory = \"100TiB\"").replace("\"90s\"", "\"5h\"");
+    let config = config.replace("cpus = 6", "cpus = 4096").replace("memory = \"4GiB\"", "memory = \"100TiB\"").replace("\"90s\"", "\"5h\"");
     let config = config.split_once("infrastructure_retries = ").map(|(before, after)| {
         let rest = after.split_once('\n').map_or("", |(_, rest)| rest);
         format!("{before}infrastructure_retries = 0\n{rest}")

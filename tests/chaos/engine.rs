@@ -75,8 +75,7 @@ impl Engine {
     /// Starts it after it ended, and waits until it answers.
     pub(crate) async fn resume(&mut self, restart: Restart) {
         assert!(self.child.is_none(), "it runs already");
-        // A containerd without its dockerd ends by itself, but maybe not yet.
-        self.end_all(Signal::KILL, is_containerd).await;
+        self.end_containerd().await;
         // A process that was killed and not yet reaped would count as running.
         for pid in ["dockerd.pid", "exec/containerd/containerd.pid"] {
             let _ = fs::remove_file(self.path(pid));
@@ -137,7 +136,7 @@ impl Engine {
 
     /// A signal for containerd alone.
     pub(crate) fn signal_containerd(&self, signal: Signal) -> bool {
-        let found = processes::naming(&self.dir).into_iter().find(|process| is_containerd(process));
+        let found = processes::naming(&self.dir).into_iter().find(is_containerd);
         found.is_some_and(|process| processes::signal(process.pid, signal))
     }
 
@@ -151,17 +150,18 @@ impl Engine {
         shims.filter_map(|shim| Some(Shim { pid: shim.pid, container: id(&shim.command)? })).collect()
     }
 
-    async fn end_all(&self, signal: Signal, whom: impl Fn(&Process) -> bool) {
+    /// A containerd without its dockerd ends by itself, but maybe not yet.
+    async fn end_containerd(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left: Vec<Process> =
-                processes::naming(&self.dir).into_iter().filter(|process| whom(process) && processes::is_alive(process.pid)).collect();
+            let mut left = processes::naming(&self.dir);
+            left.retain(|process| is_containerd(process) && processes::is_alive(process.pid));
             if left.is_empty() {
                 return;
             }
-            left.iter().for_each(|process| {
-                processes::signal(process.pid, signal);
-            });
+            for process in &left {
+                processes::signal(process.pid, Signal::KILL);
+            }
             assert!(Instant::now() < deadline, "these do not end: {left:?}");
             pause().await;
         }

@@ -30,7 +30,7 @@ pub(crate) async fn containers(engine: &Engine, instance: &str) -> Option<Vec<Co
 
 /// Waits until the engine is well, kills the daemons once more, and measures how long each takes to agree with it. Since when that was.
 pub(crate) async fn settle(world: &mut World) -> Instant {
-    world.restore().await;
+    world.restore();
     let deadline = Instant::now() + ENGINE;
     while containers(&world.engine, "any").await.is_none() {
         if Instant::now() >= deadline {

@@ -12,8 +12,10 @@ use crate::work::Kind;
 use crate::world::World;
 use crate::{oracle, quiet, say, setting};
 
-/// How long faults strike, unless it is said otherwise.
+/// How long faults strike in a round.
 const SECONDS: u64 = 20;
+/// The same in the one that is part of every test run.
+const SHORT: u64 = 10;
 
 /// A client of a round: which daemon it speaks to, what is new for each job, and how long the round lasts.
 struct Client {
@@ -62,7 +64,7 @@ fn theme(number: u64) -> Theme {
 /// One round.
 pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
     let theme = theme(number);
-    let lasting = Duration::from_secs(setting("RC_CHAOS_SECONDS").unwrap_or(SECONDS));
+    let lasting = Duration::from_secs(setting("RC_CHAOS_SECONDS").unwrap_or(if setting("RC_CHAOS_ROUNDS").is_some() { SECONDS } else { SHORT }));
     let (jobs, cancels) = match theme {
         Theme::Cancels => (100, 85),
         Theme::Daemons | Theme::Everything | Theme::Meddling => (rng.between(20, 40), 10),

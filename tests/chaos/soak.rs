@@ -39,7 +39,7 @@ struct Sample {
     ended: u64,
 }
 
-/// Soaks for RC_CHAOS_MINUTES minutes; RC_CHAOS_CONFIG is more of the daemon's configuration, such as how long things are kept.
+/// Soaks for `RC_CHAOS_MINUTES` minutes; `RC_CHAOS_CONFIG` is more of the daemon's configuration, such as how long things are kept.
 pub(crate) async fn soak() {
     let minutes = setting("RC_CHAOS_MINUTES");
     let lasting = minutes.map_or(Duration::from_secs(6), |minutes| Duration::from_secs(60 * minutes));

@@ -91,7 +91,7 @@ impl World {
     }
 
     /// Everybody lives and nobody meddles.
-    pub(crate) async fn restore(&mut self) {
+    pub(crate) fn restore(&mut self) {
         for proxy in &self.proxies {
             proxy.behave();
         }
