@@ -32,7 +32,7 @@ decision: ## Measure one decision with 1,000 and with 1,000,000 queued jobs (JOB
 	@JOBS="$(JOBS)" tests/make/decision.sh
 
 chaos: ## Kill daemons, engine and jobs at random moments: nothing lost, doubled or left (ROUNDS=20 SEED=; MODE=agreement, MODE=soak)
-	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" MODE="$(MODE)" CONTAINERS="$(CONTAINERS)" MINUTES="$(MINUTES)" CONFIG='$(CONFIG)' tests/make/chaos.sh
+	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" MODE="$(MODE)" CONTAINERS="$(CONTAINERS)" MINUTES="$(MINUTES)" tests/make/chaos.sh
 
 lint: ## Formatting, lints and the documentation, warnings denied
 	@.ci/lint

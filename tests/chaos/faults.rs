@@ -77,9 +77,9 @@ impl Theme {
                 (5, Fault::KillContainerd),
                 (3, Fault::StopDockerd),
                 (3, Fault::StopContainerd),
-                (5, Fault::KillShim),
-                (5, Fault::KillInit),
-                (4, Fault::KillJob),
+                (7, Fault::KillShim),
+                (10, Fault::KillInit),
+                (8, Fault::KillJob),
             ],
             Self::Meddling => &[(50, Fault::Meddle), (40, Fault::KillDaemon), (5, Fault::UpgradeDaemon), (5, Fault::KillInit)],
         }

@@ -104,6 +104,11 @@ impl Story {
         if let Some(attempt) = twice.first() {
             return Some((Wrong::Doubled, format!("attempt {attempt} ended twice")));
         }
+        let counts = |event: &&Entry| event.body["outcome"]["failed"]["disposition"] != "infrastructure";
+        let final_one = self.events.iter().filter(|event| event.kind == "attempt_ended").find(counts).and_then(|event| event.attempt);
+        if let Some(attempt) = final_one.filter(|attempt| *attempt != row.attempt) {
+            return Some((Wrong::Doubled, format!("it was tried again after attempt {attempt}, whose end was the job's own")));
+        }
         let most = 1 + INFRASTRUCTURE_RETRIES;
         (row.attempt > most).then(|| (Wrong::Doubled, format!("it was tried {} times, and may be {most} times", row.attempt)))
     }

@@ -3,7 +3,8 @@
 #
 #   rounds     ROUNDS rounds (default 20) from SEED (default: another each time): what was killed, and what was lost, doubled or left
 #   agreement  how soon a daemon that comes back agrees with an engine that has CONTAINERS containers (default 1000)
-#   soak       jobs for MINUTES minutes (default 30), and what of the daemon grows; CONFIG is more of its configuration
+#   soak       jobs for MINUTES minutes (default 30), and what of the daemon grows; CONFIG, of the environment, is more of its
+#              configuration, such as how long things are kept
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 case ${MODE:-rounds} in
