@@ -23,7 +23,7 @@ use super::memory::EngineMemory;
 use super::network::OwnNetwork;
 use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
 use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
-use super::{Driver, image, labels, logs};
+use super::{Driver, error, image, labels, logs};
 use crate::domain::{Arch, HostFile, ImageRef, RunnerId};
 use crate::security::HardenedProfile;
 
@@ -179,9 +179,9 @@ impl Driver for DockerDriver {
 
     async fn start(&self, container: &str) -> Result<(), DriverError> {
         let start = |c: super::client::Connection| async move {
-            c.docker.start_container(container, None::<StartContainerOptions>).await.map_err(|error| DriverError::from_engine("start", error))
+            c.docker.start_container(container, None::<StartContainerOptions>).await.map_err(|error| DriverError::from_engine(error::START, error))
         };
-        self.client.call("start", START, start).await
+        self.client.call(error::START, START, start).await
     }
 
     async fn inspect(&self, container: &str) -> Result<Option<ContainerFacts>, DriverError> {
