@@ -20,6 +20,8 @@ use crate::{BUSYBOX, pause, quiet, say, setting};
 const PORT: u16 = 18_150;
 /// How many things the engine is asked at once.
 const AT_ONCE: usize = 4;
+/// Jobs of 0.01 CPUs.
+const KNOWN_PER_CORE: u64 = 90;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// No network, so that there may be more containers than addresses.
@@ -28,13 +30,17 @@ const SETTINGS: &str = "network = \"none\"\n";
 /// Measures it with `RC_CHAOS_CONTAINERS` containers.
 pub(crate) async fn measure() {
     let count = setting("RC_CHAOS_CONTAINERS").unwrap_or(16);
-    let (known, gone, strays, others) = (count / 2, count / 20 + 1, count / 4, count / 4);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // A machine has room for so many at the least that a job can ask for.
+    let known = (count / 2).min(KNOWN_PER_CORE * u64::try_from(cores).unwrap_or(1));
+    let (gone, strays) = (known / 5 + 1, count / 4);
+    let others = count - known - strays;
     let place = Place::take();
     let engine = Engine::start(place.path()).await;
     let mut daemon = Daemon::new(place.path(), "agreement", PORT, &format!("unix://{}", engine.socket().display()), SETTINGS);
     let file = place.path().join("agreement/config.toml");
     let config = std::fs::read_to_string(&file).expect("a configuration");
-    let config = config.replace("cpus = 6", "cpus = 4096").replace("memory = \"4GiB\"", "memory = \"100TiB\"").replace("\"90s\"", "\"5h\"");
+    let config = config.replace("\"90s\"", "\"5h\"");
     let config = config.split_once("infrastructure_retries = ").map(|(before, after)| {
         let rest = after.split_once('\n').map_or("", |(_, rest)| rest);
         format!("{before}infrastructure_retries = 0\n{rest}")
@@ -69,7 +75,7 @@ pub(crate) async fn measure() {
 /// Submits jobs until so many run.
 async fn fill(daemon: &Daemon, jobs: u64) {
     let client = crate::client();
-    let body = json!({ "image": BUSYBOX, "command": ["sleep", "18000"], "cpus": 0.01, "memory": "16MiB" });
+    let body = json!({ "image": BUSYBOX, "command": ["sleep", "18000"], "cpus": 0.01, "memory": "8MiB" });
     for _ in 0..jobs {
         let answer = client.request(Method::POST, format!("{}/jobs", daemon.url)).json(&body).send().await.expect("an answer");
         assert!(answer.status().is_success(), "{answer:?}");

@@ -43,10 +43,10 @@ impl Daemon {
         let dir = place.join(name);
         fs::create_dir_all(&dir).expect("a directory");
         let config = format!(
-            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = \"{engine}\"\n[host]\nname = \"chaos\"\ncpus = 6\nmemory = \"4GiB\"\n\
+            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = \"{engine}\"\n[host]\nname = \"chaos\"\nmemory = \"4GiB\"\n\
              [broker]\nlisten = \"gateway:{}\"\n\
              [limits]\ninfrastructure_retries = {INFRASTRUCTURE_RETRIES}\nretry_backoff = \"100ms\"\nretry_backoff_max = \"1s\"\nstop_grace = \"2s\"\n\
-             [[classes]]\nname = \"default\"\ncpus = 1\nmemory = \"64MiB\"\npids = 64\ntimeout = \"90s\"\n{more}",
+             [[classes]]\nname = \"default\"\ncpus = 0.4\nmemory = \"64MiB\"\npids = 64\ntimeout = \"90s\"\n{more}",
             dir.join("data").display(),
             port + 100,
         );
