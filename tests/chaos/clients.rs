@@ -1,6 +1,7 @@
 //! Whoever asks the daemons for something while they are killed: submits jobs until they are accepted, cancels them, ends their runners,
 //! drains machines and floods the API.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) struct Desk {
 #[derive(Debug, Default)]
 struct Heard {
     accepted: Vec<Accepted>,
+    /// Jobs whose end was asked for, maybe before their submitter heard of them.
+    ended: HashSet<String>,
     wrong: Vec<(Wrong, String)>,
 }
 
@@ -42,7 +45,12 @@ impl Desk {
 
     /// The jobs that were accepted since this was asked last.
     pub(crate) fn accepted(&self) -> Vec<Accepted> {
-        std::mem::take(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner).accepted)
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut accepted, ended) = (std::mem::take(&mut heard.accepted), std::mem::take(&mut heard.ended));
+        for job in &mut accepted {
+            job.cancelled = ended.contains(&job.id);
+        }
+        accepted
     }
 
     /// What clients saw that must not be, since this was asked last.
@@ -95,8 +103,7 @@ impl Desk {
     }
 
     fn will_end(&self, id: &str) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.accepted.iter_mut().filter(|job| job.id == id).for_each(|job| job.cancelled = true);
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).ended.insert(id.to_owned());
     }
 
     /// Cancels a job, until this was heard.
