@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test test-engines test-systemd dist drain latency decision lint
+.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -30,6 +30,9 @@ latency: ## Measure the time from GitLab's bell to a runner's first line, beside
 
 decision: ## Measure one decision with 1,000 and with 1,000,000 queued jobs (JOBS=1000000)
 	@JOBS="$(JOBS)" tests/make/decision.sh
+
+chaos: ## Kill daemons, engine and jobs at random moments: nothing lost, doubled or left (ROUNDS=20 SEED=; MODE=agreement, MODE=soak)
+	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" MODE="$(MODE)" CONTAINERS="$(CONTAINERS)" MINUTES="$(MINUTES)" tests/make/chaos.sh
 
 lint: ## Formatting, lints and the documentation, warnings denied
 	@.ci/lint

@@ -11,6 +11,7 @@ use bollard::query_parameters::{
 };
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -18,10 +19,11 @@ use super::client::{Client, encode};
 use super::create_body::{create_body, file_seen};
 use super::error::DriverError;
 use super::facts::{ContainerFacts, EngineEvent, EngineInfo, ImageRemoval, LogRecord, NetworkInfo, Usage};
+use super::memory::EngineMemory;
 use super::network::OwnNetwork;
 use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
 use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
-use super::{Driver, image, labels, logs};
+use super::{Driver, error, image, labels, logs};
 use crate::domain::{Arch, HostFile, ImageRef, RunnerId};
 use crate::security::HardenedProfile;
 
@@ -123,6 +125,22 @@ impl Driver for DockerDriver {
         Ok(info.into_info(self.client.connect("info").await?.api))
     }
 
+    async fn memory(&self, now: Timestamp) -> Result<Option<EngineMemory>, DriverError> {
+        // Without a beginning the engine tells nothing of what was; with an end it does not wait for what comes.
+        let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+        let options = EventsOptionsBuilder::new().since("1").until(&until).build();
+        let remember = |c: super::client::Connection| async move {
+            let events = c.docker.events(Some(options)).map_err(|error| DriverError::from_engine("memory", error));
+            events
+                .try_fold(EngineMemory::default(), |mut memory, event| async {
+                    memory.add(event);
+                    Ok(memory)
+                })
+                .await
+        };
+        self.client.call("memory", LOOK, remember).await.map(Some)
+    }
+
     async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError> {
         // An engine looks at the files before it looks for the image, and this image nobody has: nothing is made either way.
         let body = file_seen(file);
@@ -178,9 +196,9 @@ impl Driver for DockerDriver {
 
     async fn start(&self, container: &str) -> Result<(), DriverError> {
         let start = |c: super::client::Connection| async move {
-            c.docker.start_container(container, None::<StartContainerOptions>).await.map_err(|error| DriverError::from_engine("start", error))
+            c.docker.start_container(container, None::<StartContainerOptions>).await.map_err(|error| DriverError::from_engine(error::START, error))
         };
-        self.client.call("start", START, start).await
+        self.client.call(error::START, START, start).await
     }
 
     async fn inspect(&self, container: &str) -> Result<Option<ContainerFacts>, DriverError> {

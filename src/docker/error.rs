@@ -6,6 +6,9 @@ use bollard::errors::Error as EngineError;
 
 use crate::domain::Disposition;
 
+/// The call that starts a container.
+pub(super) const START: &str = "start";
+
 /// A call to the engine that did not succeed. `call` names the call, as `verb` of [`super::Driver`].
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -108,6 +111,9 @@ impl DriverError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
+            // Engines answer 400 to a start that failed because they, or their containerd, were going: "no such file" is a command that is not
+            // there, to them, also where it is a socket of theirs. What a request lacks was refused when the container was made.
+            Self::Refused { call: START, .. } => Disposition::Infrastructure,
             Self::BadHost { .. } | Self::ImageRefused { .. } | Self::Refused { status: 400..=499, .. } => Disposition::Final,
             Self::Unreachable { .. }
             | Self::Deadline { .. }
@@ -195,6 +201,9 @@ mod tests {
         assert_eq!(answer(400, "unknown runtime").disposition(), Disposition::Final);
         assert_eq!(answer(500, "could not select device driver").disposition(), Disposition::Infrastructure);
         assert_eq!(answer(409, "name in use").disposition(), Disposition::Infrastructure);
+        let hook = "OCI runtime create failed: error running hook #0: exit status 1, stderr: no such file or directory: unknown";
+        let start = EngineError::DockerResponseServerError { status_code: 400, message: hook.to_owned() };
+        assert_eq!(DriverError::from_engine(START, start).disposition(), Disposition::Infrastructure);
         assert_eq!(DriverError::ImageRefused { image: "a".into(), message: "denied".into() }.disposition(), Disposition::Final);
         assert_eq!(DriverError::Deadline { call: "start", after: Duration::from_secs(60) }.disposition(), Disposition::Infrastructure);
     }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{
-    ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, ImageRemoval, LogRecord, NetworkInfo, ResolvedImage, Usage,
+    ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, EngineMemory, ImageRemoval, LogRecord, NetworkInfo, ResolvedImage,
+    Usage,
 };
 use crate::domain::{Arch, HostFile, ImageRef};
 use crate::metrics::Metrics;
@@ -63,6 +65,10 @@ impl Driver for Metered {
 
     async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
         self.timed("ensure_network", self.driver.ensure_network()).await
+    }
+
+    async fn memory(&self, now: Timestamp) -> Result<Option<EngineMemory>, DriverError> {
+        self.timed("memory", self.driver.memory(now)).await
     }
 
     async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError> {

@@ -16,6 +16,7 @@ mod driver;
 mod image;
 mod labels;
 mod logs;
+mod memory;
 mod metered;
 mod network;
 mod wire;
@@ -27,11 +28,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 pub use driver::DockerDriver;
 pub use error::DriverError;
 pub use facts::{ContainerFacts, ContainerState, EngineEvent, EngineInfo, ImageRemoval, LogRecord, LogStream, NetworkInfo, Usage};
+pub use memory::EngineMemory;
 pub use metered::Metered;
 pub use plan::{ContainerPlan, Owner, RegistryLogin, ResolvedImage};
 pub use verdict::judge;
@@ -47,6 +50,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// What the engine is and can do.
     async fn info(&self) -> Result<EngineInfo, DriverError>;
+
+    /// What the engine remembers of the time before `now`; `None` of one that does not tell.
+    async fn memory(&self, now: Timestamp) -> Result<Option<EngineMemory>, DriverError> {
+        let _ = now;
+        Ok(None)
+    }
 
     /// Whether the engine sees this file at this path: another machine's engine does not, nor one outside of the container that we may be in.
     async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError>;

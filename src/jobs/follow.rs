@@ -29,6 +29,11 @@ pub(super) fn follow(shared: &Arc<Shared>, aggregate: &Aggregate, container: Str
                 return None;
             }
         };
+        // Seen only from the first look at the engine on, and before it nothing is followed.
+        let missing = shared.observer.may_have_broken(&runner, writer.last().map(|(at, _)| at));
+        if missing && let Err(error) = note_gap(&shared, &mut writer).await {
+            warn!(job.id = %job, %error, "a gap in a job's log could not be noted");
+        }
         tokio::select! {
             biased;
             // The daemon leaves, the container stays: the next start goes on from what the file holds.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,8 +17,8 @@ use tracing::{info, warn};
 
 use super::ear::Ear;
 use super::handle::Wake;
-use crate::docker::{ContainerFacts, Driver, EngineInfo};
-use crate::domain::{Clock, HostFile, RunnerId, chain};
+use crate::docker::{ContainerFacts, Driver, DriverError, EngineInfo, EngineMemory};
+use crate::domain::{Clock, HostFile, Runner, RunnerId, chain};
 use crate::metrics::Metrics;
 
 /// How long a view may get old without any event.
@@ -27,6 +27,9 @@ const REFRESH: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two lists; a long list makes it longer, so that watching never costs more than half of a core.
 const LEAST_GAP: Duration = Duration::from_millis(20);
+
+/// Bits of an epoch that count the breaks within one run of the daemon.
+const RUN_BITS: u32 = 16;
 
 /// How long the kernel's word about memory may come after a container's end.
 const OOM_PATIENCE: Duration = Duration::from_millis(500);
@@ -77,6 +80,8 @@ pub struct Observer {
     ear: Ear,
     init: HostFile,
     unseen: Mutex<Option<String>>,
+    /// What the engine remembered when it was first seen.
+    memory: OnceLock<Option<EngineMemory>>,
 }
 
 impl Observer {
@@ -95,6 +100,7 @@ impl Observer {
             ear: Ear::default(),
             init,
             unseen: Mutex::new(None),
+            memory: OnceLock::new(),
         }
     }
 
@@ -129,6 +135,15 @@ impl Observer {
     /// Counts how often the engine was seen to break off.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Whether the engine may have broken off, while this daemon did not run, under a container that another run of it started. `seen_ns` is
+    /// when the engine wrote the latest output that is kept.
+    pub(super) fn may_have_broken(&self, runner: &Runner, seen_ns: Option<u64>) -> bool {
+        let Some(Some(memory)) = self.memory.get() else { return false };
+        let before = runner.engine_epoch >> RUN_BITS != self.epoch() >> RUN_BITS;
+        let container = runner.container.as_deref();
+        before && container.is_some_and(|container| !memory.reaches_back(container, seen_ns))
     }
 
     /// Asks for a new view soon.
@@ -192,16 +207,22 @@ impl Observer {
         }
     }
 
+    /// A look at an engine that is new, or was away.
+    async fn look_first(&self, driver: &dyn Driver, clock: &dyn Clock) -> Result<Vec<ContainerFacts>, DriverError> {
+        if self.memory.get().is_none() {
+            let _ = self.memory.set(driver.memory(clock.now()).await?);
+        }
+        self.look_for_init(driver).await;
+        driver.list().await
+    }
+
     /// Whether the engine answered.
     async fn look(&self, driver: &dyn Driver, clock: &dyn Clock, info: &mut Option<Arc<EngineInfo>>) -> bool {
         let stamp = self.stamp();
         let answer = match info {
             Some(known) => driver.list().await.map(|list| (list, Arc::clone(known))),
             None => match driver.info().await {
-                Ok(fresh) => {
-                    self.look_for_init(driver).await;
-                    driver.list().await.map(|list| (list, Arc::new(fresh)))
-                }
+                Ok(fresh) => self.look_first(driver, clock).await.map(|list| (list, Arc::new(fresh))),
                 Err(error) => Err(error),
             },
         };

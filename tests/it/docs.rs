@@ -261,7 +261,7 @@ fn links_within_the_documentation_lead_somewhere() {
 
 #[test]
 fn tests_that_the_documentation_names_exist() {
-    let sources = sources(&root().join("tests/it")) + &sources(&root().join("src"));
+    let sources = sources(&root().join("tests")) + &sources(&root().join("src"));
     let page = fs::read_to_string(root().join("docs/reliability.md")).expect("a page");
     let rows = page.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1));
     let named: Vec<&str> =

@@ -31,6 +31,8 @@ mod gpu_container;
 mod gpu_crash;
 mod gpu_daemon;
 mod gpu_health;
+#[path = "../gpu/machine.rs"]
+mod gpu_machine;
 mod gpu_usage;
 mod harness;
 mod images;

@@ -93,3 +93,28 @@ async fn a_job_that_died_with_its_engine_is_tried_again_whatever_exit_code_is_to
     assert!(events.contains("no_receipt"), "{events}");
     leave(daemon, engine).await;
 }
+
+/// Prints a line every tenth of a second, and ends when it is told to.
+const TALKS: &str = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo \"line $i\"; sleep 0.1; done";
+
+#[tokio::test]
+async fn what_an_engine_may_have_lost_while_nobody_watched_is_told_and_only_then() {
+    for breaks in [false, true] {
+        let mut engine = OwnEngine::start(Restart::Keeps).await;
+        let mut daemon = daemon("fault-away", &engine).await;
+        let id = daemon.sh(TALKS).await;
+        daemon.until("it talks", async |daemon| daemon.logs(&id).await.contains("line 3")).await;
+        daemon.kill();
+        if breaks {
+            engine.kill();
+            engine.resume().await;
+        }
+        daemon.start().await;
+        let job = daemon.ended(&id).await;
+        assert_eq!(told(&job), ("succeeded", &Value::Null, &json!(0), &json!(1)), "{job}\n{}", daemon.log());
+        let log = daemon.logs(&id).await;
+        assert_eq!(log.contains("lines may be missing here"), breaks, "{log}");
+        assert!(breaks || log.lines().count() == 60, "{log}");
+        leave(daemon, engine).await;
+    }
+}

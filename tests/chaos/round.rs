@@ -1,0 +1,101 @@
+//! One round: clients ask, faults strike, everybody is left in peace, and the oracle looks at what became of each job.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::clients::Desk;
+use crate::faults::{Theme, strike};
+use crate::rng::Rng;
+use crate::work::Kind;
+use crate::world::World;
+use crate::{oracle, quiet, say, setting};
+
+/// How long faults strike in a round.
+const SECONDS: u64 = 20;
+/// The same in the one that is part of every test run.
+const SHORT: u64 = 10;
+
+/// A client of a round: which daemon it speaks to, what is new for each job, and how long the round lasts.
+struct Client {
+    desk: Desk,
+    daemon: usize,
+    rng: Rng,
+    lasting: Duration,
+}
+
+impl Client {
+    /// Some moment of the round.
+    fn moment(&mut self) -> Duration {
+        let millis = u64::try_from(self.lasting.as_millis()).unwrap_or(u64::MAX);
+        self.rng.millis(0, millis)
+    }
+
+    async fn job(mut self, key: String, cancels: u64) {
+        tokio::time::sleep(self.moment()).await;
+        let kind = Kind::any(&mut self.rng);
+        let Some(id) = self.desk.submit(self.daemon, kind, &key, &mut self.rng).await else { return };
+        if self.rng.chance(cancels) {
+            tokio::time::sleep(self.rng.millis(0, 4000)).await;
+            self.desk.cancel(self.daemon, &id).await;
+        }
+    }
+
+    async fn operator(mut self, key: String) {
+        tokio::time::sleep(self.moment() / 2).await;
+        match self.rng.between(0, 3) {
+            0 => self.desk.drain(self.daemon, self.rng.clone().millis(100, 3000)).await,
+            1 => self.desk.flood(self.daemon, &key, self.rng.clone().millis(300, 2000), &mut self.rng).await,
+            _ => {
+                for _ in 0..self.rng.between(1, 4) {
+                    self.desk.terminate(self.daemon, &mut self.rng).await;
+                    tokio::time::sleep(self.rng.millis(100, 2000)).await;
+                }
+            }
+        }
+    }
+}
+
+fn theme(number: u64) -> Theme {
+    [Theme::Everything, Theme::Daemons, Theme::Everything, Theme::Meddling, Theme::Cancels][usize::try_from((number - 1) % 5).unwrap_or(0)]
+}
+
+/// One round.
+pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
+    let theme = theme(number);
+    let lasting = Duration::from_secs(setting("RC_CHAOS_SECONDS").unwrap_or(if setting("RC_CHAOS_ROUNDS").is_some() { SECONDS } else { SHORT }));
+    let (jobs, cancels) = match theme {
+        Theme::Cancels => (100, 85),
+        Theme::Daemons | Theme::Everything | Theme::Meddling => (rng.between(20, 40), 10),
+    };
+    let jobs = (jobs * lasting.as_secs() / SECONDS).max(10);
+    say(&format!("round {number}: {theme:?}, {jobs} jobs"));
+    world.daemons.iter_mut().for_each(|daemon| daemon.begin_round(number));
+    (world.engine_broke, world.struck_jobs) = (false, std::collections::HashSet::new());
+    let mut clients = JoinSet::new();
+    for job in 0..jobs {
+        clients.spawn(client(world, rng, lasting).job(format!("{number}-{job}-{}", rng.next()), cancels));
+    }
+    for operator in 0..2 {
+        clients.spawn(client(world, rng, lasting).operator(format!("{number}-flood-{operator}-{}", rng.next())));
+    }
+    let until = Instant::now() + lasting;
+    while Instant::now() < until {
+        let fault = *rng.weighted(theme.faults());
+        let told = strike(world, fault, rng).await;
+        say(&format!("  {told}"));
+        tokio::time::sleep(rng.millis(0, 900)).await;
+    }
+    let settled = quiet::settle(world).await;
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("a client does not die");
+    }
+    quiet::all_have_ended(world, settled).await;
+    oracle::judge(world).await;
+}
+
+fn client(world: &World, rng: &mut Rng, lasting: Duration) -> Client {
+    let daemon = usize::try_from(rng.between(0, 1)).unwrap_or(0);
+    Client { desk: world.desk.clone(), daemon, rng: Rng::new(rng.next()), lasting }
+}
