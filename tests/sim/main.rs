@@ -1,5 +1,7 @@
 //! The daemon's scheduler, decisions and store against a world that is made up: an engine that lies and dies, a disk that fails, a clock that
-//! jumps, and a daemon that dies at any call. Everything follows from a seed, and a seed always tells the same story.
+//! jumps, a GitLab that is away, and a daemon that dies at any call. Everything follows from a seed, and a seed tells the same story again. With
+//! a GitLab it does so but for the order of what wakes at the same moment, which the runtime decides by itself; so the story of a seed that breaks
+//! a promise is printed as it happens.
 //!
 //! ```text
 //!  users ──▶ the real store (in memory) ◀── the real JobManager ──▶ simulated engine ◀── what the processes really do
@@ -38,8 +40,10 @@ use crate::story::Story;
 use crate::users::Users;
 use crate::world::World;
 
-/// Seeds of every run of the tests.
-const SEEDS: u64 = 10_000;
+/// Seeds of a plain run of the tests; `make soak` runs more, and faster.
+const SEEDS: u64 = 300;
+/// Lines of a story that are printed when it goes wrong.
+const LINES: usize = 120;
 
 /// What became of one seed.
 struct Told {
@@ -67,7 +71,7 @@ fn tell(seed: u64, story: Story) -> Told {
             world.time.pass(rng.u64(10..3000));
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(checks::check(&world, &store, &users, &dials, (lives, last)));
     let (millis, jobs) = (world.now(), users.accepted().len() as u64);
     let story = std::mem::take(&mut world.engine().story);
@@ -78,6 +82,12 @@ fn tell(seed: u64, story: Story) -> Told {
 fn room() -> std::path::PathBuf {
     let memory = std::path::PathBuf::from("/dev/shm");
     if memory.is_dir() { memory } else { std::env::temp_dir() }
+}
+
+/// The last lines of a story, without what only tells two runs apart.
+fn aloud(story: &Story, most: usize) -> Vec<&str> {
+    let lines: Vec<&str> = story.lines().iter().map(String::as_str).filter(|line| !line.contains(story::WHISPER)).collect();
+    lines[lines.len().saturating_sub(most)..].to_vec()
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -97,12 +107,12 @@ fn run(from: u64, count: u64) {
                     if seed >= from + count {
                         return;
                     }
-                    let told = tell(seed, Story::default());
+                    let told = tell(seed, Story::kept());
                     for (total, of_seed) in totals.iter().zip([told.story.faults, told.lives, told.jobs, told.millis / 1000]) {
                         total.fetch_add(of_seed, Ordering::SeqCst);
                     }
                     if !told.story.broken.is_empty() {
-                        broken.lock().expect("no panic").push((seed, told.story.broken));
+                        broken.lock().expect("no panic").push((seed, told.story));
                     }
                 }
             });
@@ -114,8 +124,11 @@ fn run(from: u64, count: u64) {
         began.elapsed().as_secs_f64()
     );
     let broken = broken.into_inner().expect("no panic");
-    for (seed, promises) in broken.iter().take(20) {
-        println!("seed {seed}: {promises:#?}");
+    for (seed, story) in broken.iter().take(20) {
+        println!("seed {seed}: {:#?}", story.broken);
+    }
+    if let Some((seed, story)) = broken.first() {
+        println!("the end of the story of seed {seed}:\n{}", aloud(story, LINES).join("\n"));
     }
     assert!(broken.is_empty(), "{} of {count} seeds broke a promise; RC_SIM_SEED={} tells the first one's story", broken.len(), broken[0].0);
 }
@@ -125,9 +138,8 @@ fn every_promise_is_kept_whatever_happens() {
     if let Some(seed) = number("RC_SIM_SEED") {
         let told = tell(seed, Story::kept());
         let whispers = std::env::var("RC_SIM_WHISPERS").is_ok();
-        for line in told.story.lines().iter().filter(|line| whispers || !line.contains(story::WHISPER)) {
-            println!("{line}");
-        }
+        let lines = if whispers { told.story.lines().iter().map(String::as_str).collect() } else { aloud(&told.story, usize::MAX) };
+        println!("{}", lines.join("\n"));
         assert!(told.story.broken.is_empty(), "{:#?}", told.story.broken);
         return;
     }
@@ -136,7 +148,7 @@ fn every_promise_is_kept_whatever_happens() {
 
 #[test]
 fn a_seed_always_tells_the_same_story() {
-    for seed in 0..30 {
+    for seed in (0..60).filter(|seed| !Users::new(&mut Rng::with_seed(*seed)).gitlab) {
         let (one, other) = (tell(seed, Story::kept()), tell(seed, Story::kept()));
         if one.story.digest() != other.story.digest() {
             let at = one.story.lines().iter().zip(other.story.lines()).position(|(one, other)| one != other).unwrap_or(0);

@@ -86,7 +86,7 @@ proptest! {
         since in 0_i64..25, spare in 0_i64..25, most_jobs in 0_u32..10,
     ) {
         fates.sort_by_key(|(fate, _)| *fate == Fate::Waits);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let (store, dir) = open();
             let mut jobs = Vec::new();
