@@ -178,10 +178,10 @@ pub(super) async fn look(shared: &Shared) {
     let (deps, config) = (&shared.deps, shared.deps.config.current());
     let root = root_of(&shared.observer.view());
     let (asked, of) = (root.clone(), Arc::clone(&config));
-    let found = tokio::task::spawn_blocking(move || {
+    let found = deps.logs.work(move || {
         let engine = engine_path(&of, asked.as_deref()).map(|path| (DiskRole::Engine, path));
         let paths = [(DiskRole::Data, of.data_dir.clone())].into_iter().chain(engine);
-        paths.map(|(role, path)| (role, disk_use(&path), path)).collect::<Vec<_>>()
+        Ok(paths.map(|(role, path)| (role, disk_use(&path), path)).collect::<Vec<_>>())
     });
     let Ok(found) = found.await else { return };
     let mut changed = false;

@@ -112,6 +112,14 @@ impl LogStore {
         Self { inner: Arc::new(Inner { root, max_bytes, opening: Mutex::default(), open: Mutex::default(), thread }) }
     }
 
+    /// Carries out work with files where that of the logs is: off the runtime, unless whoever writes does it.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        beside(self.inner.thread.as_ref(), work).await
+    }
+
     /// Opens the log of an attempt for writing, after what it already holds.
     ///
     /// # Errors
@@ -141,7 +149,7 @@ impl LogStore {
     /// What the file system says; that there is no such log is no error.
     pub async fn begin(&self, job: &JobId, attempt: u32) -> io::Result<()> {
         let path = self.inner.directory(job)?.join(format!("{attempt}.log"));
-        off_the_runtime(move || match std::fs::remove_file(path) {
+        beside(self.inner.thread.as_ref(), move || match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         })
@@ -162,7 +170,7 @@ impl LogStore {
     /// What the file system says; a job without logs is no error.
     pub async fn attempts(&self, job: &JobId) -> io::Result<Vec<u32>> {
         let Ok(directory) = self.inner.directory(job) else { return Ok(Vec::new()) };
-        off_the_runtime(move || {
+        beside(self.inner.thread.as_ref(), move || {
             let entries = match std::fs::read_dir(directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 entries => entries?,
@@ -182,7 +190,7 @@ impl LogStore {
     /// What the file system says; that there is none yet is no error.
     pub async fn shelves(&self) -> io::Result<Vec<OsString>> {
         let root = self.inner.root.clone();
-        off_the_runtime(move || names_in(&root)).await
+        beside(self.inner.thread.as_ref(), move || names_in(&root)).await
     }
 
     /// The jobs whose logs lie on a shelf.
@@ -191,7 +199,7 @@ impl LogStore {
     /// What the file system says.
     pub async fn on_shelf(&self, name: &OsStr) -> io::Result<Vec<JobId>> {
         let (inner, directory) = (Arc::clone(&self.inner), self.inner.root.join(name));
-        off_the_runtime(move || {
+        beside(self.inner.thread.as_ref(), move || {
             let jobs = names_in(&directory)?.into_iter().filter_map(|name| name.into_string().ok()).map(JobId::from_trusted);
             // What somebody else put there is not ours to take away.
             Ok(jobs.filter(|job| inner.directory(job).is_ok_and(|own| own.parent() == Some(&directory))).collect())
@@ -205,7 +213,7 @@ impl LogStore {
     /// What the file system says; a job without logs is no error.
     pub async fn remove(&self, job: &JobId) -> io::Result<()> {
         let Ok(directory) = self.inner.directory(job) else { return Ok(()) };
-        off_the_runtime(move || match std::fs::remove_dir_all(directory) {
+        beside(self.inner.thread.as_ref(), move || match std::fs::remove_dir_all(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         })
