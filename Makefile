@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos lint
+.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos soak lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -33,6 +33,9 @@ decision: ## Measure one decision with 1,000 and with 1,000,000 queued jobs (JOB
 
 chaos: ## Kill daemons, engine and jobs at random moments: nothing lost, doubled or left (ROUNDS=20 SEED=; MODE=agreement, MODE=soak)
 	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" MODE="$(MODE)" CONTAINERS="$(CONTAINERS)" MINUTES="$(MINUTES)" tests/make/chaos.sh
+
+soak: ## Simulate many seeds of faults: engine, disk, GitLab, clock and crashes (SEEDS=1000000 FROM=0)
+	@SEEDS="$(SEEDS)" FROM="$(FROM)" tests/make/soak.sh
 
 lint: ## Formatting, lints and the documentation, warnings denied
 	@.ci/lint
