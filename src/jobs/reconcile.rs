@@ -125,7 +125,7 @@ pub fn decide(aggregate: &Aggregate, sight: &Sight<'_>, deadlines: &Deadlines, n
         RunnerState::Idle | RunnerState::Busy => wanted_end(aggregate, sight, deadlines, now)
             .or_else(|| (sight.work == InFlight::Nothing).then(|| while_up(aggregate, sight, deadlines, now))?),
         RunnerState::Stopping { reason } => (sight.work == InFlight::Nothing).then(|| {
-            let leaves = reason.is_none() && !(now.of(runner.state_since) >= deadlines.leave);
+            let leaves = reason.is_none() && now.of(runner.state_since) < deadlines.leave;
             ending(aggregate, sight.seen, if leaves { WhileUp::Wait } else { WhileUp::Stop })
         })?,
         RunnerState::Lost { .. } => (sight.work == InFlight::Nothing).then(|| ending(aggregate, sight.seen, WhileUp::Stop))?,

@@ -5,11 +5,13 @@
 
 mod count;
 mod ended;
+mod error;
 pub mod log;
 pub mod receipts;
 mod retention;
 pub mod sqlite;
 
+pub use self::error::StoreError;
 pub use self::retention::{Forgotten, Keep};
 pub use self::sqlite::SqliteStore;
 
@@ -21,7 +23,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::domain::job::CancelEffect;
-use crate::domain::step::{Aggregate, Refused, Step};
+use crate::domain::step::{Aggregate, Step};
 use crate::domain::{
     Attempt, CapReached, ClassName, Drain, EndReason, Event, EventKind, GitLabJob, GpuId, GpuRecord, GpuUsage, HostId, ImageRef, Job, JobId,
     ProjectCap, ProjectName, ProjectUsage, Requirement, RequirementId, Runner, RunnerId,
@@ -32,51 +34,6 @@ pub(crate) mod contract_tests;
 
 /// Longest wait for an answer of a store: more than a busy disk takes, and no more than GitLab waits for a webhook's.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-
-/// What can go wrong in a store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The step contradicts what is stored; nothing has changed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// There is no such runner.
-    #[error("there is no runner {0}")]
-    UnknownRunner(RunnerId),
-    /// The database cannot be reached, is full, or failed.
-    #[error("the store failed while it was to {doing}")]
-    Unavailable {
-        /// What was being done, as a verb phrase.
-        doing: &'static str,
-        /// The database's own error.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// It did not answer in time. What was asked may still have been done, unless it had not begun by then.
-    #[error("the store did not answer within {} s when it was to {doing}", after.as_secs())]
-    Overdue {
-        /// What was being done, as a verb phrase.
-        doing: &'static str,
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// A row does not make sense: the file was changed by another program, or by a newer version of this one.
-    #[error("a stored row makes no sense: {0}")]
-    Corrupt(String),
-}
-
-impl StoreError {
-    /// The kind, in a word: for metrics.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Refused(_) => "refused",
-            Self::UnknownRunner(_) => "unknown_runner",
-            Self::Unavailable { .. } => "unavailable",
-            Self::Overdue { .. } => "overdue",
-            Self::Corrupt(_) => "corrupt",
-        }
-    }
-}
 
 /// A job to accept.
 #[derive(Debug, Clone)]

@@ -11,6 +11,8 @@ use rustix::process::Signal;
 use crate::processes::{self, Process};
 use crate::{BUSYBOX, pause};
 
+const BRIDGE: &str = "rc-chaos0";
+const BRIDGE_ADDRESS: &str = "10.215.0.1/24";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What becomes of running containers when the engine ends.
@@ -83,8 +85,9 @@ impl Engine {
         self.restart = restart;
         fs::write(self.path("daemon.json"), format!("{{\"live-restore\": {}}}", restart == Restart::Keeps)).expect("settings");
         let log = fs::File::options().create(true).append(true).open(self.path("dockerd.log")).expect("a log");
+        make_bridge();
         let mut dockerd = Command::new("dockerd");
-        dockerd.args(["--bridge", "none", "--iptables=false", "--ip-masq=false", "--containerd-namespace", "rc-chaos"]);
+        dockerd.args(["--bridge", BRIDGE, "--iptables=false", "--ip-masq=false", "--containerd-namespace", "rc-chaos"]);
         dockerd.args(["--containerd-plugins-namespace", "rc-chaos-plugins", "--default-address-pool", "base=10.214.0.0/16,size=24"]);
         dockerd.args(["--host", &format!("unix://{}", self.path("docker.sock"))]);
         for (option, place) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "dockerd.pid"), ("--config-file", "daemon.json")] {
@@ -189,4 +192,12 @@ fn docker_command(engine: Option<&Engine>, arguments: &[&str]) {
     }
     let status = docker.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).status().expect("the docker command");
     assert!(status.success(), "docker {arguments:?}: {status}");
+}
+
+/// Makes the engine's bridge unless it is there: an engine without one takes away the bridge of the engine beside it.
+fn make_bridge() {
+    for arguments in [["link", "add", BRIDGE, "type", "bridge"], ["address", "add", BRIDGE_ADDRESS, "dev", BRIDGE], ["link", "set", "dev", BRIDGE, "up"]] {
+        // Fails where it is there already; the engine says so when it is not.
+        let _ = Command::new("ip").args(arguments).stderr(Stdio::null()).status();
+    }
 }

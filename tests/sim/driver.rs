@@ -161,9 +161,12 @@ impl Driver for SimDriver {
     async fn pull(&self, image: &ImageRef, _platform: Option<Arch>, progress: mpsc::Sender<String>) -> Result<ResolvedImage, DriverError> {
         let (resolved, name) = (resolved(image), image.to_string());
         let _ = progress.try_send("Downloading".to_owned());
-        let pulled = move |_: &World, engine: &mut Engine| match engine.chance(|dials| dials.no_image) {
-            true => Err(DriverError::PullFailed { image: name, message: "the simulated registry is away".to_owned() }),
-            false => Ok(resolved),
+        let pulled = move |_: &World, engine: &mut Engine| {
+            if engine.chance(|dials| dials.no_image) {
+                Err(DriverError::PullFailed { image: name, message: "the simulated registry is away".to_owned() })
+            } else {
+                Ok(resolved)
+            }
         };
         self.call("pull", 300_000, Box::new(pulled)).await
     }
@@ -228,7 +231,7 @@ impl Driver for SimDriver {
         let (driver, container, told) = (self.clone(), container.to_owned(), 0);
         let next = move |(driver, container, mut told): (Self, String, usize)| async move {
             loop {
-                let (line, more) = driver.line(&container, since_seconds, told)?;
+                let (line, more) = driver.line(&container, since_seconds, told);
                 match line {
                     Some(record) => {
                         told += 1;
@@ -259,17 +262,16 @@ impl Driver for SimDriver {
 }
 
 impl SimDriver {
-    /// The next line of a container's output, if it is there already, and whether there will be more. `None` ends the stream.
-    #[expect(clippy::type_complexity, reason = "what a stream gives next, and whether it goes on")]
-    fn line(&self, container: &str, since_seconds: i64, told: usize) -> Option<(Option<Result<LogRecord, DriverError>>, bool)> {
+    /// The next line of a container's output, if it is there already, and whether there will be more.
+    fn line(&self, container: &str, since_seconds: i64, told: usize) -> (Option<Result<LogRecord, DriverError>>, bool) {
         let now = self.0.now();
         let mut engine = self.0.engine();
         if engine.down_until > now {
-            return Some((Some(Err(interrupted("logs"))), false));
+            return (Some(Err(interrupted("logs"))), false);
         }
-        let Some((lines, more)) = engine.output(container, now) else { return Some((Some(Err(not_found("logs", container))), false)) };
+        let Some((lines, more)) = engine.output(container, now) else { return (Some(Err(not_found("logs", container))), false) };
         if engine.chance(|dials| dials.logs_break) {
-            return Some((Some(Err(interrupted("logs"))), false));
+            return (Some(Err(interrupted("logs"))), false);
         }
         let record = |(at, text): (u64, String)| LogRecord {
             ts_ns: u64::try_from(self.0.time.wall(at).as_nanosecond()).unwrap_or(0),
@@ -278,7 +280,7 @@ impl SimDriver {
         };
         let since = u64::try_from(since_seconds).unwrap_or(0).saturating_mul(1_000_000_000);
         let wanted = lines.into_iter().map(record).filter(|record| record.ts_ns >= since).nth(told);
-        Some((wanted.map(Ok), more))
+        (wanted.map(Ok), more)
     }
 }
 

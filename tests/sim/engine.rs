@@ -36,10 +36,10 @@ pub(crate) struct Container {
     /// Before this moment a list does not show it, or not its end.
     shown_from: u64,
     /// Which run of its attempt is its process.
-    run: Option<usize>,
+    pub(crate) run: Option<usize>,
     /// The token of a GitLab runner and how far it has come, and which job of GitLab it executes.
-    runner: Option<(String, Phase)>,
-    executes: Option<u64>,
+    pub(crate) runner: Option<(String, Phase)>,
+    pub(crate) executes: Option<u64>,
 }
 
 /// The engine, and the truth about what runs on it.
@@ -185,7 +185,7 @@ impl Engine {
         }
     }
 
-    fn process(&self, container: &Container) -> Option<&Run> {
+    pub(crate) fn process(&self, container: &Container) -> Option<&Run> {
         self.runs.get(&attempt(&container.owner))?.get(container.run?)
     }
 
@@ -193,45 +193,6 @@ impl Engine {
     pub(crate) fn is_busy(&self, gpu: &GpuId, now: u64) -> bool {
         let on_it = self.containers.values().filter(|container| container.devices.contains(gpu));
         on_it.filter_map(|container| self.process(container)).any(|run| run.is_alive(now))
-    }
-
-    /// The GitLab runners that live, by container, with their tokens.
-    pub(crate) fn runners(&self) -> Vec<(String, String)> {
-        let alive = |container: &Container| self.process(container).is_some_and(|run| run.ended.is_none());
-        let runners = self.containers.iter().filter(|(_, container)| alive(container));
-        runners.filter_map(|(name, container)| Some((name.clone(), container.runner.as_ref()?.0.clone()))).collect()
-    }
-
-    /// How far a GitLab runner has come; `None` when it does not live.
-    pub(crate) fn phase(&self, name: &str, token: &str) -> Option<Phase> {
-        let container = self.containers.get(name)?;
-        let alive = self.process(container).is_some_and(|run| run.ended.is_none());
-        container.runner.as_ref().filter(|(known, _)| alive && known == token).map(|(_, phase)| phase.clone())
-    }
-
-    pub(crate) fn turn(&mut self, name: &str, token: &str, to: Phase) {
-        let runner = self.containers.get_mut(name).and_then(|container| container.runner.as_mut());
-        if let Some((_, phase)) = runner.filter(|(known, _)| known == token) {
-            *phase = to;
-        }
-    }
-
-    /// A runner runs a job of GitLab from now on.
-    pub(crate) fn executes(&mut self, name: &str, job: u64) {
-        if let Some(container) = self.containers.get_mut(name) {
-            container.executes = Some(job);
-        }
-    }
-
-    /// A runner's process ends by itself.
-    pub(crate) fn leave(&mut self, name: &str, token: &str, how: HowEnded, now: u64) {
-        let Some(container) = self.containers.get(name).filter(|container| container.runner.as_ref().is_some_and(|(known, _)| known == token)) else {
-            return;
-        };
-        let (of, run) = (attempt(&container.owner), container.run);
-        if let Some(run) = self.runs.get_mut(&of).and_then(|runs| runs.get_mut(run?)) {
-            run.leave(how, now);
-        }
     }
 
     /// When something happens next by itself.
@@ -392,7 +353,7 @@ pub(crate) enum Listed {
     No,
 }
 
-fn attempt(owner: &Owner) -> Of {
+pub(crate) fn attempt(owner: &Owner) -> Of {
     owner.job.as_ref().map_or_else(|| (owner.runner.to_string(), 0), |(job, attempt)| (job.to_string(), *attempt))
 }
 

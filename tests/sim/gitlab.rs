@@ -165,7 +165,7 @@ impl SimGitLab {
 #[async_trait]
 impl GitLab for SimGitLab {
     async fn request_job(&self, _token: &SecretString, _info: &RunnerInfo) -> Result<JobAnswer, GitLabError> {
-        let given = self.call("ask for work", |queue, now| queue.give(now)).await?;
+        let given = self.call("ask for work", Queue::give).await?;
         let Some((id, token)) = given else { return Ok(JobAnswer::NoJob) };
         let now = self.0.now();
         self.0.engine().story.tell(now, &format!("GitLab gives job {id} with {token}"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runner_coordinator::domain::{Gpu, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, Reading, Sharing};
+use runner_coordinator::domain::{Gpu, GpuHealth, GpuId, GpuProcess, GpuRole, GpuVendor, GpuVitals, MemoryBytes, Reading, Sharing, Wiring};
 use runner_coordinator::jobs::ManagerHandle;
 use runner_coordinator::platform::{Inventory, PlatformManager};
 
@@ -29,7 +29,7 @@ fn gpu(index: u32) -> Gpu {
         compute: Reading::NotSupported,
         driver: Reading::NotSupported,
         numa_node: Reading::NotSupported,
-        wiring: Default::default(),
+        wiring: Wiring::default(),
         sharing: Sharing::Exclusive,
         nodes: Vec::new(),
         role: GpuRole::Card,

@@ -122,7 +122,7 @@ async fn watch_over(world: &World, store: &SqliteStore, users: &Users) -> End {
             }
             continue;
         }
-        if !users.is_calm(world) {
+        if !world.is_calm() {
             world.calm();
         }
         if users.are_done() && nothing_left(world, store).await {

@@ -11,6 +11,14 @@
 //!
 //! `RC_SIM_SEED=N` tells one seed's story; `RC_SIM_SEEDS=N` runs so many, from `RC_SIM_FROM` on.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, in its helpers too, tells what it saw, and is asked for by the environment"
+)]
+
 mod checks;
 mod dials;
 mod driver;
@@ -54,25 +62,25 @@ struct Told {
 }
 
 /// Tells one seed's story.
-fn tell(seed: u64, story: Story) -> Told {
+fn tell(seed: u64, blank: Story) -> Told {
     let mut rng = Rng::with_seed(seed);
     let users = Arc::new(Users::new(&mut rng));
     let dials = Dials::storm(&mut rng);
     let directory = tempfile::Builder::new().prefix("rc-sim-").tempdir_in(room()).expect("a directory");
-    let engine = Engine::new(rng.fork(), dials.clone(), story, directory.path().join("receipts"));
+    let engine = Engine::new(rng.fork(), dials.clone(), blank, directory.path().join("receipts"));
     let world = World::new(engine, directory.path().to_owned());
     world.gitlab().two_phase = rng.bool();
-    let store = Arc::new(SqliteStore::in_memory(Arc::default()).expect("a store"));
+    let queue = Arc::new(SqliteStore::in_memory(Arc::default()).expect("a store"));
     let (mut lives, mut last) = (0, End::Died);
     while matches!(last, End::Died | End::Stopped) && lives < 1000 {
         lives += 1;
-        last = live(&world, &store, &users, lives);
+        last = live(&world, &queue, &users, lives);
         if last == End::Died {
             world.time.pass(rng.u64(10..3000));
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(checks::check(&world, &store, &users, &dials, (lives, last)));
+    runtime.block_on(checks::check(&world, &queue, &users, &dials, (lives, last)));
     let (millis, jobs) = (world.now(), users.accepted().len() as u64);
     let story = std::mem::take(&mut world.engine().story);
     Told { story, lives, jobs, millis }

@@ -55,6 +55,7 @@ impl Script {
 
 /// One process that a job had.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "told and killed are two things, of which both may be so")]
 pub(crate) struct Run {
     pub(crate) began: u64,
     pub(crate) ended: Option<u64>,

@@ -10,6 +10,7 @@ use runner_coordinator::domain::HowEnded;
 use runner_coordinator::jobs::broker::{Broker, BrokerError, WorkAnswer};
 use serde_json::json;
 
+use crate::engine::{Container, Engine, attempt};
 use crate::process::Script;
 use crate::world::World;
 
@@ -48,6 +49,48 @@ pub(crate) async fn run_all(world: Arc<World>, broker: Arc<Broker>, tasks: tokio
         }
         if changes.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// What the engine keeps of its runners.
+impl Engine {
+    /// The GitLab runners that live, by container, with their tokens.
+    pub(crate) fn runners(&self) -> Vec<(String, String)> {
+        let alive = |container: &Container| self.process(container).is_some_and(|run| run.ended.is_none());
+        let runners = self.containers.iter().filter(|(_, container)| alive(container));
+        runners.filter_map(|(name, container)| Some((name.clone(), container.runner.as_ref()?.0.clone()))).collect()
+    }
+
+    /// How far a GitLab runner has come; `None` when it does not live.
+    pub(crate) fn phase(&self, name: &str, token: &str) -> Option<Phase> {
+        let container = self.containers.get(name)?;
+        let alive = self.process(container).is_some_and(|run| run.ended.is_none());
+        container.runner.as_ref().filter(|(known, _)| alive && known == token).map(|(_, phase)| phase.clone())
+    }
+
+    pub(crate) fn turn(&mut self, name: &str, token: &str, to: Phase) {
+        let runner = self.containers.get_mut(name).and_then(|container| container.runner.as_mut());
+        if let Some((_, phase)) = runner.filter(|(known, _)| known == token) {
+            *phase = to;
+        }
+    }
+
+    /// A runner runs a job of GitLab from now on.
+    pub(crate) fn executes(&mut self, name: &str, job: u64) {
+        if let Some(container) = self.containers.get_mut(name) {
+            container.executes = Some(job);
+        }
+    }
+
+    /// A runner's process ends by itself.
+    pub(crate) fn leave(&mut self, name: &str, token: &str, how: HowEnded, now: u64) {
+        let Some(container) = self.containers.get(name).filter(|container| container.runner.as_ref().is_some_and(|(known, _)| known == token)) else {
+            return;
+        };
+        let (of, run) = (attempt(&container.owner), container.run);
+        if let Some(run) = self.runs.get_mut(&of).and_then(|runs| runs.get_mut(run?)) {
+            run.leave(how, now);
         }
     }
 }

@@ -112,12 +112,6 @@ impl Users {
         self.seen().to_do.is_empty()
     }
 
-    /// Whether the world is calm already.
-    pub(crate) fn is_calm(&self, world: &World) -> bool {
-        let engine = world.engine();
-        engine.down_until == 0 && engine.dials.is_calm()
-    }
-
     /// Jobs whose submission was answered.
     pub(crate) fn accepted(&self) -> Vec<(JobId, u32)> {
         self.seen().accepted.clone()

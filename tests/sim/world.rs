@@ -122,6 +122,12 @@ impl World {
         self.gitlab().down_until = 0;
     }
 
+    /// Whether nothing goes wrong any more.
+    pub(crate) fn is_calm(&self) -> bool {
+        let engine = self.engine();
+        engine.down_until == 0 && engine.dials.is_calm()
+    }
+
     /// A place where the daemon may die. It never goes on from where it died.
     pub(crate) async fn point(&self) {
         if !self.dead.load(Ordering::SeqCst) {
@@ -135,7 +141,7 @@ impl World {
             self.dead.store(true, Ordering::SeqCst);
             self.death.notify_one();
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// The next daemon begins.

@@ -77,8 +77,9 @@ impl OwnEngine {
             let _ = fs::remove_file(self.path(pid));
         }
         let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log");
-        let mut dockerd = Command::new("dockerd");
-        dockerd.args(["--bridge", "none", "--iptables=false", "--ip-masq=false", "--containerd-namespace", "rc-own"]);
+        // In a network of its own: one without a bridge takes away the bridge of whoever else has one there.
+        let mut dockerd = Command::new("unshare");
+        dockerd.args(["--net", "--", "dockerd", "--bridge", "none", "--iptables=false", "--ip-masq=false", "--containerd-namespace", "rc-own"]);
         dockerd.args(["--containerd-plugins-namespace", "rc-own-plugins", "--host", &self.host()]);
         for (option, place) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "dockerd.pid"), ("--config-file", "daemon.json")] {
             dockerd.args([option, &self.path(place)]);
