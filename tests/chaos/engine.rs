@@ -196,7 +196,9 @@ fn docker_command(engine: Option<&Engine>, arguments: &[&str]) {
 
 /// Makes the engine's bridge unless it is there: an engine without one takes away the bridge of the engine beside it.
 fn make_bridge() {
-    for arguments in [["link", "add", BRIDGE, "type", "bridge"], ["address", "add", BRIDGE_ADDRESS, "dev", BRIDGE], ["link", "set", "dev", BRIDGE, "up"]] {
+    for arguments in
+        [["link", "add", BRIDGE, "type", "bridge"], ["address", "add", BRIDGE_ADDRESS, "dev", BRIDGE], ["link", "set", "dev", BRIDGE, "up"]]
+    {
         // Fails where it is there already; the engine says so when it is not.
         let _ = Command::new("ip").args(arguments).stderr(Stdio::null()).status();
     }

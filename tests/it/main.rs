@@ -50,6 +50,7 @@ mod page;
 mod page_large;
 mod page_looks;
 mod page_operator;
+mod power;
 mod pull;
 mod receipt;
 mod receipt_faults;

@@ -47,6 +47,8 @@ look() {
         engine
         need iproute2 have ip
         need docker-registry have docker-registry
+        need e2fsprogs have mkfs.ext4
+        need mount have mount
         # The page is tested in a real browser; without a font it would draw boxes.
         need chromium have chromium
         # A client in another language is generated from the API's document.
