@@ -1,6 +1,6 @@
 //! Watches the disks that work fills: that of `data_dir` and, where the engine is on this machine, that of its images and containers.
 //!
-//! At the first mark images make room ([`super::images`]); at the second nothing new begins: nothing is claimed, GitLab is not asked and the API
+//! At the first mark images make room (`images.rs`); at the second nothing new begins: nothing is claimed, GitLab is not asked and the API
 //! takes no job in, while what runs goes on and what ends is written down. Where the marks lie and when a state is left is decided by
 //! [`crate::domain::disk`].
 
@@ -156,6 +156,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
             super::images::make_room(shared).await;
             // All arms only wait. Without settings there is no manager either, and `stop` comes next.
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(EVERY) => {}
                 () = shared.disks.again.notified() => {}
                 Ok(()) = reloads.changed() => {}

@@ -332,6 +332,15 @@ fn every_route_of_the_api_is_described() {
     assert_none(&faults);
 }
 
+/// A choice among several that are ready must not be the runtime's, or a simulation does not tell the same story twice.
+#[test]
+fn what_the_simulation_runs_chooses_in_order() {
+    let unordered = |text: &str| text.split("tokio::select! {").skip(1).filter(|rest| !rest.trim_start().starts_with("biased;")).count();
+    let jobs = files_below("src/jobs");
+    let faults = jobs.iter().filter(|(file, text)| is_rust(file) && unordered(text) > 0).map(|(file, text)| format!("{file}: {}", unordered(text)));
+    assert_none(&faults.collect::<Vec<_>>());
+}
+
 #[test]
 fn no_file_is_about_too_much() {
     let sources = [files_below("src"), files_below("tests")].concat();
