@@ -128,8 +128,9 @@ mod tests {
         let path = directory.path().join("nvidia-ctk");
         let fresh = directory.path().join("fresh");
         std::fs::write(&fresh, format!("#!/bin/sh\n{script}\n")).expect("written");
-        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).expect("executable");
-        std::fs::rename(&fresh, &path).expect("put there");
+        // Written by another process: what other tests start meanwhile would inherit this one's file, open for writing ("text file busy").
+        let put = std::process::Command::new("install").args(["-m", "755"]).args([&fresh, &path]).status();
+        assert!(put.expect("install is there").success(), "nvidia-ctk is not put there");
         path
     }
 
