@@ -31,7 +31,8 @@ impl Handler {
         // Busybox does what it is called.
         let emulator = directory.path().join("echo");
         let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).exists()).expect("busybox");
-        fs::copy(busybox, &emulator).expect("copied");
+        // By another process: what other tests start meanwhile would inherit this one's file, open for writing ("text file busy").
+        assert!(Command::new("cp").args([busybox.as_ref(), emulator.as_path()]).status().expect("cp").success(), "busybox cannot be copied");
         let (magic, mask) = (r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00", r"\xff".repeat(20));
         let line = format!(":{NAME}:M::{magic}:{mask}:{}:F", emulator.display());
         fs::write(Path::new(HANDLERS).join("register"), line).expect("registered");
