@@ -76,11 +76,11 @@ pub(crate) enum Death {
 }
 
 impl Engine {
-    pub(crate) fn new(rng: Rng, dials: Dials, story: Story, receipts: PathBuf) -> Self {
+    pub(crate) fn new(rng: Rng, dials: Dials, receipts: PathBuf) -> Self {
         Self {
             rng,
             dials,
-            story,
+            story: Story::default(),
             containers: BTreeMap::new(),
             runs: BTreeMap::new(),
             down_until: 0,

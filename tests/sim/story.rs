@@ -2,7 +2,6 @@
 //! which they came up.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 /// Before what only tells two runs apart.
 pub(crate) const WHISPER: &str = "~ ";
@@ -10,68 +9,65 @@ pub(crate) const WHISPER: &str = "~ ";
 /// The story of one simulation.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
-    names: HashMap<String, usize>,
-    lines: Option<Vec<String>>,
-    digest: DefaultHasher,
-    /// What was promised and not kept.
-    pub(crate) broken: Vec<String>,
+    /// When, in milliseconds, and what; as it was told, because most stories are never read.
+    told: Vec<(u64, String)>,
+    breaches: Vec<(u64, String)>,
     /// Faults made so far.
     pub(crate) faults: u64,
 }
 
 impl Story {
-    /// One whose lines are kept.
-    pub(crate) fn kept() -> Self {
-        Self { lines: Some(Vec::new()), ..Self::default() }
-    }
-
-    /// A random id by its place in the order of all.
-    pub(crate) fn name(&mut self, id: &str) -> String {
-        let next = self.names.len();
-        format!("#{}", *self.names.entry(id.to_owned()).or_insert(next))
-    }
-
     /// Something happened.
     pub(crate) fn tell(&mut self, at: u64, what: &str) {
-        let line = format!("{at:>8} {}", self.told(what));
-        line.hash(&mut self.digest);
-        if let Some(lines) = &mut self.lines {
-            lines.push(line);
-        }
+        self.told.push((at, what.to_owned()));
     }
 
     /// Something happened that tells two runs apart, and nobody else cares for.
     pub(crate) fn whisper(&mut self, at: u64, what: &str) {
-        if self.lines.is_some() {
-            self.tell(at, &format!("{WHISPER}{what}"));
-        }
+        self.told.push((at, format!("{WHISPER}{what}")));
     }
 
     /// A promise was not kept.
     pub(crate) fn breach(&mut self, at: u64, what: &str) {
         self.tell(at, &format!("BROKEN: {what}"));
-        let told = self.told(what);
-        self.broken.push(format!("at {at} ms: {told}"));
+        self.breaches.push((at, what.to_owned()));
     }
 
-    /// The same for two runs of which everything happened in the same order.
-    pub(crate) fn digest(&self) -> u64 {
-        self.digest.finish()
+    /// The lines, the same for two runs in which everything happened in the same order.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut names = Names::default();
+        self.told.iter().map(|(at, what)| format!("{at:>8} {}", names.put_into(what))).collect()
     }
 
-    /// The lines that were kept.
-    pub(crate) fn lines(&self) -> &[String] {
-        self.lines.as_deref().unwrap_or_default()
+    /// What was promised and not kept.
+    pub(crate) fn broken(&self) -> Vec<String> {
+        let mut names = Names::default();
+        for (_, what) in &self.told {
+            names.put_into(what);
+        }
+        self.breaches.iter().map(|(at, what)| format!("at {at} ms: {}", names.put_into(what))).collect()
     }
 
+    /// Whether every promise was kept.
+    pub(crate) fn went_well(&self) -> bool {
+        self.breaches.is_empty()
+    }
+}
+
+/// Random ids by the order in which they came up.
+#[derive(Debug, Default)]
+struct Names(HashMap<String, usize>);
+
+impl Names {
     /// Replaces what looks like a random id.
-    fn told(&mut self, what: &str) -> String {
+    fn put_into(&mut self, what: &str) -> String {
         let is_id = |word: &str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut told = String::with_capacity(what.len());
         for piece in what.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric()) {
             let word = piece.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
             if is_id(word) {
-                let name = self.name(word);
+                let next = self.0.len();
+                let name = format!("#{}", self.0.entry(word.to_owned()).or_insert(next));
                 told.push_str(&name);
                 told.push_str(&piece[word.len()..]);
             } else {
