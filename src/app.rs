@@ -20,10 +20,8 @@ use crate::docker::{DockerDriver, Driver, DriverError, Metered as MeteredDriver,
 use crate::domain::{Clock, HostId, SystemClock};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing, Metered as MeteredGitLab};
 use crate::http::{AppState, Doors, router, serve, through_socket};
-use crate::jobs::broker::{Broker, BrokerParts};
-use crate::jobs::contacts::Contacts;
 use crate::jobs::history;
-use crate::jobs::{Deps, JobManager, ManagerHandle, Proof, Vitals, channel, retry_policy};
+use crate::jobs::{JobManager, ManagerHandle, Proof, Seams};
 use crate::lifecycle::Lifecycle;
 use crate::listen::{self, Inherited, ListenError, Listeners, LocalSocket};
 use crate::metrics::Metrics;
@@ -130,43 +128,25 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
             .rechecking_after(config.gpu.recheck_after)
             .sharing(config.gpu.shared.clone()),
     );
-    let contacts = Arc::new(Contacts::default());
-    let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
-    let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&outside.clock), Arc::clone(&vitals), platform.facts());
     recall_gpus(store.as_ref(), &config.host.name, &platform, outside.clock.now()).await?;
-    watch_devices(&config, &platform, &handle, Arc::clone(&outside.clock), lifecycle).await;
-    let (nudged, retrying) = (handle.clone(), live.clone());
-    let broker = Arc::new(Broker::new(BrokerParts {
-        store: Arc::clone(&store),
-        gitlab: gitlab.clone(),
-        security: Arc::clone(&security),
-        logs: Arc::clone(&logs),
-        clock: Arc::clone(&outside.clock),
-        host: config.host.name.clone(),
-        contacts,
-        retry: Arc::new(move || retry_policy(&retrying.current())),
-        nudge: Arc::new(move || nudged.nudge()),
-    }));
     let (broker_url_sender, broker_url) = watch::channel(None);
-    let deps = Deps {
+    let seams = Seams {
         store: Arc::clone(&store),
         driver: Arc::clone(&driver),
-        platform,
+        platform: Arc::clone(&platform),
         security: Arc::clone(&security),
         proof: Proof::open(&config).map_err(StartError::Proof)?,
         logs: Arc::clone(&logs),
         clock: Arc::clone(&outside.clock),
         config: live.clone(),
-        broker: Arc::clone(&broker),
         gitlab,
         listing: listing(&config, store.instance(), &metrics)?,
         broker_url,
-        vitals,
         metrics: Arc::clone(&metrics),
-        handle: handle.clone(),
-        tracker: lifecycle.tracker.clone(),
-        stop: lifecycle.stop.clone(),
     };
+    let (deps, seat) = seams.assemble(lifecycle.tracker.clone(), lifecycle.stop.clone());
+    let (handle, broker) = (deps.handle.clone(), Arc::clone(&deps.broker));
+    watch_devices(&config, &platform, &handle, Arc::clone(&outside.clock), lifecycle).await;
     // One bit of the boot's number is given up, because stores count with a sign.
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, live.clone(), outside.clock);

@@ -144,7 +144,7 @@ pub(super) fn deadlines(config: &Config) -> Deadlines {
 
 /// How failures that are not a job's own are tried again, by the configuration.
 #[must_use]
-pub fn retry_policy(config: &Config) -> RetryPolicy {
+pub(super) fn retry_policy(config: &Config) -> RetryPolicy {
     let limits = &config.limits;
     RetryPolicy { infrastructure_retries: limits.infrastructure_retries, backoff: limits.retry_backoff, backoff_max: limits.retry_backoff_max }
 }

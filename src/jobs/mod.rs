@@ -24,6 +24,7 @@ pub mod vitals;
 
 mod ages;
 mod askers;
+mod assemble;
 mod board;
 mod conclude;
 mod container;
@@ -51,7 +52,8 @@ mod stuck;
 mod turn;
 mod upkeep;
 
-pub use deps::{Deps, class_named, class_requirement, retry_policy};
+pub use assemble::Seams;
+pub use deps::{Deps, class_named, class_requirement};
 pub use disk::{Disk, DiskRole};
 pub use handle::{EngineState, GpuMark, GpuMarked, HostSet, HostWish, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
 pub use history::{History, Sample};

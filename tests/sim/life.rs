@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runner_coordinator::config::{Config, Live};
-use runner_coordinator::docker::Driver;
 use runner_coordinator::domain::{Aggregate, Clock, CpuMillis, HostId, MemoryBytes, RunnerOrigin};
 use runner_coordinator::gitlab::GitLab;
-use runner_coordinator::jobs::broker::{Broker, BrokerParts};
-use runner_coordinator::jobs::contacts::Contacts;
-use runner_coordinator::jobs::{Deps, JobManager, ManagerHandle, Proof, Vitals, channel, retry_policy};
+use runner_coordinator::jobs::broker::Broker;
+use runner_coordinator::jobs::{JobManager, ManagerHandle, Proof, Seams};
 use runner_coordinator::metrics::Metrics;
 use runner_coordinator::platform::{HostProbe, KernelFacts, PlatformManager};
 use runner_coordinator::security::SecurityManager;
@@ -168,47 +166,28 @@ impl Daemon {
         let config = Live::new(config(world, users), clock.now());
         let settings = config.current();
         let store: Arc<dyn Store> = Arc::new(SimStore { inner: Arc::clone(inner), world: Arc::clone(world) });
-        let driver: Arc<dyn Driver> = Arc::new(SimDriver(Arc::clone(world)));
         let security = Arc::new(SecurityManager::open(&world.data, config.clone()).expect("keys"));
         let logs = Arc::new(LogStore::in_caller(world.data.join("logs"), 1 << 20));
         let platform = Arc::new(PlatformManager::new(settings.host.clone(), &Kernel));
         recall_gpus(inner, &platform, clock.now()).await;
         gpus::look(world, &platform);
-        let contacts = Arc::new(Contacts::default());
-        let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
-        let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&vitals), platform.facts());
-        let (retrying, nudged) = (config.clone(), handle.clone());
-        let broker = Arc::new(Broker::new(BrokerParts {
+        let seams = Seams {
             store: Arc::clone(&store),
-            gitlab: users.gitlab.then(|| Arc::new(SimGitLab(Arc::clone(world))) as Arc<dyn GitLab>),
-            security: Arc::clone(&security),
-            logs: Arc::clone(&logs),
-            clock: Arc::clone(&clock),
-            host: settings.host.name.clone(),
-            contacts,
-            retry: Arc::new(move || retry_policy(&retrying.current())),
-            nudge: Arc::new(move || nudged.nudge()),
-        }));
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let deps = Deps {
-            store: Arc::clone(&store),
-            driver,
+            driver: Arc::new(SimDriver(Arc::clone(world))),
             platform: Arc::clone(&platform),
             security,
             proof: Proof::open(&settings).expect("a place for receipts"),
             logs,
             clock,
             config,
-            broker: Arc::clone(&broker),
             gitlab: users.gitlab.then(|| Arc::new(SimGitLab(Arc::clone(world))) as Arc<dyn GitLab>),
             listing: None,
             broker_url: watch::channel(Some("http://172.30.0.1:8093".to_owned())).1,
-            vitals,
             metrics: Arc::new(Metrics::new(settings.classes.iter().map(|class| &class.name))),
-            handle: handle.clone(),
-            tracker: tracker.clone(),
-            stop: stop.clone(),
         };
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (deps, seat) = seams.assemble(tracker.clone(), stop.clone());
+        let (handle, broker) = (deps.handle.clone(), Arc::clone(&deps.broker));
         tracker.spawn(JobManager::new(deps, seat, 1 << 32 | run << 16).run());
         Self { handle, store, platform, broker, tracker, stop }
     }
