@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -16,6 +18,8 @@ use crate::domain::{Aggregate, JobId, RunnerId, Source, chain};
 
 /// Wait before a stray that could not be removed is tried again.
 const RETRY: Duration = Duration::from_secs(30);
+/// Removals that go on at once. The engine takes no more containers away in a second when more are asked of it, and everybody else waits longer.
+const AT_ONCE: usize = 4;
 
 /// A container of ours that no runner knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,21 +29,31 @@ pub(super) struct Stray {
     job: Option<JobId>,
 }
 
-/// When each was seen first, and when its removal was tried last.
-#[derive(Debug, Default)]
-pub(super) struct Strays(HashMap<String, Tried>);
+/// When each was seen first, and what became of its removal.
+#[derive(Debug)]
+pub(super) struct Strays {
+    tried: HashMap<String, Tried>,
+    turns: Arc<Semaphore>,
+}
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Tried {
     first: Instant,
     last: Instant,
+    removal: Option<AbortHandle>,
+}
+
+impl Default for Strays {
+    fn default() -> Self {
+        Self { tried: HashMap::new(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
 }
 
 impl Strays {
     /// Those that the engine shows.
     pub(super) fn find(&mut self, shared: &Shared, operations: &Operations, open: &[Aggregate], view: &EngineView) -> Vec<Stray> {
         let EngineSight::Up { containers, .. } = &view.sight else { return Vec::new() };
-        self.0.retain(|name, _| containers.contains_key(name));
+        self.tried.retain(|name, _| containers.contains_key(name));
         // A name is of a job's attempt: after a restore another runner may be given the same.
         let known: HashMap<String, &RunnerId> = open.iter().map(|aggregate| (aggregate.runner.container_name(), &aggregate.runner.id)).collect();
         let config = shared.deps.config.current();
@@ -65,26 +79,29 @@ impl Strays {
             }
             shared.deps.metrics.manager.strays.count([]);
             warn!(container = name, "a container of ours belongs to no runner; it is removed");
-            let (shared, name) = (Arc::clone(shared), name.clone());
-            shared.deps.tracker.clone().spawn(async move {
-                if let Err(error) = shared.deps.driver.remove(&name).await {
-                    warn!(container = name, error = chain(&error), "it could not be removed");
+            let (shared, its, turns) = (Arc::clone(shared), name.clone(), Arc::clone(&self.turns));
+            let removal = shared.deps.tracker.clone().spawn(async move {
+                let Some(Ok(_turn)) = shared.deps.stop.run_until_cancelled(turns.acquire()).await else { return };
+                if let Err(error) = shared.deps.driver.remove(&its).await {
+                    warn!(container = its, error = chain(&error), "it could not be removed");
                 }
                 shared.observer.refresh();
             });
+            if let Some(tried) = self.tried.get_mut(name) {
+                tried.removal = Some(removal.abort_handle());
+            }
         }
     }
-}
 
-impl Strays {
     /// Whether one is to be removed now; then it is tried.
     fn is_due(&mut self, name: &str) -> bool {
         let now = Instant::now();
-        let Some(tried) = self.0.get_mut(name) else {
-            self.0.insert(name.to_owned(), Tried { first: now, last: now });
+        let Some(tried) = self.tried.get_mut(name) else {
+            self.tried.insert(name.to_owned(), Tried { first: now, last: now, removal: None });
             return true;
         };
-        let due = now.duration_since(tried.last) >= RETRY;
+        let goes_on = tried.removal.as_ref().is_some_and(|removal| !removal.is_finished());
+        let due = !goes_on && now.duration_since(tried.last) >= RETRY;
         if due {
             tried.last = now;
         }
@@ -93,7 +110,7 @@ impl Strays {
 
     /// How many have stayed for longer than `limit`.
     pub(super) fn stuck(&self, limit: Duration) -> usize {
-        self.0.values().filter(|tried| tried.first.elapsed() >= limit).count()
+        self.tried.values().filter(|tried| tried.first.elapsed() >= limit).count()
     }
 }
 

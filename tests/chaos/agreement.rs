@@ -67,9 +67,20 @@ pub(crate) async fn measure() {
     told("those that are gone are noticed, and those that run are adopted");
     until("nobody's are removed", async || quiet::containers(&engine, &instance).await.is_some_and(|listed| listed.len() == left)).await;
     told("those that nobody knows are removed");
+    say(&format!("a bare client takes {strays} such containers away in {} ms", bare_removal(&engine, strays).await.as_millis()));
     assert_eq!(ledger.unended(), u64::try_from(left).expect("a few"), "whose jobs run on");
     let all = quiet::containers(&engine, "another").await.expect("a list").len();
     assert_eq!(all, usize::try_from(others).expect("a few"), "those of others are untouched");
+}
+
+/// How long the engine takes for the removal of as many containers that are nobody's.
+async fn bare_removal(engine: &Engine, count: u64) -> Duration {
+    stream::iter(0..count).for_each_concurrent(AT_ONCE, |number| create(engine, "bare", number, "bare")).await;
+    let listed = quiet::containers(engine, "bare").await.expect("a list");
+    let ids: Vec<String> = listed.into_iter().filter_map(|container| container.id).collect();
+    let since = Instant::now();
+    stream::iter(&ids).for_each_concurrent(AT_ONCE, |id| remove(engine, id)).await;
+    since.elapsed()
 }
 
 /// Submits jobs until so many run.
