@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::{pause, processes, setting_text};
+use crate::own_engine::processes;
+use crate::{pause, setting_text};
 
 /// Generous, because machines are shared.
 const PATIENCE: Duration = Duration::from_secs(120);

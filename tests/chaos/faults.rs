@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::daemon::Want;
 use crate::engine::Restart;
-use crate::processes;
+use crate::own_engine::processes;
 use crate::proxy::Meddle;
 use crate::rng::Rng;
 use crate::tally::Victim;

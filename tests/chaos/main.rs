@@ -20,8 +20,9 @@ mod ledger;
 mod machine;
 mod marks;
 mod oracle;
+#[path = "../engine/mod.rs"]
+mod own_engine;
 mod place;
-mod processes;
 mod proxy;
 mod quiet;
 mod rng;

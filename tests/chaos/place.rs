@@ -2,11 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use rustix::process::Signal;
-
-use crate::processes;
+use crate::own_engine::processes;
 
 /// Short: the paths of sockets may have 107 bytes only.
 const PREFIX: &str = "rc-chaos.";
@@ -44,23 +41,7 @@ impl Drop for Place {
     }
 }
 
-/// Kills whoever names the directory, jobs before what holds them, and takes it away.
 fn reap(path: &Path) {
-    for _ in 0..3 {
-        for process in processes::naming(path) {
-            if process.command.contains("containerd-shim") {
-                for child in processes::children(process.pid) {
-                    processes::signal(child, Signal::KILL);
-                }
-            }
-            processes::signal(process.pid, Signal::KILL);
-        }
-    }
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let mut below: Vec<PathBuf> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from).collect();
-    below.retain(|mount| mount.starts_with(path));
-    for mount in below.iter().rev() {
-        let _ = Command::new("umount").args([Path::new("--lazy"), mount]).status();
-    }
+    processes::reap(path);
     let _ = fs::remove_dir_all(path);
 }

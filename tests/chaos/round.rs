@@ -66,7 +66,7 @@ pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
     let theme = theme(number);
     let lasting = Duration::from_secs(setting("RC_CHAOS_SECONDS").unwrap_or(if setting("RC_CHAOS_ROUNDS").is_some() { SECONDS } else { SHORT }));
     let (jobs, cancels) = match theme {
-        Theme::Cancels => (100, 85),
+        Theme::Cancels => (500, 85),
         Theme::Daemons | Theme::Everything | Theme::Meddling => (rng.between(20, 40), 10),
     };
     let jobs = (jobs * lasting.as_secs() / SECONDS).max(10);

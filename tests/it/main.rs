@@ -46,6 +46,8 @@ mod metrics;
 mod metrics_docs;
 mod openapi_client;
 mod overload;
+#[path = "../engine/mod.rs"]
+mod own_engine;
 mod page;
 mod page_large;
 mod page_looks;
