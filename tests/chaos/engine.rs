@@ -43,6 +43,11 @@ impl Engine {
         engine
     }
 
+    /// Gives it another image of the tests' common engine.
+    pub(crate) fn load(&self, image: &str) {
+        self.dockerd.load(image);
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("docker.sock")
     }

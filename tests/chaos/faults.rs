@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     /// The job's own process.
     KillJob,
     Meddle,
+    /// The road to GitLab is cut.
+    CutGitLab,
 }
 
 impl fmt::Display for Fault {
@@ -57,6 +59,8 @@ pub(crate) enum Theme {
     Meddling,
     /// Many jobs, of which most are cancelled.
     Cancels,
+    /// GitLab comes and goes, and daemons die.
+    GitLab,
 }
 
 impl Theme {
@@ -68,6 +72,7 @@ impl Theme {
             }
             Self::Everything => &[
                 (44, Fault::KillDaemon),
+                (6, Fault::CutGitLab),
                 (8, Fault::KillDaemonAgain),
                 (4, Fault::KillAll),
                 (4, Fault::StopDaemon),
@@ -81,6 +86,9 @@ impl Theme {
                 (10, Fault::KillInit),
                 (8, Fault::KillJob),
             ],
+            Self::GitLab => {
+                &[(40, Fault::CutGitLab), (40, Fault::KillDaemon), (10, Fault::KillDaemonAgain), (5, Fault::StopDaemon), (8, Fault::UpgradeDaemon)]
+            }
             Self::Meddling => &[(50, Fault::Meddle), (40, Fault::KillDaemon), (5, Fault::UpgradeDaemon), (5, Fault::KillInit)],
         }
     }
@@ -120,9 +128,14 @@ pub(crate) async fn strike(world: &mut World, fault: Fault, rng: &mut Rng) -> St
         }
         Fault::KillShim | Fault::KillInit | Fault::KillJob => {
             world.engine_broke |= fault == Fault::KillShim;
+            world.jobs_broke = true;
             strike_job(world, fault, rng)
         }
         Fault::Meddle => meddle(world, at, rng).await,
+        Fault::CutGitLab => {
+            world.tally.cuts += 1;
+            world.forge.cut(rng).await
+        }
     }
 }
 

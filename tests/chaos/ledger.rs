@@ -95,8 +95,9 @@ impl Ledger {
         tables.map(|table| (table.clone(), self.count(&format!("SELECT count(*) FROM {table}")))).collect()
     }
 
+    /// Jobs of the API.
     pub(crate) fn jobs(&self) -> u64 {
-        self.count("SELECT count(*) FROM jobs")
+        self.count("SELECT count(*) FROM jobs WHERE source = 'api'")
     }
 
     /// Rows that should not be there when every job has ended, in words.

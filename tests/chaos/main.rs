@@ -15,6 +15,10 @@ mod daemon;
 mod engine;
 mod faults;
 mod foreign;
+mod forge;
+#[expect(dead_code, unused_imports, reason = "other tests use the rest of the stand-in")]
+#[path = "../gitlab/mod.rs"]
+mod gitlab;
 mod ledger;
 #[path = "../gpu/machine.rs"]
 mod machine;

@@ -33,6 +33,7 @@ pub(crate) async fn judge(world: &mut World) {
     let mut holders: HashMap<String, Vec<Life>> = HashMap::new();
     for job in world.desk.accepted() {
         world.tally.accepted += 1;
+        world.tally.accepted_by_api += 1;
         let ledger = &ledgers[job.daemon];
         let events = ledger.events(&job.id);
         let last = containers(&events).into_iter().max_by_key(|(_, attempt)| *attempt).map(|(container, _)| container);
@@ -53,6 +54,7 @@ pub(crate) async fn judge(world: &mut World) {
             world.complain(wrong, format!("job {}: {words}\n{story:#?}\nthe daemon's log: {}", story.job.id, log.display()));
         }
     }
+    judge_gitlab(world);
     for (gpu, lives) in &holders {
         if let Some((one, other)) = overlap(lives) {
             world.complain(Wrong::Lease, format!("two jobs had the GPU {gpu} at once: {one:?} {other:?}"));
@@ -71,6 +73,16 @@ pub(crate) async fn judge(world: &mut World) {
         world.complain(Wrong::Foreign, words);
     }
     strangers(world, &ledgers).await;
+}
+
+fn judge_gitlab(world: &mut World) {
+    let found = world.forge.judge(&world.witness, world.engine_broke || world.jobs_broke);
+    world.tally.accepted += found.queued;
+    world.tally.finished_once += found.finished_once;
+    world.tally.spoilt += found.spoilt;
+    for (wrong, words) in found.wrong {
+        world.complain(wrong, words);
+    }
 }
 
 /// The attempt that each container was made for, by the first twelve digits of its id.
@@ -221,9 +233,9 @@ async fn strangers(world: &mut World, ledgers: &[Ledger]) {
         }
     }
     let jobs: u64 = ledgers.iter().map(Ledger::jobs).sum();
-    if jobs != world.tally.accepted {
-        say(&format!("  {jobs} jobs are stored, {} were accepted", world.tally.accepted));
-        if jobs > world.tally.accepted {
+    if jobs != world.tally.accepted_by_api {
+        say(&format!("  {jobs} jobs are stored, {} were accepted", world.tally.accepted_by_api));
+        if jobs > world.tally.accepted_by_api {
             world.complain(Wrong::Doubled, "more jobs are stored than were accepted");
         }
     }

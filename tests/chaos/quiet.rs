@@ -98,6 +98,9 @@ fn differences(runners: &[Open], listed: &[ContainerSummary]) -> Option<String> 
 
 /// Waits until all jobs have ended and everything was taken away, as far as it is.
 pub(crate) async fn all_have_ended(world: &World, since: Instant) {
+    while !world.forge.all_have_ended() && Instant::now() < since + JOBS {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     for daemon in &world.daemons {
         one_has_ended(daemon, &world.engine, since).await;
     }

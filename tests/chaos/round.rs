@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::clients::Desk;
 use crate::faults::{Theme, strike};
+use crate::forge::Forge;
 use crate::rng::Rng;
 use crate::work::Kind;
 use crate::world::World;
@@ -20,6 +21,7 @@ const SHORT: u64 = 10;
 /// A client of a round: which daemon it speaks to, what is new for each job, and how long the round lasts.
 struct Client {
     desk: Desk,
+    forge: Forge,
     daemon: usize,
     rng: Rng,
     lasting: Duration,
@@ -42,6 +44,16 @@ impl Client {
         }
     }
 
+    async fn job_of_gitlab(mut self, cancels: u64) {
+        tokio::time::sleep(self.moment()).await;
+        let kind = Kind::plain(&mut self.rng);
+        let id = self.forge.queue(self.daemon, kind);
+        if self.rng.chance(cancels) {
+            tokio::time::sleep(self.rng.millis(0, 4000)).await;
+            self.forge.cancel(id);
+        }
+    }
+
     async fn operator(mut self, key: String) {
         tokio::time::sleep(self.moment() / 2).await;
         match self.rng.between(0, 3) {
@@ -58,24 +70,30 @@ impl Client {
 }
 
 fn theme(number: u64) -> Theme {
-    [Theme::Everything, Theme::Daemons, Theme::Everything, Theme::Meddling, Theme::Cancels][usize::try_from((number - 1) % 5).unwrap_or(0)]
+    let themes = [Theme::Everything, Theme::GitLab, Theme::Daemons, Theme::Everything, Theme::Meddling, Theme::Cancels];
+    themes[usize::try_from((number - 1) % 6).unwrap_or(0)]
 }
 
 /// One round.
 pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
     let theme = theme(number);
     let lasting = Duration::from_secs(setting("RC_CHAOS_SECONDS").unwrap_or(if setting("RC_CHAOS_ROUNDS").is_some() { SECONDS } else { SHORT }));
-    let (jobs, cancels) = match theme {
-        Theme::Cancels => (500, 85),
-        Theme::Daemons | Theme::Everything | Theme::Meddling => (rng.between(20, 40), 10),
+    let (jobs, of_gitlab, cancels) = match theme {
+        Theme::Cancels => (500, 4, 85),
+        Theme::GitLab => (10, rng.between(15, 30), 10),
+        Theme::Daemons | Theme::Everything | Theme::Meddling => (rng.between(20, 40), 8, 10),
     };
-    let jobs = (jobs * lasting.as_secs() / SECONDS).max(10);
-    say(&format!("round {number}: {theme:?}, {jobs} jobs"));
+    let for_the_time = |jobs: u64| (jobs * lasting.as_secs() / SECONDS).max(4);
+    let (jobs, of_gitlab) = (for_the_time(jobs), for_the_time(of_gitlab));
+    say(&format!("round {number}: {theme:?}, {jobs} jobs, {of_gitlab} of GitLab"));
     world.daemons.iter_mut().for_each(|daemon| daemon.begin_round(number));
-    (world.engine_broke, world.struck_jobs) = (false, std::collections::HashSet::new());
+    (world.engine_broke, world.jobs_broke, world.struck_jobs) = (false, false, std::collections::HashSet::new());
     let mut clients = JoinSet::new();
     for job in 0..jobs {
         clients.spawn(client(world, rng, lasting).job(format!("{number}-{job}-{}", rng.next()), cancels));
+    }
+    for _ in 0..of_gitlab {
+        clients.spawn(client(world, rng, lasting).job_of_gitlab(cancels));
     }
     for operator in 0..2 {
         clients.spawn(client(world, rng, lasting).operator(format!("{number}-flood-{operator}-{}", rng.next())));
@@ -97,5 +115,5 @@ pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
 
 fn client(world: &World, rng: &mut Rng, lasting: Duration) -> Client {
     let daemon = usize::try_from(rng.between(0, 1)).unwrap_or(0);
-    Client { desk: world.desk.clone(), daemon, rng: Rng::new(rng.next()), lasting }
+    Client { desk: world.desk.clone(), forge: world.forge.clone(), daemon, rng: Rng::new(rng.next()), lasting }
 }

@@ -46,7 +46,13 @@ pub(crate) struct Tally {
     pub(crate) stops: u64,
     pub(crate) upgrades: u64,
     pub(crate) meddled: u64,
+    /// How often the road to GitLab was cut.
+    pub(crate) cuts: u64,
+    /// Jobs of GitLab that failed for no reason of their own, as they may when they were struck.
+    pub(crate) spoilt: u64,
     pub(crate) accepted: u64,
+    /// Those of them that were not GitLab's.
+    pub(crate) accepted_by_api: u64,
     pub(crate) finished_once: u64,
     pub(crate) attempts: u64,
     wrong: [u64; 10],
@@ -84,9 +90,9 @@ impl Tally {
         let mut agreed = self.agreed.clone();
         agreed.sort();
         let at = |part: usize| agreed.get((agreed.len() * part / 100).min(agreed.len().saturating_sub(1))).copied().unwrap_or_default().as_millis();
-        let Self { upgrades, meddled, attempts, .. } = self;
+        let Self { upgrades, meddled, cuts, spoilt, attempts, .. } = self;
         format!(
-            "stops and starts in order {upgrades}, spells of a meddling proxy {meddled}, attempts {attempts}, wrong outcomes {}, wrong logs {}, \
+            "stops and starts in order {upgrades}, spells of a meddling proxy {meddled}, cuts of the road to GitLab {cuts}, attempts {attempts}, jobs of GitLab failed by what was struck {spoilt}, wrong outcomes {}, wrong logs {}, \
              things of others touched {}, other {}; store and engine agreed after both were up in {} ms (median), {} ms (95 of 100), {} ms (most) of {} times",
             self.count(Wrong::Outcome),
             self.count(Wrong::Log),

@@ -85,12 +85,12 @@ impl Kind {
         format!("{body}\nm end\n{end}")
     }
 
-    /// The whole script. A word is repeated until the witness has heard it; it names the machine's GPU, where there is one.
-    fn script(self, daemon: usize) -> String {
+    /// The whole script; `job` is how the shell gets the job's name. A word is repeated until the witness has heard it; it names the machine's GPU, where there is one.
+    pub(crate) fn script(self, daemon: usize, job: &str) -> String {
         let port = marks::PORT;
         format!(
-            "d={daemon}:$(ls /dev/dri 2>/dev/null); g=$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); n=$(cat /proc/sys/kernel/random/uuid); h=$(hostname)\n\
-             m() {{ until [ \"$(echo \"$1 $n $h $RUNNER_COORDINATOR_JOB_ID $d\" | timeout 3 nc -w 2 $g {port} 2>/dev/null)\" = ok ]; do usleep 100000; done; }}\n\
+            "set +e; d={daemon}:$(ls /dev/dri 2>/dev/null); g=$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); n=$(cat /proc/sys/kernel/random/uuid); h=$(hostname)\n\
+             m() {{ until [ \"$(echo \"$1 $n $h {job} $d\" | timeout 3 nc -w 2 $g {port} 2>/dev/null)\" = ok ]; do usleep 100000; done; }}\n\
              m begin\n{}",
             self.body()
         )
@@ -98,7 +98,7 @@ impl Kind {
 
     /// The request that submits it.
     pub(crate) fn request(self, daemon: usize) -> Value {
-        let mut request = json!({ "image": BUSYBOX, "command": ["sh", "-c", self.script(daemon)] });
+        let mut request = json!({ "image": BUSYBOX, "command": ["sh", "-c", self.script(daemon, "$RUNNER_COORDINATOR_JOB_ID")] });
         if let Self::Holds(_) = self {
             request["gpus"] = json!({ "count": 1, "vendor": "amd" });
         }

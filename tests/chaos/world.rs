@@ -8,6 +8,7 @@ use crate::clients::Desk;
 use crate::daemon::{Daemon, Want};
 use crate::engine::Engine;
 use crate::foreign::Foreign;
+use crate::forge::{Forge, RUNNER};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::marks::Witness;
@@ -31,9 +32,12 @@ pub(crate) struct World {
     pub(crate) witness: Witness,
     pub(crate) desk: Desk,
     pub(crate) foreign: Foreign,
+    pub(crate) forge: Forge,
     pub(crate) tally: Tally,
     /// Whether the engine was made to break off in this round, so that logs may say that lines are missing.
     pub(crate) engine_broke: bool,
+    /// Whether jobs, or what holds them, were struck in this round.
+    pub(crate) jobs_broke: bool,
     /// Containers whose jobs were killed in this round.
     pub(crate) struck_jobs: HashSet<String>,
     /// Two GPUs each, made of files.
@@ -46,13 +50,15 @@ impl World {
         let place = Place::take();
         let tasks = TaskTracker::new();
         let engine = Engine::start(place.path()).await;
-        let witness = Witness::listen(&tasks).await;
+        engine.load(RUNNER);
+        let (witness, forge) = (Witness::listen(&tasks).await, Forge::start().await);
         let (mut proxies, mut daemons, mut machines) = (Vec::new(), Vec::new(), Vec::new());
         for (at, port) in (0..DAEMONS).zip(PORT..) {
             let socket = place.path().join(format!("proxy-{at}.sock"));
             let proxy = Proxy::start(&tasks, &socket, &engine.socket(), rng.fork(u64::from(port)));
             let machine = Machine::new();
-            let mut daemon = Daemon::new(place.path(), &format!("daemon-{at}"), port, &proxy.host(), &machine.settings());
+            let mut daemon =
+                Daemon::new(place.path(), &format!("daemon-{at}"), port, &proxy.host(), &format!("{}\n{}", machine.settings(), forge.settings(at)));
             machines.push(machine);
             daemon.start().await;
             proxies.push(proxy);
@@ -62,7 +68,21 @@ impl World {
         let foreign = Foreign::make(&engine, &instance).await;
         let desk = Desk::new(daemons.iter().map(|daemon| daemon.url.clone()).collect());
         let (tally, struck_jobs) = (Tally::default(), HashSet::new());
-        Self { daemons, engine, proxies, witness, desk, foreign, tally, engine_broke: false, struck_jobs, _machines: machines, _place: place }
+        Self {
+            daemons,
+            engine,
+            proxies,
+            witness,
+            desk,
+            foreign,
+            forge,
+            tally,
+            engine_broke: false,
+            jobs_broke: false,
+            struck_jobs,
+            _machines: machines,
+            _place: place,
+        }
     }
 
     pub(crate) fn kill_daemon(&mut self, at: usize) {
@@ -95,6 +115,7 @@ impl World {
         for proxy in &self.proxies {
             proxy.behave();
         }
+        self.forge.restore();
         for at in 0..self.daemons.len() {
             if !self.daemons[at].is_running() {
                 self.daemons[at].kill();
