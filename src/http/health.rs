@@ -20,7 +20,7 @@ use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{DiskState, HostFacts, JobState, ProjectUsage, RunnerState};
+use crate::domain::{DiskState, HostFacts, JobState, ProjectUsage, RunnerState, chain};
 use crate::jobs::{Disk, EngineState, IntakeState, Status, Stuck};
 use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
 use crate::tasks::{Standing, TaskState};
@@ -118,8 +118,9 @@ async fn store_check(state: &AppState) -> Check {
     match tokio::time::timeout(PING_TIMEOUT, state.store.ping()).await {
         Ok(Ok(())) => Check::ok(None),
         Ok(Err(error)) => {
-            tracing::error!(%error, "the store gives no sign of life: {error}");
-            Check::failing("it does not answer; the log knows more", None)
+            let error = chain(&error);
+            tracing::error!(error, "the store gives no sign of life");
+            Check::failing(error, None)
         }
         Err(_) => Check::failing(format!("it did not answer within {} s", PING_TIMEOUT.as_secs()), None),
     }

@@ -67,7 +67,7 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut ou
     let returned = if ends { give_back(shared, &job, &outcome).await? } else { None };
     if let Some(returned) = returned {
         outcome = returned;
-    } else if job.spec.source == Source::GitLab && ends && job.has_open_attempt() {
+    } else if is_told(&job, &outcome) && ends {
         match deps.broker.report_end(&job, &outcome).await {
             ReportResult::Told | ReportResult::GitLabAlreadyKnew(KnownEnd::Failed) => {}
             ReportResult::GitLabAlreadyKnew(KnownEnd::Succeeded) => outcome = Outcome::Succeeded,
@@ -86,6 +86,11 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut ou
         Ok(_) | Err(StoreError::Refused(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether GitLab hears of the end of a job's attempt. What GitLab took back is not ours to end: it may be another runner's, or ours once more.
+fn is_told(job: &Job, outcome: &Outcome) -> bool {
+    job.spec.source == Source::GitLab && job.has_open_attempt() && outcome.reason() != Some(EndReason::ReturnedToGitlab)
 }
 
 /// Gives a job that did not begin back to GitLab, where GitLab still waits for our word: the outcome that says so. Nothing has to be sent:
@@ -131,5 +136,28 @@ impl Untold {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunnerId, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Attempt, CpuMillis, HostId, MemoryBytes, Placement};
+    use crate::store::contract_tests::{command, gitlab, requirement};
+
+    #[test]
+    fn gitlab_hears_of_ends_that_are_its_own_and_not_of_what_it_took_back() {
+        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None };
+        let attempt =
+            Attempt { number: 1, runner: RunnerId::from_trusted("r1"), host: HostId::from_trusted("box1"), placement, started_at: None, ended: None };
+        let begun = |job: Job| Job { attempt: Some(attempt.clone()), ..job };
+        let (theirs, ours) = (gitlab(requirement("default", 1000), 0, 7).job, command(requirement("default", 1000), 0).job);
+        let canceled = |reason| Outcome::Canceled { reason, detail: None };
+        let failed = Outcome::infrastructure(EndReason::StartFailed, "no");
+        assert!(is_told(&begun(theirs.clone()), &failed));
+        assert!(is_told(&begun(theirs.clone()), &canceled(EndReason::CanceledByUser)));
+        assert!(!is_told(&begun(theirs.clone()), &canceled(EndReason::ReturnedToGitlab)), "somebody may be at it, and that may be us");
+        assert!(!is_told(&theirs, &failed), "nobody was at it");
+        assert!(!is_told(&begun(ours), &failed));
     }
 }

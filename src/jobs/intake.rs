@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::deps::{Shared, class_named, class_requirement};
@@ -16,7 +17,7 @@ use super::image::decide;
 use crate::config::{Class, Config};
 use crate::domain::clock;
 use crate::domain::retry::doubled;
-use crate::domain::{Arch, ClassName, Clock, Job, JobId, JobSpec, ProjectName, Source, Start, Work, chain};
+use crate::domain::{Arch, ClassName, Clock, EndReason, Job, JobId, JobSpec, ProjectName, Source, Start, Work, chain};
 use crate::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, RunnerInfo};
 use crate::store::{NewJob, StoreError, Submission};
 
@@ -31,6 +32,8 @@ const CONFLICT: Duration = Duration::from_secs(3);
 const DENIED: Duration = Duration::from_secs(5 * 60);
 /// Wait before a store that failed is tried again with a job that GitLab already gave away.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Longest wait for the end of a record of a job that GitLab took back and gave to us again; past it GitLab offers the job once more.
+const ITS_END: Duration = Duration::from_secs(60);
 
 /// How long GitLab may not be asked for a class before it hears that the runner is there. GitLab takes a runner that is silent for
 /// 2 hours for offline, and fails jobs that only offline runners could take after 1 hour.
@@ -225,12 +228,15 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
         queue_limit: u32::MAX,
         whole_queue_limit: u32::MAX,
     };
+    let began = Instant::now();
     loop {
         match deps.store.submit(new.clone()).await {
             Ok(Submission::Created(job)) => {
                 info!(job.id = %job.id, gitlab.job.id = reference.job_id, class = %class.name, "GitLab gave a job");
                 return;
             }
+            // It comes back while its record here, which GitLab had taken it from, still ends.
+            Ok(Submission::Existing(job)) if was_taken_back(&job) && began.elapsed() < ITS_END => {}
             Ok(Submission::Existing(job)) => {
                 info!(job.id = %job.id, gitlab.job.id = reference.job_id, "GitLab gave a job again that waits here");
                 return;
@@ -248,6 +254,10 @@ async fn take(shared: &Arc<Shared>, class: &Class, claimed: ClaimedJob) {
             () = tokio::time::sleep(STORE_RETRY) => {}
         }
     }
+}
+
+fn was_taken_back(job: &Job) -> bool {
+    job.cancel.as_ref().is_some_and(|cancel| cancel.reason == EndReason::ReturnedToGitlab)
 }
 
 #[cfg(test)]

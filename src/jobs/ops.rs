@@ -21,6 +21,8 @@ use crate::domain::{Aggregate, EndReason, Outcome, RunnerId, chain};
 const BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait after an operation failed.
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// How long an operation may go on after the coordinator was told to stop.
+const AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// What is under way, or was, on each runner.
 #[derive(Debug, Default)]
@@ -102,12 +104,18 @@ impl Operations {
         let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
         shared.deps.tracker.clone().spawn(async move {
             let mut done = Done { shared: &shared, runner: Some(id), result: OpResult::Failure };
-            let mut result = carry_out(&shared, aggregate.clone(), action, &cancel).await;
-            if let (Err(error), Action::Launch, true) = (&result, action, hopeless) {
-                // It has failed for as long as a start may take; what it was waiting for may help another attempt.
-                let outcome = Outcome::infrastructure(EndReason::StartFailed, chain(error));
-                result = conclude(&shared, &aggregate, outcome).await;
-            }
+            let operation = async {
+                let result = carry_out(&shared, aggregate.clone(), action, &cancel).await;
+                match &result {
+                    Err(error) if action == Action::Launch && hopeless => {
+                        // It has failed for as long as a start may take; what it was waiting for may help another attempt.
+                        let outcome = Outcome::infrastructure(EndReason::StartFailed, chain(error));
+                        conclude(&shared, &aggregate, outcome).await
+                    }
+                    Ok(()) | Err(_) => result,
+                }
+            };
+            let result = until_stopped(&shared.deps.stop, Box::pin(operation)).await;
             match (&result, &done.runner) {
                 (Ok(()), _) => done.result = OpResult::Success,
                 (Err(error), Some(runner)) => {
@@ -150,6 +158,20 @@ impl Operation {
     }
 }
 
+/// An operation, which ends early when the coordinator stops and somebody does not answer: the next start goes on with what is half done, as it
+/// does after a crash.
+async fn until_stopped(stop: &CancellationToken, operation: impl Future<Output = Result<(), OpError>>) -> Result<(), OpError> {
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(AFTER_STOP).await;
+    };
+    tokio::select! {
+        biased;
+        result = operation => result,
+        () = stopped => Err(OpError::NotYet("the coordinator stops")),
+    }
+}
+
 async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, cancel: &CancellationToken) -> Result<(), OpError> {
     match action {
         Action::Launch => launch::launch(shared, aggregate, cancel).await,
@@ -186,5 +208,27 @@ impl Drop for Done<'_> {
         self.shared.deps.tracker.spawn(async move {
             let _ = wake.send(message).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operation_whose_answer_does_not_come_ends_soon_after_the_stop_and_one_that_comes_through_is_done() {
+        let stop = CancellationToken::new();
+        let hangs = until_stopped(&stop, std::future::pending());
+        tokio::pin!(hangs);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), hangs.as_mut()).await.is_err(), "nobody has told it to stop");
+        stop.cancel();
+        let told = Instant::now();
+        assert!(matches!(hangs.await, Err(OpError::NotYet(_))));
+        assert_eq!(told.elapsed(), AFTER_STOP);
+        let late = async {
+            tokio::time::sleep(AFTER_STOP / 2).await;
+            Ok(())
+        };
+        assert!(until_stopped(&stop, late).await.is_ok(), "it still had time");
     }
 }

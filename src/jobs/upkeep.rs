@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::broker::Claim;
 use super::deps::Shared;
 use super::drain::goes_back;
-use crate::domain::{Job, Source, chain};
+use crate::domain::{EndReason, Job, JobState, Source, chain};
 use crate::store::{JobFilter, StoreError};
 
 /// Time between two words to GitLab about a job that waits here; GitLab gives a silent one up after an hour.
@@ -82,6 +82,8 @@ async fn keep_one_alive(shared: &Shared, job: &Job) -> Result<(), StoreError> {
             }
             return Ok(());
         }
+        // GitLab may have given it to us again since; it says so when the runner asks for the job.
+        Claim::Gone(EndReason::ReturnedToGitlab) if matches!(job.state, JobState::Starting) => return Ok(()),
         Claim::Gone(reason) => reason,
     };
     info!(job.id = %job.id, %reason, "the job is no longer wanted here");

@@ -133,6 +133,11 @@ fn tag(daemon: usize) -> String {
     format!("daemon-{daemon}")
 }
 
+/// What a daemon was killed under while it started goes back to GitLab, once.
+fn failed_to_start_twice(view: &JobView) -> bool {
+    view.n_assigned > 1 && view.trace.contains("the container could not be started")
+}
+
 fn fault(job: &Queued, view: &JobView, lives: &[Life], broken: bool) -> Option<(Wrong, String)> {
     if !view.status.is_final() {
         return Some((Wrong::Lost, format!("it has not ended: {:?}", view.status)));
@@ -144,7 +149,7 @@ fn fault(job: &Queued, view: &JobView, lives: &[Life], broken: bool) -> Option<(
     let right = match (view.status, view.failure_reason.as_deref()) {
         (Status::Success, _) => whole && job.kind.own() == Own::Success,
         (Status::Canceled, _) => job.cancelled,
-        (Status::Failed, Some(SYSTEM_FAILURE)) => broken || job.cancelled,
+        (Status::Failed, Some(SYSTEM_FAILURE)) => broken || job.cancelled || failed_to_start_twice(view) && lives.is_empty(),
         (Status::Failed, _) => whole && view.exit_code.is_some_and(|code| job.kind.own() == Own::Code(code)),
         _ => false,
     };

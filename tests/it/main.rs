@@ -14,6 +14,7 @@ mod cli;
 mod decision;
 mod disk;
 mod disk_faults;
+mod disk_stops;
 mod docker;
 mod docs;
 mod doorbell;

@@ -34,12 +34,21 @@ pub(crate) struct Theirs {
     pub(crate) executions: Vec<(u64, Option<u64>)>,
 }
 
+/// What becomes of a job's token when the job is given to somebody again; nobody promises either.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    #[default]
+    Change,
+    Stay,
+}
+
 /// What it keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     pub(crate) jobs: Vec<Theirs>,
     /// Whether it waits for a runner's word before a job runs.
     pub(crate) two_phase: bool,
+    pub(crate) tokens: Tokens,
     /// It does not answer before this moment.
     pub(crate) down_until: u64,
 }
@@ -69,10 +78,10 @@ impl Queue {
     fn give(&mut self, now: u64) -> Option<(u64, String)> {
         let free = |job: &Theirs| job.status == "pending" && job.given.as_ref().is_none_or(|(_, heard)| heard + RESERVED < now);
         let place = self.jobs.iter().position(free)?;
-        let two_phase = self.two_phase;
+        let (two_phase, tokens) = (self.two_phase, self.tokens);
         let job = &mut self.jobs[place];
         job.hands += 1;
-        let token = format!("token-{place}-{}", job.hands);
+        let token = format!("token-{place}-{}", if tokens == Tokens::Stay { 1 } else { job.hands });
         job.given = Some((token.clone(), now));
         if !two_phase {
             job.status = "running";

@@ -95,7 +95,7 @@ pub(crate) fn live(world: &Arc<World>, store: &Arc<SqliteStore>, users: &Arc<Use
                 () = world.death.notified() => end = End::Died,
                 stopped = tokio::time::timeout(STOP, daemon.tracker.wait()) => if stopped.is_err() {
                     let now = world.now();
-                    world.engine().story.tell(now, "it did not stop in time");
+                    world.engine().story.breach(now, "it did not stop in time");
                 }
             }
         }

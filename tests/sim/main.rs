@@ -43,6 +43,7 @@ use runner_coordinator::store::SqliteStore;
 
 use crate::dials::Dials;
 use crate::engine::Engine;
+use crate::gitlab::Tokens;
 use crate::life::{End, live};
 use crate::story::Story;
 use crate::users::Users;
@@ -70,6 +71,7 @@ fn tell(seed: u64) -> Told {
     let engine = Engine::new(rng.fork(), dials.clone(), directory.path().join("receipts"));
     let world = World::new(engine, directory.path().to_owned());
     world.gitlab().two_phase = rng.bool();
+    world.gitlab().tokens = if rng.bool() { Tokens::Stay } else { Tokens::Change };
     let queue = Arc::new(SqliteStore::in_memory(Arc::default()).expect("a store"));
     let (mut lives, mut last) = (0, End::Died);
     while matches!(last, End::Died | End::Stopped) && lives < 1000 {

@@ -5,6 +5,7 @@
 pub(crate) mod browser;
 pub(crate) mod collector;
 pub(crate) mod engine;
+pub(crate) mod loop_disk;
 pub(crate) mod own_engine;
 pub(crate) mod road;
 pub(crate) mod small_disk;
