@@ -12,8 +12,8 @@ use crate::work::{Kind, Own};
 
 /// The image in which GitLab's jobs run.
 pub(crate) const RUNNER: &str = "rc-test/runner:1";
-/// The reason of failures that are not the job's own.
-const SYSTEM_FAILURE: &str = "runner_system_failure";
+/// The reasons of failures that are not the job's own: what we tell, and what a runner tells that was told to end.
+const NOT_ITS_OWN: [&str; 2] = ["runner_system_failure", "runner_interrupted"];
 
 /// A job that was queued in GitLab.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl Forge {
             let lives = witness.lives(&name);
             witness.is_over(&name);
             verdicts.queued += 1;
-            verdicts.spoilt += u64::from(view.failure_reason.as_deref() == Some(SYSTEM_FAILURE));
+            verdicts.spoilt += u64::from(view.failure_reason.as_deref().is_some_and(|reason| NOT_ITS_OWN.contains(&reason)));
             match fault(&job, &view, &lives, broken) {
                 Some((wrong, words)) => verdicts.wrong.push((wrong, format!("job {} of GitLab: {words}\n{job:?} {lives:#?}\n{view:#?}", job.id))),
                 None => verdicts.finished_once += 1,
@@ -149,7 +149,7 @@ fn fault(job: &Queued, view: &JobView, lives: &[Life], broken: bool) -> Option<(
     let right = match (view.status, view.failure_reason.as_deref()) {
         (Status::Success, _) => whole && job.kind.own() == Own::Success,
         (Status::Canceled, _) => job.cancelled,
-        (Status::Failed, Some(SYSTEM_FAILURE)) => broken || job.cancelled || failed_to_start_twice(view) && lives.is_empty(),
+        (Status::Failed, Some(reason)) if NOT_ITS_OWN.contains(&reason) => broken || job.cancelled || failed_to_start_twice(view) && lives.is_empty(),
         (Status::Failed, _) => whole && view.exit_code.is_some_and(|code| job.kind.own() == Own::Code(code)),
         _ => false,
     };
