@@ -1,4 +1,5 @@
-//! Many jobs for a long time, and nothing that grows with them: samples of what the daemon holds, and the first third against the last.
+//! Many jobs for a long time, and nothing that grows with them: samples of what the daemon holds, and the second third against the last: in the
+//! first everything fills up.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::{quiet, say, setting, setting_text};
 const PORT: u16 = 18_160;
 /// Jobs that are under way at once.
 const AT_ONCE: usize = 12;
-/// How much more of anything there may be in the last third: a part of the first, and a number for small ones.
+/// How much more of anything there may be in the last third: a part of the second, and a number for small ones.
 const GROWTH: (f64, f64) = (0.25, 16.0);
 
 /// What the daemon holds at one moment.
@@ -125,18 +126,18 @@ fn size_below(directory: &Path) -> u64 {
     entries.map(|entry| entry.metadata().map_or(0, |found| if found.is_dir() { size_below(&entry.path()) } else { found.len() })).sum()
 }
 
-/// The names of what is more in the last third than in the first.
+/// The names of what is more in the last third than in the one before.
 fn compare(samples: &[Sample]) -> Vec<String> {
     let third = (samples.len() / 3).max(1);
     let mean = |part: &[Sample], at: usize| {
         let sum: u64 = part.iter().map(|sample| sample.figures()[at].1).sum();
         f64::from(u32::try_from(sum).unwrap_or(u32::MAX)) / f64::from(u32::try_from(part.len()).unwrap_or(1))
     };
-    let (Some(first), Some(last)) = (samples.get(..third), samples.get(samples.len() - third..)) else { return Vec::new() };
+    let (Some(second), Some(last)) = (samples.get(third..2 * third), samples.get(samples.len() - third..)) else { return Vec::new() };
     let mut grown = Vec::new();
     for (at, (name, _)) in samples[0].figures().iter().enumerate() {
-        let (before, after) = (mean(first, at), mean(last, at));
-        say(&format!("soak: {name}: {before:.0} in the first third, {after:.0} in the last"));
+        let (before, after) = (mean(second, at), mean(last, at));
+        say(&format!("soak: {name}: {before:.0} in the second third, {after:.0} in the last"));
         if after > before * (1.0 + GROWTH.0) + GROWTH.1 {
             grown.push(name.clone());
         }
