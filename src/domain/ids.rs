@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -69,6 +70,14 @@ impl JobId {
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7().simple().to_string())
+    }
+
+    /// When it was made, by the clock of that moment; `None` of one that [`JobId::generate`] did not make.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let id = Uuid::try_parse(&self.0).ok().filter(|id| id.get_version_num() == 7)?;
+        // The first 48 bits count milliseconds (RFC 9562, section 5.7).
+        Timestamp::from_millisecond(i64::try_from(id.as_u128() >> 80).ok()?).ok()
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::domain::{GitLabJob, GitLabRef};
@@ -31,6 +32,7 @@ impl From<serde_json::Error> for BadPayload {
 /// All but `id` and `token` may be missing or of another kind.
 #[derive(Deserialize)]
 struct Answer {
+    #[serde(deserialize_with = "storable")]
     id: u64,
     token: String,
     #[serde(default)]
@@ -45,6 +47,12 @@ struct Answer {
     services: Value,
     #[serde(default)]
     variables: Value,
+}
+
+/// GitLab's ids are signed, and so are those that stores hold.
+fn storable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let id = u64::deserialize(deserializer)?;
+    i64::try_from(id).map(|_| id).map_err(D::Error::custom)
 }
 
 /// Reads GitLab's answer to a request for work.

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::broker::{Claim, KnownEnd, ReportResult};
 use super::deps::{OpError, Shared};
+use super::stopping::until_stopped;
 use crate::domain::job::CancelEffect;
 use crate::domain::retry::Next;
 use crate::domain::{Aggregate, EndReason, Failure, GitLabJob, Job, JobId, JobState, Outcome, RunnerId, Source, Step, Work};
@@ -38,8 +39,10 @@ async fn tell_of_cancel(shared: &Shared, job: &Job, gitlab: &GitLabJob, reason: 
     let deps = &shared.deps;
     let outcome = Outcome::Canceled { reason, detail: None };
     for _ in 0..CANCEL_TRIES {
-        if deps.broker.report_unstarted(job, gitlab.clone(), &outcome).await != ReportResult::NotReachable {
-            return;
+        match until_stopped(&deps.stop, deps.broker.report_unstarted(job, gitlab.clone(), &outcome)).await {
+            Some(ReportResult::NotReachable) => {}
+            Some(ReportResult::Told | ReportResult::GitLabAlreadyKnew(_)) => return,
+            None => break,
         }
         tokio::select! {
             biased;
@@ -90,7 +93,9 @@ pub(super) async fn conclude(shared: &Arc<Shared>, aggregate: &Aggregate, mut ou
 
 /// Whether GitLab hears of the end of a job's attempt. What GitLab took back is not ours to end: it may be another runner's, or ours once more.
 fn is_told(job: &Job, outcome: &Outcome) -> bool {
-    job.spec.source == Source::GitLab && job.has_open_attempt() && outcome.reason() != Some(EndReason::ReturnedToGitlab)
+    let asked = job.cancel.as_ref().map(|cancel| cancel.reason);
+    let was_taken_back = [asked, outcome.reason()].contains(&Some(EndReason::ReturnedToGitlab));
+    job.spec.source == Source::GitLab && job.has_open_attempt() && !was_taken_back
 }
 
 /// Gives a job that did not begin back to GitLab, where GitLab still waits for our word: the outcome that says so. Nothing has to be sent:
@@ -142,6 +147,7 @@ impl Untold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::job::CancelRequest;
     use crate::domain::{Attempt, CpuMillis, HostId, MemoryBytes, Placement};
     use crate::store::contract_tests::{command, gitlab, requirement};
 
@@ -157,6 +163,8 @@ mod tests {
         assert!(is_told(&begun(theirs.clone()), &failed));
         assert!(is_told(&begun(theirs.clone()), &canceled(EndReason::CanceledByUser)));
         assert!(!is_told(&begun(theirs.clone()), &canceled(EndReason::ReturnedToGitlab)), "somebody may be at it, and that may be us");
+        let cancel = CancelRequest { reason: EndReason::ReturnedToGitlab, at: jiff::Timestamp::UNIX_EPOCH };
+        assert!(!is_told(&Job { cancel: Some(cancel), ..begun(theirs.clone()) }, &failed), "however it ended here");
         assert!(!is_told(&theirs, &failed), "nobody was at it");
         assert!(!is_told(&begun(ours), &failed));
     }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::deps::{Shared, class_named, class_requirement};
 use super::handle::{IntakeWord, Status};
 use super::image::decide;
+use super::stopping::until_stopped;
 use crate::config::{Class, Config};
 use crate::domain::clock;
 use crate::domain::retry::doubled;
@@ -129,7 +130,8 @@ pub(super) async fn run(shared: &Arc<Shared>, name: &ClassName, gitlab: &Arc<dyn
             },
         }
         bell.mark_unchanged();
-        pause = ask(shared, &terms, gitlab, &mut failures).await;
+        let Some(next) = until_stopped(&deps.stop, ask(shared, &terms, gitlab, &mut failures)).await else { return };
+        pause = next;
     }
 }
 

@@ -47,6 +47,7 @@ mod repair;
 mod retention;
 mod retire;
 mod sample;
+mod stopping;
 mod strays;
 mod stuck;
 mod turn;

@@ -13,16 +13,15 @@ use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::handle::{OpResult, Wake};
 use super::reconcile::{Action, InFlight};
+use super::stopping::until_stopped;
 use super::{finish, launch};
 use crate::domain::retry::doubled;
-use crate::domain::{Aggregate, EndReason, Outcome, RunnerId, chain};
+use crate::domain::{Aggregate, EndReason, Outcome, RunnerId, RunnerState, chain};
 
 /// First wait after an operation failed; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait after an operation failed.
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
-/// How long an operation may go on after the coordinator was told to stop.
-const AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// What is under way, or was, on each runner.
 #[derive(Debug, Default)]
@@ -104,18 +103,13 @@ impl Operations {
         let (shared, cancel) = (Arc::clone(shared), operation.cancel.clone());
         shared.deps.tracker.clone().spawn(async move {
             let mut done = Done { shared: &shared, runner: Some(id), result: OpResult::Failure };
-            let operation = async {
-                let result = carry_out(&shared, aggregate.clone(), action, &cancel).await;
-                match &result {
-                    Err(error) if action == Action::Launch && hopeless => {
-                        // It has failed for as long as a start may take; what it was waiting for may help another attempt.
-                        let outcome = Outcome::infrastructure(EndReason::StartFailed, chain(error));
-                        conclude(&shared, &aggregate, outcome).await
-                    }
-                    Ok(()) | Err(_) => result,
+            let operation = Box::pin(async {
+                match carry_out(&shared, aggregate.clone(), action, &cancel).await {
+                    Err(error) if action == Action::Launch && hopeless => give_up(&shared, &aggregate, error).await,
+                    result => result,
                 }
-            };
-            let result = until_stopped(&shared.deps.stop, Box::pin(operation)).await;
+            });
+            let result = until_stopped(&shared.deps.stop, operation).await.unwrap_or(Err(OpError::NotYet("the coordinator stops")));
             match (&result, &done.runner) {
                 (Ok(()), _) => done.result = OpResult::Success,
                 (Err(error), Some(runner)) => {
@@ -158,18 +152,14 @@ impl Operation {
     }
 }
 
-/// An operation, which ends early when the coordinator stops and somebody does not answer: the next start goes on with what is half done, as it
-/// does after a crash.
-async fn until_stopped(stop: &CancellationToken, operation: impl Future<Output = Result<(), OpError>>) -> Result<(), OpError> {
-    let stopped = async {
-        stop.cancelled().await;
-        tokio::time::sleep(AFTER_STOP).await;
-    };
-    tokio::select! {
-        biased;
-        result = operation => result,
-        () = stopped => Err(OpError::NotYet("the coordinator stops")),
+/// Ends an attempt whose launch has failed for as long as a start may take: what it was waiting for may help another attempt. One whose start was
+/// sent may run, and is judged by what the engine shows.
+async fn give_up(shared: &Arc<Shared>, aggregate: &Aggregate, error: OpError) -> Result<(), OpError> {
+    let now = shared.deps.store.runner(&aggregate.runner.id).await?;
+    if now.is_none_or(|now| now.runner.state != (RunnerState::Starting { start_sent: None })) {
+        return Err(error);
     }
+    conclude(shared, aggregate, Outcome::infrastructure(EndReason::StartFailed, chain(&error))).await
 }
 
 async fn carry_out(shared: &Arc<Shared>, aggregate: Aggregate, action: Action, cancel: &CancellationToken) -> Result<(), OpError> {
@@ -208,27 +198,5 @@ impl Drop for Done<'_> {
         self.shared.deps.tracker.spawn(async move {
             let _ = wake.send(message).await;
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_operation_whose_answer_does_not_come_ends_soon_after_the_stop_and_one_that_comes_through_is_done() {
-        let stop = CancellationToken::new();
-        let hangs = until_stopped(&stop, std::future::pending());
-        tokio::pin!(hangs);
-        assert!(tokio::time::timeout(Duration::from_secs(3600), hangs.as_mut()).await.is_err(), "nobody has told it to stop");
-        stop.cancel();
-        let told = Instant::now();
-        assert!(matches!(hangs.await, Err(OpError::NotYet(_))));
-        assert_eq!(told.elapsed(), AFTER_STOP);
-        let late = async {
-            tokio::time::sleep(AFTER_STOP / 2).await;
-            Ok(())
-        };
-        assert!(until_stopped(&stop, late).await.is_ok(), "it still had time");
     }
 }

@@ -1,5 +1,5 @@
-//! Takes away what ended long ago: rows first, and then the logs of the jobs that went. What a crash leaves between the two, the next start
-//! finds: a log whose job is not there belongs to nobody.
+//! Takes away what ended long ago: rows first, and then the logs of the jobs that went. What a crash leaves between the two goes when it is old
+//! enough for any log to go: a store that was restored from the wrong backup may yet be replaced by one that knows the job.
 //!
 //! A task of its own, because the words to GitLab in [`super::upkeep`] must not wait for it, and because it rests between batches, so that
 //! whoever wants to write is not kept waiting.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::deps::{OpError, Shared};
@@ -31,11 +32,10 @@ const LOGS_AT_ONCE: usize = 500;
 pub(super) async fn run(shared: &Arc<Shared>) {
     let deps = &shared.deps;
     let rounds = async {
-        // Without a time: only those whose job is not there.
-        told(sweep_logs(deps.store.as_ref(), &deps.logs, Timestamp::MIN).await);
+        let (began, since) = (deps.clock.now(), Instant::now());
         for round in 1_u32.. {
             tokio::time::sleep(EVERY).await;
-            let (config, now) = (deps.config.current(), deps.clock.now());
+            let (config, now) = (deps.config.current(), certain(began, since.elapsed(), deps.clock.now()));
             told(forget(deps.store.as_ref(), &deps.logs, &keep(&config.retention, now)).await);
             if round.is_multiple_of(LOGS_EVERY) {
                 told(sweep_logs(deps.store.as_ref(), &deps.logs, before(now, config.retention.logs)).await);
@@ -49,6 +49,12 @@ fn told(round: Result<(), OpError>) {
     if let Err(error) = round {
         warn!(error = chain(&error), "what ended long ago could not be taken away; the next round goes on");
     }
+}
+
+/// The time by which things are old: never later than the wall clock, and never later than the time that has surely passed since `began`. A
+/// clock that jumps ahead, or was behind at the start and is set right, makes nothing old before its time.
+fn certain(began: Timestamp, passed: Duration, now: Timestamp) -> Timestamp {
+    began.checked_add(passed).map_or(now, |certain| certain.min(now))
 }
 
 /// What is kept now.
@@ -67,11 +73,11 @@ fn before(now: Timestamp, age: Duration) -> Timestamp {
 
 /// Takes away all that is not to be kept.
 async fn forget(store: &dyn Store, logs: &LogStore, keep: &Keep) -> Result<(), OpError> {
-    let (mut jobs, mut rows) = (0, 0);
+    let (mut jobs, mut rows, mut failed) = (0, 0, Ok(()));
     loop {
         let forgotten = store.forget_ended(keep).await?;
         for job in &forgotten.jobs {
-            logs.remove(job).await?;
+            failed = failed.and(logs.remove(job).await);
         }
         jobs += forgotten.jobs.len();
         rows += forgotten.rows;
@@ -83,26 +89,30 @@ async fn forget(store: &dyn Store, logs: &LogStore, keep: &Keep) -> Result<(), O
     if jobs > 0 {
         info!(jobs, rows, "jobs that ended long ago were taken away");
     }
-    Ok(())
+    Ok(failed?)
 }
 
-/// Takes away the logs of jobs that are not there or ended before.
-async fn sweep_logs(store: &dyn Store, logs: &LogStore, ended_before: Timestamp) -> Result<(), OpError> {
-    let mut swept = 0;
+/// Takes away the logs of jobs that were made before, and ended before or are not there.
+async fn sweep_logs(store: &dyn Store, logs: &LogStore, before: Timestamp) -> Result<(), OpError> {
+    let (mut swept, mut failed) = (0, Ok(()));
     for shelf in logs.shelves().await? {
         // A job is stored before it has a log: one that is not there now was not there when its log was found.
-        let found = logs.on_shelf(&shelf).await?;
+        let mut found = logs.on_shelf(&shelf).await?;
+        found.retain(|job| job.made_at().is_none_or(|made| made < before));
         for some in found.chunks(LOGS_AT_ONCE) {
-            for job in store.without_logs(some, ended_before).await? {
-                logs.remove(&job).await?;
-                swept += 1;
+            for job in store.without_logs(some, before).await? {
+                // One that cannot be removed does not keep the others.
+                match logs.remove(&job).await {
+                    Ok(()) => swept += 1,
+                    Err(error) => failed = failed.and(Err(error)),
+                }
             }
         }
     }
     if swept > 0 {
         info!(jobs = swept, "logs past their time were taken away");
     }
-    Ok(())
+    Ok(failed?)
 }
 
 #[cfg(test)]

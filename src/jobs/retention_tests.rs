@@ -21,6 +21,26 @@ async fn left(logs: &LogStore) -> Vec<JobId> {
     left
 }
 
+/// The id of a job that was made at `t(millis)`.
+fn id(millis: i64) -> JobId {
+    JobId::from_trusted(format!("{:012x}7000800000000000{millis:04x}", t(millis).as_millisecond()))
+}
+
+/// Stores such a job.
+async fn made(store: &SqliteStore, millis: i64) -> JobId {
+    let mut new = command(requirement("default", 1000), 0);
+    new.job.id = id(millis);
+    created(store, new).await.id
+}
+
+#[test]
+fn time_that_has_not_surely_passed_makes_nothing_old() {
+    let passed = Duration::from_millis(50);
+    assert_eq!(certain(t(100), passed, t(150)), t(150));
+    assert_eq!(certain(t(100), passed, t(9_000_000)), t(150), "the clock jumped ahead, or was behind at the start");
+    assert_eq!(certain(t(100), passed, t(20)), t(20), "it was ahead, and is set back");
+}
+
 #[tokio::test]
 async fn logs_go_with_their_jobs_after_their_time_and_when_nobody_knows_them() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -29,22 +49,24 @@ async fn logs_go_with_their_jobs_after_their_time_and_when_nobody_knows_them() {
     assert_eq!(left(&logs).await, [], "before the first job there is no directory");
     let mut jobs = Vec::new();
     for at in [10, 20, 30] {
-        let job = created(&store, command(requirement("default", 1000), 0)).await.id;
+        let job = made(&store, at).await;
         store.cancel_job(&job, EndReason::CanceledByUser, t(at)).await.expect("cancelled");
         jobs.push(job);
     }
-    jobs.push(created(&store, command(requirement("default", 1000), 0)).await.id);
+    jobs.push(made(&store, 40).await);
     for job in &jobs {
         written(&logs, job).await;
     }
-    // What a crash left between rows and logs, and what is not ours.
-    let orphan = JobId::generate();
-    written(&logs, &orphan).await;
+    // What a crash left between rows and logs, what a store that was since replaced knew, and what is not ours.
+    written(&logs, &id(5)).await;
+    let young = JobId::generate();
+    written(&logs, &young).await;
     let foreign = dir.path().join("logs/no job/at all");
     std::fs::create_dir_all(&foreign).expect("made");
 
-    sweep_logs(&store, &logs, Timestamp::MIN).await.expect("swept");
-    assert_eq!(left(&logs).await, jobs, "only the one whose job is not there went");
+    jobs.push(young);
+    sweep_logs(&store, &logs, t(6)).await.expect("swept");
+    assert_eq!(left(&logs).await, jobs, "only the old one whose job is not there went");
     let retention = Retention { jobs: Duration::from_millis(1), ..Retention::default() };
     forget(&store, &logs, &keep(&retention, t(12))).await.expect("forgotten");
     assert_eq!(left(&logs).await, jobs[1..], "the log went with its job");

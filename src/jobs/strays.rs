@@ -14,6 +14,7 @@ use super::deps::Shared;
 use super::observer::{EngineSight, EngineView};
 use super::ops::Operations;
 use super::reconcile::InFlight;
+use super::stopping::until_stopped;
 use crate::domain::{Aggregate, JobId, RunnerId, Source, chain};
 
 /// Wait before a stray that could not be removed is tried again.
@@ -25,6 +26,8 @@ const AT_ONCE: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stray {
     name: String,
+    /// The engine's id.
+    id: String,
     /// The job that it was made for; one that was made without may have been given any of GitLab's.
     job: Option<JobId>,
 }
@@ -65,7 +68,7 @@ impl Strays {
             }
             // A view that is older than our last operation on the runner may show what that operation took away.
             if operations.on(&owner.runner) == InFlight::Nothing && operations.proven_after(&owner.runner) <= view.stamp {
-                strays.push(Stray { name: name.clone(), job: owner.job.as_ref().map(|(job, _attempt)| job.clone()) });
+                strays.push(Stray { name: name.clone(), id: facts.id.clone(), job: owner.job.as_ref().map(|(job, _attempt)| job.clone()) });
             }
         }
         strays
@@ -73,16 +76,20 @@ impl Strays {
 
     /// Removes them, those left out that were tried a moment ago.
     pub(super) fn remove(&mut self, shared: &Arc<Shared>, strays: &[Stray]) {
-        for Stray { name, .. } in strays {
+        for Stray { name, id, .. } in strays {
             if !self.is_due(name) {
                 continue;
             }
             shared.deps.metrics.manager.strays.count([]);
             warn!(container = name, "a container of ours belongs to no runner; it is removed");
-            let (shared, its, turns) = (Arc::clone(shared), name.clone(), Arc::clone(&self.turns));
+            let (shared, its, id, turns) = (Arc::clone(shared), name.clone(), id.clone(), Arc::clone(&self.turns));
             let removal = shared.deps.tracker.clone().spawn(async move {
                 let Some(Ok(_turn)) = shared.deps.stop.run_until_cancelled(turns.acquire()).await else { return };
-                if let Err(error) = shared.deps.driver.remove(&its).await {
+                // Another may have its name by now.
+                if !is_there(&shared.observer.view(), &its, &id) {
+                    return;
+                }
+                if let Some(Err(error)) = until_stopped(&shared.deps.stop, shared.deps.driver.remove(&its)).await {
                     warn!(container = its, error = chain(&error), "it could not be removed");
                 }
                 shared.observer.refresh();
@@ -114,6 +121,12 @@ impl Strays {
     }
 }
 
+/// Whether the engine shows this very container under the name.
+fn is_there(view: &EngineView, name: &str, id: &str) -> bool {
+    let EngineSight::Up { containers, .. } = &view.sight else { return false };
+    containers.get(name).is_some_and(|facts| facts.id == id)
+}
+
 /// Whether what the engine shows under a name is not what our runner of that name made.
 pub(super) fn is_stray(strays: &[Stray], name: &str) -> bool {
     strays.iter().any(|stray| stray.name == name)
@@ -142,7 +155,7 @@ mod tests {
         );
         let with = |job| Aggregate { runner: runner.clone(), job };
         let (api, theirs) = (command(requirement("default", 1000), 0).job, gitlab(requirement("default", 1000), 0, 1).job);
-        let stray = |job: Option<&JobId>| [Stray { name: "rc-x".to_owned(), job: job.cloned() }];
+        let stray = |job: Option<&JobId>| [Stray { name: "rc-x".to_owned(), id: "x".to_owned(), job: job.cloned() }];
         assert!(holds_up(&stray(Some(&api.id)), &with(Some(api.clone()))));
         assert!(!holds_up(&stray(Some(&theirs.id)), &with(Some(api.clone()))), "another's job");
         assert!(holds_up(&stray(None), &with(Some(theirs.clone()))), "one that waits at the broker may have got it");

@@ -1,4 +1,4 @@
-//! What has to be done now and then, whatever happens: GitLab hears of jobs that wait here, and old keys against doubles are forgotten.
+//! What has to be done now and then, whatever happens: GitLab hears of jobs that wait here, and old deliveries are forgotten.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::store::{JobFilter, StoreError};
 
 /// Time between two words to GitLab about a job that waits here; GitLab gives a silent one up after an hour.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Rounds of [`KEEP_ALIVE`] between two clearings of old keys.
+/// Rounds of [`KEEP_ALIVE`] between two clearings of old deliveries.
 const FORGET_EVERY: u32 = 120;
 /// Waiting jobs that are read at once.
 const PAGE: u32 = 500;
@@ -25,7 +25,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     let mut was_drained = status.borrow().drain.is_some();
     loop {
         if round.is_multiple_of(FORGET_EVERY) {
-            forget_keys(shared).await;
+            forget_deliveries(shared).await;
         }
         round = round.wrapping_add(1);
         tokio::select! {
@@ -44,13 +44,13 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     }
 }
 
-async fn forget_keys(shared: &Shared) {
+async fn forget_deliveries(shared: &Shared) {
     let deps = &shared.deps;
     let Ok(before) = deps.clock.now().checked_sub(deps.config.current().limits.delivery_memory) else { return };
-    match deps.store.forget_keys(before).await {
+    match deps.store.forget_deliveries(before).await {
         Ok(0) => {}
-        Ok(forgotten) => info!(forgotten, "old keys against doubles were forgotten"),
-        Err(error) => warn!(error = chain(&error), "old keys against doubles could not be forgotten"),
+        Ok(forgotten) => info!(forgotten, "old deliveries were forgotten"),
+        Err(error) => warn!(error = chain(&error), "old deliveries could not be forgotten"),
     }
 }
 

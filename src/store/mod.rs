@@ -348,8 +348,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// end.
     async fn project_usage(&self, now: Timestamp, most: u32) -> Result<Vec<ProjectUsage>, StoreError>;
 
-    /// Forgets what only guards against doubles and is older than `before`: deliveries and idempotency keys.
-    async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError>;
+    /// Forgets deliveries that are older than `before`; how many there were. Idempotency keys go with their jobs.
+    async fn forget_deliveries(&self, before: Timestamp) -> Result<u64, StoreError>;
 
     /// Takes away some of what is not to be [kept](Keep), with everything that belongs to it, in one commit that is short however much there is.
     /// To be repeated until nothing is left to take.

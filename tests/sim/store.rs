@@ -82,7 +82,7 @@ by_way_of_the_world! {
     writes write_gpu_usage(used: &[(JobId, u32, GpuUsage)]) -> ();
     reads gpu_usage(job: &JobId) -> BTreeMap<u32, GpuUsage>;
     reads project_usage(now: Timestamp, most: u32) -> Vec<ProjectUsage>;
-    writes forget_keys(before: Timestamp) -> u64;
+    writes forget_deliveries(before: Timestamp) -> u64;
     writes forget_ended(keep: &Keep) -> Forgotten;
     reads without_logs(jobs: &[JobId], ended_before: Timestamp) -> Vec<JobId>;
     writes remember_image(host: &HostId, image: &ImageRef, at: Timestamp) -> ();

@@ -73,6 +73,6 @@ pub(in crate::store) async fn the_delivery_that_rang_begins_the_history_of_its_j
     ring("j", Some((HERE, 9, "canceled")), 12).await;
     assert_eq!(told(store, &polled.id).await, before, "the history of a job that has ended is closed");
     // What is told in a history outlives the memory of deliveries.
-    assert!(store.forget_keys(t(100)).await.expect("forgotten") > 0);
+    assert!(store.forget_deliveries(t(100)).await.expect("forgotten") > 0);
     assert_eq!(told(store, &job.id).await[0], pending(1));
 }

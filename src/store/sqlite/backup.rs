@@ -1,8 +1,8 @@
 //! A backup: one file, whole or not there, made while a daemon may write to the database.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
@@ -102,10 +102,16 @@ impl Part {
             _ => CopyError::files("lock", &path)(errno.into()),
         })?;
         // One that finished in between has given this file another name.
-        let ours = held.metadata().map_err(CopyError::files("look at", &path))?.ino();
-        if !std::fs::metadata(&path).is_ok_and(|about| about.ino() == ours) {
+        let ours = held.metadata().map_err(CopyError::files("look at", &path))?;
+        if !std::fs::metadata(&path).is_ok_and(|about| about.ino() == ours.ino()) {
             return Err(busy());
         }
+        // It was there before: what is about to be written into it is nobody else's to read.
+        if ours.uid() != rustix::process::geteuid().as_raw() {
+            let source = io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user");
+            return Err(CopyError::Files { doing: "write", path, source });
+        }
+        held.set_permissions(Permissions::from_mode(0o600)).map_err(CopyError::files("close to others", &path))?;
         Ok(Self { path, state: PartState::Written, _held: held })
     }
 }

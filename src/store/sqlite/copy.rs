@@ -170,7 +170,7 @@ pub(super) fn copy(source: &Path, target: &Path) -> Result<Contents, CopyError> 
     let connection = connect(source, Role::Reader)?;
     connection.execute("VACUUM INTO ?1", [name]).map_err(|error| match error.sqlite_error_code() {
         // The one that is read has room enough.
-        Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure) => CopyError::sqlite("write", target)(error),
+        Some(rusqlite::ErrorCode::DiskFull) => CopyError::sqlite("write", target)(error),
         _ => CopyError::sqlite("copy", source)(error),
     })?;
     flush(target).map_err(CopyError::files("flush", target))?;

@@ -68,14 +68,10 @@ pub(super) fn latest(connection: &Connection, job: &JobId) -> Outcome<Option<Eve
     found.transpose()
 }
 
-/// Forgets some of the keys that are older than `before`; tells how many.
-pub(super) fn forget_keys(connection: &Connection, before: Timestamp) -> Outcome<u64> {
-    let mut forgotten = 0;
-    for table in ["deliveries", "idempotency"] {
-        let sql = format!("DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE at < ?1 LIMIT ?2)");
-        forgotten += connection.prepare_cached(&sql)?.execute(params![rows::millis(before), FORGET_AT_ONCE])?;
-    }
-    Ok(forgotten as u64)
+/// Forgets some of the deliveries that are older than `before`; tells how many.
+pub(super) fn forget_deliveries(connection: &Connection, before: Timestamp) -> Outcome<u64> {
+    let sql = "DELETE FROM deliveries WHERE key IN (SELECT key FROM deliveries WHERE at < ?1 LIMIT ?2)";
+    Ok(connection.prepare_cached(sql)?.execute(params![rows::millis(before), FORGET_AT_ONCE])? as u64)
 }
 
 /// How much of what there is: counters for jobs, an index over the few open runners.

@@ -329,11 +329,11 @@ impl Store for SqliteStore {
         self.readers.ask("read what projects used of GPUs", move |connection| usage::most(connection, now, most)).await
     }
 
-    async fn forget_keys(&self, before: Timestamp) -> Result<u64, StoreError> {
+    async fn forget_deliveries(&self, before: Timestamp) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         loop {
-            let work = move |connection: &_| history::forget_keys(connection, before);
-            let some = self.writer.call("forget old keys", Notice::Quiet, work).await?;
+            let work = move |connection: &_| history::forget_deliveries(connection, before);
+            let some = self.writer.call("forget old deliveries", Notice::Quiet, work).await?;
             forgotten += some;
             if some == 0 {
                 return Ok(forgotten);

@@ -245,15 +245,20 @@ fn create(path: &Path) -> Result<(), OpenError> {
 fn check(path: &Path) -> Result<usize, OpenError> {
     let connection = connect(path, Role::Reader)?;
     let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
+    // Want of memory or a disk that does not answer is no damage, and no reason to restore anything.
+    let failed = |source: rusqlite::Error| match is_damage(&source) {
+        true => unusable(meaning(&source)),
+        false => OpenError::Sqlite { doing: "check", path: path.to_owned(), source },
+    };
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let id = number("application_id").map_err(|error| unusable(meaning(&error)))?;
+    let id = number("application_id").map_err(failed)?;
     if id != i64::from(APPLICATION_ID) {
         return Err(unusable("it is not a database of runner-coordinator".to_owned()));
     }
-    let schema = number("user_version").map_err(|error| unusable(meaning(&error)))?;
+    let schema = number("user_version").map_err(failed)?;
     match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
         Ok(verdict) if verdict == "ok" => Ok(usize::try_from(schema).unwrap_or(0)),
         Ok(verdict) => Err(unusable(format!("it is damaged: {verdict}"))),
-        Err(error) => Err(unusable(meaning(&error))),
+        Err(error) => Err(failed(error)),
     }
 }

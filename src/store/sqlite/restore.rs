@@ -2,9 +2,9 @@
 //! taken for a part of the other.
 //!
 //! ```text
-//!  FILE ──copy, check──▶ DB.restoring.part/new.db ──rename──▶ DB.restoring/new.db        the restore holds from here on
+//!  FILE ──copy, check──▶ DB.restoring.part/DB.new ──rename──▶ DB.restoring/DB.new        the restore holds from here on
 //!  DB, DB-wal ──────────────────rename──────────▶ DB.restoring/                          the old one with its log
-//!  DB.restoring/new.db ─────────rename──────────▶ DB
+//!  DB.restoring/DB.new ─────────rename──────────▶ DB
 //!  DB.restoring/ ───────────────rename──────────▶ DB.replaced-TIME/
 //! ```
 //!
@@ -21,8 +21,8 @@ use super::copy::{Contents, CopyError, Look, copy, examine};
 use super::files::{COMPANIONS, beside, directory_of, flush, lock, make_directory, remove};
 use super::open::{Role, connect};
 
-/// The new database's name until it has its own.
-const NEW: &str = "new.db";
+/// What the new database's name has at its end until it has its own; never the name of what it replaces, or of a companion of that.
+const NEW: &str = ".new";
 
 /// A restore that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(super) fn prepare(database: &Path, from: &Path) -> Result<Contents, CopyErro
 }
 
 fn fill(part: &Path, database: &Path, from: &Path) -> Result<Contents, CopyError> {
-    let new = part.join(NEW);
+    let new = beside(&within(part, database), NEW);
     let contents = copy(from, &new)?;
     let sqlite = |source: rusqlite::Error| CopyError::Sqlite { doing: "prepare", path: new.clone(), source: Box::new(source) };
     let connection = connect(&new, Role::Writer)?;
@@ -100,6 +100,11 @@ fn give_to_owner(database: &Path, made: &[&Path]) -> Result<(), CopyError> {
     Ok(())
 }
 
+/// A database's name in another directory.
+fn within(directory: &Path, database: &Path) -> PathBuf {
+    directory.join(database.file_name().unwrap_or_default())
+}
+
 fn pending(database: &Path) -> PathBuf {
     beside(database, ".restoring")
 }
@@ -125,18 +130,19 @@ pub(super) fn steps(database: &Path, now: Timestamp) -> Vec<FileStep> {
         return Vec::new();
     }
     let mut steps = Vec::new();
-    let kept = pending.join(database.file_name().unwrap_or_default());
+    let kept = within(&pending, database);
+    let new = beside(&kept, NEW);
     let mut any_kept = kept.exists() || beside(&kept, "-wal").exists();
-    if pending.join(NEW).exists() {
+    if new.exists() {
         // Not earlier: what bears the database's name after that is the new one's.
         for end in ["", "-wal", "-journal"].into_iter().filter(|end| beside(database, end).exists()) {
             any_kept = true;
             steps.push(Rename(beside(database, end), beside(&kept, end)));
         }
         steps.extend([Remove(beside(database, "-shm")), Flush(pending.clone()), Flush(directory.clone())]);
-        steps.extend([Rename(pending.join(NEW), database.to_owned()), Flush(directory.clone())]);
+        steps.extend([Rename(new.clone(), database.to_owned()), Flush(directory.clone())]);
     }
-    steps.extend(COMPANIONS.map(|companion| Remove(beside(&pending.join(NEW), companion))));
+    steps.extend(COMPANIONS.map(|companion| Remove(beside(&new, companion))));
     let aside = free_name(&beside(database, &format!(".replaced-{}", now.strftime("%Y%m%dT%H%M%SZ"))));
     steps.push(if any_kept { Rename(pending, aside) } else { RemoveDirectory(pending) });
     steps.push(Flush(directory));
@@ -157,7 +163,7 @@ pub(super) fn finish(database: &Path, now: Timestamp) -> Result<Option<PathBuf>,
         if let FileStep::Rename(from, to) = step
             && from == pending(database)
         {
-            replaced = Some(to.join(database.file_name().unwrap_or_default()));
+            replaced = Some(within(&to, database));
         }
     }
     Ok(replaced)

@@ -130,8 +130,13 @@ async fn two_backups_into_one_file_do_not_meet() {
     let part = super::super::files::private_file(&dir.path().join(".backup.part")).expect("a file");
     rustix::fs::flock(&part, rustix::fs::FlockOperation::LockExclusive).expect("held");
     assert!(matches!(backup(&database, &file, Overwrite::WhenWhole), Err(CopyError::Busy(_))));
+    part.set_permissions(std::fs::Permissions::from_mode(0o644)).expect("opened");
     drop(part);
     backup(&database, &file, Overwrite::WhenWhole).expect("what a dead one left is taken over");
+    assert_eq!(std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600, "and closed to others");
+    std::os::unix::fs::symlink(dir.path().join("elsewhere"), dir.path().join(".other.part")).expect("a link");
+    assert!(matches!(backup(&database, &dir.path().join("other"), Overwrite::Never), Err(CopyError::Files { .. })));
+    assert!(!dir.path().join("elsewhere").exists(), "nothing was written where somebody else pointed to");
 }
 
 #[tokio::test]
@@ -254,11 +259,23 @@ async fn a_crash_between_any_two_steps_leaves_the_new_database_whole_and_the_old
 }
 
 #[tokio::test]
+async fn a_database_of_any_name_is_restored() {
+    let (dir, database, file, both) = history().await;
+    for name in ["new.db", "x.new", "new"] {
+        let named = dir.path().join(name);
+        std::fs::copy(&database, &named).expect("a database of that name");
+        let replaced = restore(&named, &file, at()).expect("restored").replaced.expect("the old one is kept");
+        assert_eq!(jobs(&SqliteStore::open(&named).expect("a store")).await, both[..1], "{name}");
+        assert_eq!(jobs(&SqliteStore::open(&replaced).expect("the old one")).await, both, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_crash_before_a_restore_holds_leaves_the_old_database() {
     let (dir, database, file, both) = history().await;
     let part = dir.path().join("data/queue.db.restoring.part");
     std::fs::create_dir(&part).expect("a directory");
-    std::fs::copy(&file, part.join("new.db")).expect("half a restore");
+    std::fs::copy(&file, part.join("queue.db.new")).expect("half a restore");
     assert_eq!(jobs(&SqliteStore::open(&database).expect("a store")).await, both);
     restore(&database, &file, at()).expect("the left-over is no hindrance");
     assert_eq!(jobs(&SqliteStore::open(&database).expect("a store")).await, both[..1]);

@@ -46,7 +46,7 @@ pub(super) fn ended(connection: &Connection, job: &Job, attempt: &Attempt, at: T
     connection
         .prepare_cached(
             "INSERT INTO project_usage (project, attempts, gpu_millis, energy, last_at) VALUES (?1, 1, ?2, ?3, ?4) ON CONFLICT (project) DO UPDATE SET \
-             attempts = attempts + 1, gpu_millis = gpu_millis + excluded.gpu_millis, energy = energy + excluded.energy, last_at = excluded.last_at",
+             attempts = attempts + 1, gpu_millis = gpu_millis + excluded.gpu_millis, energy = energy + excluded.energy, last_at = max(last_at, excluded.last_at)",
         )?
         .execute(params![project, millis, energy, rows::millis(at)])?;
     let hour = rows::millis(at).div_euclid(HOUR);

@@ -231,7 +231,7 @@ impl Store for MemoryStore {
         unimplemented!()
     }
 
-    async fn forget_keys(&self, _: Timestamp) -> Result<u64, StoreError> {
+    async fn forget_deliveries(&self, _: Timestamp) -> Result<u64, StoreError> {
         unimplemented!()
     }
 
