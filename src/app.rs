@@ -153,7 +153,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let state = AppState { metrics: Arc::clone(&metrics), ..state };
     keep_history(&state, lifecycle);
     export_traces(&config, &store, &handle, lifecycle).await?;
-    let address = serve_api(listen::open(&config.http, outside.inherited).await?, router(state), &handle, lifecycle);
+    let address = serve_api(listen::open(&config.http, outside.inherited).await?, state, lifecycle);
     door::keep(Door { broker, driver, config: Arc::clone(&config), url: broker_url_sender, metrics: Arc::clone(&metrics) }, &handle, lifecycle);
     handle.tasks().stake((&lifecycle.tracker, &lifecycle.stop), "manager", JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
@@ -294,14 +294,15 @@ fn logins(config: &Config) -> Vec<RegistryLogin> {
 }
 
 /// Serves the API wherever the daemon is met; where that is in the network. Nobody could open its listeners once more, so they are at stake.
-fn serve_api(listeners: Listeners, routes: axum::Router, handle: &ManagerHandle, lifecycle: &Lifecycle) -> SocketAddr {
-    let (within, stop) = ((&lifecycle.tracker, &lifecycle.stop), lifecycle.stop.clone());
+fn serve_api(listeners: Listeners, state: AppState, lifecycle: &Lifecycle) -> SocketAddr {
+    let (within, stop, tasks) = ((&lifecycle.tracker, &lifecycle.stop), lifecycle.stop.clone(), state.manager.tasks().clone());
     let Listeners { http, address, socket } = listeners;
     if let Some(socket) = socket {
-        // With places of its own: who comes through it gets in however crowded the network is.
-        handle.tasks().stake(within, "http_socket", serve_socket(socket, through_socket(routes.clone()), stop.clone()));
+        // With places of its own, for connections and for requests: who comes through it gets in however crowded the network is.
+        let beside = AppState { rations: state.rations.beside(), ..state.clone() };
+        tasks.stake(within, "http_socket", serve_socket(socket, through_socket(router(beside)), stop.clone()));
     }
-    handle.tasks().stake(within, "http", serve(http, routes, Doors::default(), stop));
+    tasks.stake(within, "http", serve(http, router(state), Doors::default(), stop));
     address
 }
 

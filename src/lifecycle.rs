@@ -4,6 +4,7 @@
 //! at once. Containers are left running both ways. SIGHUP asks for the configuration to be read again.
 
 mod service_manager;
+mod starting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+
+pub use starting::Starting;
 
 use crate::jobs::ManagerHandle;
 use crate::store::Store;

@@ -63,7 +63,9 @@ impl Door {
     /// Listens until the daemon stops or the address is no longer the right one.
     async fn serve(&self, stop: &CancellationToken) -> Result<(), String> {
         let (driver, config) = (self.driver.as_ref(), &self.config);
-        let address = broker_address(driver, config).await.map_err(|error| error.to_string())?;
+        // An engine that does not answer holds up no stop. A network that it makes all the same is found by the next start.
+        let Some(address) = stop.run_until_cancelled(broker_address(driver, config)).await else { return Ok(()) };
+        let address = address.map_err(|error| error.to_string())?;
         let listener = TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?;
         let bound = listener.local_addr().map_err(|error| error.to_string())?;
         let base = config.broker.advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
@@ -80,7 +82,7 @@ impl Door {
         };
         // Dropping `moved` loses nothing; `serve` is ended by its token and waited for.
         let routes = metered(broker_router(Arc::clone(&self.broker)), Arc::clone(&self.metrics));
-        let serving = serve(listener, routes, Doors::default(), here.clone());
+        let serving = serve(listener, routes, doors(config), here.clone());
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => {}
@@ -93,9 +95,45 @@ impl Door {
     }
 }
 
+/// Runners come to the gateway's address straight from their containers, each with an address of its own, and no job may keep the others
+/// out. By another way all of them may come from one address.
+fn doors(config: &Config) -> Doors {
+    match (config.broker.listen, &config.broker.advertise) {
+        (BrokerListen::Gateway { .. }, None) => Doors::fair(),
+        (BrokerListen::Gateway { .. }, Some(_)) | (BrokerListen::Address(_), _) => Doors::default(),
+    }
+}
+
 async fn broker_address(driver: &dyn Driver, config: &Config) -> Result<SocketAddr, DriverError> {
     match config.broker.listen {
         BrokerListen::Address(address) => Ok(address),
         BrokerListen::Gateway { port } => Ok(SocketAddr::new(driver.ensure_network().await?.gateway, port)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::DockerDriver;
+    use crate::jobs::broker::tests::Rig;
+
+    #[tokio::test]
+    async fn an_engine_that_never_answers_holds_up_no_stop() {
+        let (rig, directory) = (Rig::idle(), tempfile::tempdir().expect("a directory"));
+        let (socket, file) = (directory.path().join("engine.sock"), directory.path().join("c.toml"));
+        let engine = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        std::fs::write(&file, format!("data_dir = \"{}\"", directory.path().display())).expect("written");
+        let config = Config::load(Some(&file), std::iter::empty()).expect("a configuration");
+        let driver = DockerDriver::new(&format!("unix://{}", socket.display()), "i".to_owned(), Vec::new()).expect("a driver");
+        let (url, _) = watch::channel(None);
+        let door = Door { broker: Arc::clone(&rig.broker), driver: Arc::new(driver), config: Arc::new(config), url, metrics: Arc::default() };
+        let stop = CancellationToken::new();
+        let asked = async {
+            let connection = engine.accept().await.expect("it is asked");
+            stop.cancel();
+            connection
+        };
+        let both = async { tokio::join!(door.run(&stop), asked) };
+        tokio::time::timeout(Duration::from_secs(5), both).await.expect("it stops");
     }
 }

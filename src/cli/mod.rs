@@ -18,22 +18,26 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
+use tokio::runtime::Runtime;
 
 use crate::app::{self, Outside, Reloader};
 use crate::config::{Config, Log, LogFormat};
 use crate::domain::{Clock as _, SystemClock};
-use crate::lifecycle::{Ended, Lifecycle, Signals};
+use crate::lifecycle::{Ended, Lifecycle, Signals, Starting};
 use crate::listen::Inherited;
 use crate::security::SecurityManager;
 use crate::telemetry::{self, LevelSource, LogLevel, TelemetryError};
 
 /// Above the options that every command has, in its help.
 const GENERAL: &str = "General";
+/// How long threads may take to end after the daemon has. systemd waits for this and for what comes before it (`TimeoutStopSec`).
+const LAST: Duration = Duration::from_secs(5);
 
 /// Takes CI jobs from GitLab and a REST API and runs each in one hardened, throw-away container.
 #[derive(Debug, Parser)]
@@ -140,7 +144,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     match (&cli.command, inherited) {
         (Command::Check(options), _) => runtime.block_on(check::run(&config, options)),
-        (_, Ok(inherited)) => runtime.block_on(serve(config, inherited, cli.config.as_deref(), level)),
+        (_, Ok(inherited)) => to_the_end(runtime, serve(config, inherited, cli.config.as_deref(), level), LAST),
         (_, Err(error)) => fail(&error),
     }
 }
@@ -185,6 +189,13 @@ fn wait_for(client: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
+/// Runs the daemon, and waits no longer than that for threads that work for it: one that hangs on a dead disk hangs for ever.
+fn to_the_end(runtime: Runtime, daemon: impl Future<Output = ExitCode>, last: Duration) -> ExitCode {
+    let code = runtime.block_on(daemon);
+    runtime.shutdown_timeout(last);
+    code
+}
+
 async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level: LogLevel) -> ExitCode {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
@@ -193,18 +204,23 @@ async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level:
     let lifecycle = Lifecycle::default();
     let outside = Outside { inherited, ..Outside::default() };
     let clock = Arc::clone(&outside.clock);
+    let starting = Starting::begin();
     let app = match app::start(config, outside, &lifecycle).await {
         Ok(app) => app,
         Err(error) => return fail(&error),
     };
+    drop(starting);
     lifecycle.attend(app.handle.clone(), Arc::clone(&app.store));
     let reloader = Reloader::new(&app, file, clock, level);
-    match lifecycle.run(signals, async || reloader.reload().await).await {
+    let code = match lifecycle.run(signals, async || reloader.reload().await).await {
         // The service manager starts it again.
         _ if app.handle.tasks().is_beyond_help() => ExitCode::FAILURE,
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::CutOff => ExitCode::FAILURE,
-    }
+    };
+    // With its last handle the store waits for the thread that writes: where whoever ends the runtime waits for that, and not for ever.
+    tokio::task::spawn_blocking(move || drop((app, reloader)));
+    code
 }
 
 fn new_token(name: &str) -> ExitCode {
@@ -265,10 +281,31 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
     fn the_definition_is_sound() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_thread_that_hangs_does_not_keep_the_process() {
+        let (ours, never) = std::sync::mpsc::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+            let daemon = async {
+                let (tell, hangs) = tokio::sync::oneshot::channel();
+                tokio::task::spawn_blocking(move || {
+                    let _ = tell.send(());
+                    let _ = never.recv();
+                });
+                hangs.await.expect("it hangs");
+                ExitCode::SUCCESS
+            };
+            tell.send(to_the_end(runtime, daemon, Duration::from_millis(10))).expect("heard");
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(ExitCode::SUCCESS));
+        drop(ours);
     }
 }

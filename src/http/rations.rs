@@ -1,8 +1,9 @@
 //! How much of the daemon requests may hold at once. What goes beyond is refused before anything is read of it, so that a flood costs
 //! little, what was accepted gets done, and whoever watches the daemon is still answered.
 //!
-//! These bounds are the daemon's own and count what all clients ask together, so what they refuse is answered 503 with `Retry-After`
-//! (RFC 9110, 15.6.4); 429 (RFC 6585, 4) is for a client that has too much of its own here, such as a project's full queue.
+//! These bounds are the daemon's own and count what all clients of one way in ask together, the network or the Unix socket. So what they
+//! refuse is answered 503 with `Retry-After` (RFC 9110, 15.6.4); 429 (RFC 6585, 4) is for a client that has too much of its own here, such
+//! as a project's full queue.
 
 use std::sync::Arc;
 
@@ -119,6 +120,8 @@ pub(super) enum Room {
 #[derive(Debug, Clone)]
 pub struct Rations {
     streams: Arc<Semaphore>,
+    /// Those of [`Rations::beside`].
+    streams_beside: Arc<Semaphore>,
     bells: Arc<Semaphore>,
     hurried_bells: Arc<Semaphore>,
     writes: Arc<Semaphore>,
@@ -135,6 +138,7 @@ impl Default for Rations {
         let kib = |permits: u32| room(usize::try_from(permits).unwrap_or(Semaphore::MAX_PERMITS));
         Self {
             streams: room(MAX_STREAMS),
+            streams_beside: room(MAX_STREAMS),
             bells: room(MAX_BELLS),
             hurried_bells: room(MAX_HURRIED_BELLS),
             writes: room(MAX_WRITES),
@@ -158,6 +162,14 @@ fn one_of(room: &Arc<Semaphore>) -> Option<Permit> {
 }
 
 impl Rations {
+    /// For one other way in, which is never too crowded because this one is. What streams is still told of both, and one at a time asks the
+    /// file system.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let (streams, streams_beside, disk) = (Arc::clone(&self.streams_beside), Arc::clone(&self.streams), Arc::clone(&self.disk));
+        Self { streams, streams_beside, disk, ..Self::default() }
+    }
+
     /// Room for one more request.
     ///
     /// # Errors
@@ -196,10 +208,10 @@ impl Rations {
         one_of(&self.streams).ok_or(Problem::TooManyStreams)
     }
 
-    /// Streams that are open.
+    /// Streams that are open, by either way in.
     #[must_use]
     pub fn open_streams(&self) -> usize {
-        MAX_STREAMS - self.streams.available_permits()
+        [&self.streams, &self.streams_beside].into_iter().map(|room| MAX_STREAMS - room.available_permits()).sum()
     }
 
     /// The right to ask the file system something; `None` while it has not answered to who asked before.
@@ -220,6 +232,20 @@ mod tests {
         assert_eq!(rations.stream().err(), Some(Problem::TooManyStreams));
         open.pop();
         assert!(rations.stream().is_ok());
+    }
+
+    #[test]
+    fn another_way_in_has_room_however_crowded_the_first_is() {
+        let network = Rations::default();
+        let socket = network.beside();
+        let writes: Vec<Room> = (0..MAX_WRITES).map(|_| network.request(Traffic::Write).expect("room")).collect();
+        let bodies: Vec<_> = (0..SMALL_BODIES >> 10).map(|_| network.body(SMALL_BODY).expect("room")).collect();
+        let streams: Vec<Permit> = (0..MAX_STREAMS).map(|_| network.stream().expect("room")).collect();
+        assert!(network.request(Traffic::Write).is_err() && network.body(1).is_err() && network.stream().is_err());
+        let held = (socket.request(Traffic::Write).expect("room"), socket.body(1).expect("room"), socket.stream().expect("room"));
+        assert_eq!((network.open_streams(), socket.open_streams()), (MAX_STREAMS + 1, MAX_STREAMS + 1));
+        drop((writes, bodies, streams, held));
+        assert_eq!(network.open_streams(), 0);
     }
 
     #[test]

@@ -6,9 +6,13 @@
 //!  none is         ─▶ accept ─▶ served in a spare place: `/health` and `/metrics` only, one request
 //!  no spare either ─▶ not accepted; the kernel lets it wait
 //! ```
+//!
+//! Where peers have addresses of their own, one that has its share of the places gets a spare one at most, and else is closed.
 
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -32,6 +36,8 @@ use super::rations::{Bound, Traffic};
 pub(super) const MAX_CONNECTIONS: usize = 512;
 /// Further ones, for those who watch the daemon.
 const SPARE_CONNECTIONS: usize = 32;
+/// Most of one peer, where that is bounded: a runner keeps a handful.
+const MAX_PER_PEER: usize = 32;
 /// Longest time from a connection's beginning, or from an answer, to a whole head of a request. Longer than proxies keep idle connections
 /// (nginx: 60 s), so that they close them and not we, just when a request is on its way.
 const HEAD: Duration = Duration::from_secs(75);
@@ -47,6 +53,7 @@ const GRACE: Duration = Duration::from_secs(3);
 pub struct Doors {
     places: Arc<Semaphore>,
     spare: Arc<Semaphore>,
+    peers: Option<Peers>,
     head: Duration,
     spare_head: Duration,
 }
@@ -56,6 +63,7 @@ impl Default for Doors {
         Self {
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
+            peers: None,
             head: HEAD,
             spare_head: SPARE_HEAD,
         }
@@ -69,7 +77,21 @@ enum Place {
     Spare,
 }
 
+/// What a connection holds until it ends.
+#[derive(Debug)]
+struct Seat {
+    place: Place,
+    _permit: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
+}
+
 impl Doors {
+    /// For peers with addresses of their own, none of which may take all places.
+    #[must_use]
+    pub fn fair() -> Self {
+        Self { peers: Some(Peers::new(MAX_PER_PEER)), ..Self::default() }
+    }
+
     /// A place, waited for while there is none of either kind.
     async fn place(&self) -> Option<(Place, OwnedSemaphorePermit)> {
         // Both only wait.
@@ -79,18 +101,93 @@ impl Doors {
             spare = Arc::clone(&self.spare).acquire_owned() => spare.ok().map(|permit| (Place::Spare, permit)),
         }
     }
+
+    /// What somebody gets who came after this place was found; `None` when nothing is left for them.
+    fn seat(&self, (place, permit): (Place, OwnedSemaphorePermit), peer: Option<IpAddr>) -> Option<Seat> {
+        let free = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_owned().ok();
+        let counted = self.peers.as_ref().zip(peer).map(|(peers, ip)| peers.count(ip));
+        let welcome = counted.as_ref().is_none_or(|counted| counted.within);
+        let (place, permit) = match (place, welcome) {
+            (Place::Own, true) | (Place::Spare, false) => (place, permit),
+            // One of its own may have come free since.
+            (Place::Spare, true) => free(&self.places).map_or((Place::Spare, permit), |own| (Place::Own, own)),
+            (Place::Own, false) => (Place::Spare, free(&self.spare)?),
+        };
+        Some(Seat { place, _permit: permit, _counted: counted })
+    }
 }
 
+/// How many connections each peer has; those who have none are not in it. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Peers {
+    most: usize,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A connection of a peer, counted until this is dropped.
+#[derive(Debug)]
+struct Counted {
+    peers: Peers,
+    ip: IpAddr,
+    within: bool,
+}
+
+impl Peers {
+    fn new(most: usize) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, ip: IpAddr) -> Counted {
+        let mut open = self.open();
+        let connections = open.entry(ip).or_default();
+        *connections += 1;
+        Counted { peers: self.clone(), ip, within: *connections <= self.most }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut open = self.peers.open();
+        if let Some(connections) = open.get_mut(&self.ip) {
+            *connections -= 1;
+            if *connections == 0 {
+                open.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// Who connects.
+pub trait Peer {
+    /// By which they are told apart, where they are.
+    fn ip(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+impl Peer for SocketAddr {
+    fn ip(&self) -> Option<IpAddr> {
+        Some(SocketAddr::ip(self).to_canonical())
+    }
+}
+
+impl Peer for tokio::net::unix::SocketAddr {}
+
 /// Serves until told to stop; answers that are open then get a moment to end.
-pub async fn serve<L: Listener>(mut listener: L, routes: Router, doors: Doors, stop: CancellationToken) {
+pub async fn serve<L: Listener<Addr: Peer>>(mut listener: L, routes: Router, doors: Doors, stop: CancellationToken) {
     let spare_routes = routes.clone().layer(middleware::from_fn(only_vitals));
     let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
     let _cut = cut.clone().drop_guard();
-    while let Some(Some((place, permit))) = stop.run_until_cancelled(doors.place()).await {
-        let Some((stream, _)) = stop.run_until_cancelled(listener.accept()).await else { break };
+    while let Some(Some(found)) = stop.run_until_cancelled(doors.place()).await {
+        let Some((stream, peer)) = stop.run_until_cancelled(listener.accept()).await else { break };
+        let Some(seat) = doors.seat(found, peer.ip()) else { continue };
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).max_buf_size(MAX_HEAD_BYTES);
-        let routes = match place {
+        let routes = match seat.place {
             Place::Own => {
                 protocol.header_read_timeout(doors.head);
                 routes.clone()
@@ -100,7 +197,7 @@ pub async fn serve<L: Listener>(mut listener: L, routes: Router, doors: Doors, s
                 spare_routes.clone()
             }
         };
-        connections.spawn(attend(protocol, stream, routes, permit, (stop.clone(), cut.clone())));
+        connections.spawn(attend(protocol, stream, routes, seat, (stop.clone(), cut.clone())));
     }
     drop(listener);
     connections.close();
@@ -110,13 +207,8 @@ pub async fn serve<L: Listener>(mut listener: L, routes: Router, doors: Doors, s
 }
 
 /// One connection, to its end.
-async fn attend<S>(
-    protocol: http1::Builder,
-    stream: S,
-    routes: Router,
-    permit: OwnedSemaphorePermit,
-    (stop, cut): (CancellationToken, CancellationToken),
-) where
+async fn attend<S>(protocol: http1::Builder, stream: S, routes: Router, seat: Seat, (stop, cut): (CancellationToken, CancellationToken))
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
@@ -132,7 +224,7 @@ async fn attend<S>(
     if let Some(Err(error)) = cut.run_until_cancelled(served).await {
         debug!(%error, "a connection broke off");
     }
-    drop(permit);
+    drop(seat);
 }
 
 /// In a spare place nobody is served but who asks how the daemon does.

@@ -10,6 +10,14 @@ use super::*;
 
 /// A listener with so many places; answers its address.
 async fn open(places: usize, spare: usize, head: Duration) -> (SocketAddr, CancellationToken, TaskTracker) {
+    behind(doors(places, spare, head)).await
+}
+
+fn doors(places: usize, spare: usize, head: Duration) -> Doors {
+    Doors { places: Arc::new(Semaphore::new(places)), spare: Arc::new(Semaphore::new(spare)), peers: None, head, spare_head: head }
+}
+
+async fn behind(doors: Doors) -> (SocketAddr, CancellationToken, TaskTracker) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let routes = Router::new()
@@ -17,7 +25,6 @@ async fn open(places: usize, spare: usize, head: Duration) -> (SocketAddr, Cance
         .route("/jobs", get(async || "jobs"))
         .route("/slow", get(async || tokio::time::sleep(Duration::from_millis(300)).await))
         .route("/body", post(async |body: String| body));
-    let doors = Doors { places: Arc::new(Semaphore::new(places)), spare: Arc::new(Semaphore::new(spare)), head, spare_head: head };
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(serve(listener, routes, doors, stop.clone()));
     tasks.close();
@@ -37,6 +44,16 @@ async fn rest(mut stream: TcpStream) -> String {
     // Whoever is cut off in the middle of sending sees that as a reset.
     assert!(whole.is_ok(), "the connection stays open after {:?}", String::from_utf8_lossy(&bytes));
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Until the daemon has noticed.
+async fn until(so: impl Fn() -> bool) {
+    let all = async {
+        while !so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("it becomes so");
 }
 
 const KEPT: &str = "GET /jobs HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -85,6 +102,39 @@ async fn without_a_place_only_those_who_watch_are_served_and_one_that_comes_free
         }
         assert!(tokio::time::Instant::now() < deadline, "{answer}");
     }
+}
+
+#[tokio::test]
+async fn who_comes_after_a_crowd_has_left_is_served_at_once() {
+    let doors = doors(1, 1, Duration::from_secs(60));
+    let (address, ..) = behind(doors.clone()).await;
+    drop(kept(address).await);
+    until(|| doors.places.available_permits() == 1).await;
+    // The spare place was found while there was no other.
+    assert_eq!(doors.spare.available_permits(), 0);
+    kept(address).await;
+}
+
+#[tokio::test]
+async fn one_peer_does_not_take_the_places_of_others_and_is_forgotten_when_it_has_gone() {
+    let (peers, doors) = (Peers::new(2), doors(8, 1, Duration::from_secs(60)));
+    let (address, ..) = behind(Doors { peers: Some(peers.clone()), ..doors.clone() }).await;
+    let held = [kept(address).await, kept(address).await];
+    let refused = rest(send(address, KEPT).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    until(|| doors.spare.available_permits() == 1).await;
+    let silent = send(address, "").await;
+    until(|| peers.open().values().sum::<usize>() == 3).await;
+    assert_eq!(rest(send(address, KEPT).await).await, "", "without a spare place it is closed");
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.2:0".parse().expect("an address")).expect("bound");
+    let mut other = socket.connect(address).await.expect("connected");
+    other.write_all(b"GET /jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.expect("sent");
+    let answer = rest(other).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop((held, silent));
+    until(|| peers.open().is_empty()).await;
+    kept(address).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What the manager and its operations work with, and the small decisions that several of them share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ pub(super) type Follower = JoinHandle<Option<LogWriter>>;
 
 /// The logs that are being followed, by runner.
 #[derive(Debug, Default)]
-pub(super) struct Followers(Mutex<HashMap<RunnerId, Follower>>);
+pub(super) struct Followers(Mutex<BTreeMap<RunnerId, Follower>>);
 
 impl Followers {
     /// Starts one unless the runner has one.
@@ -105,6 +105,17 @@ impl Followers {
     /// Takes a runner's.
     pub(super) fn take(&self, runner: &RunnerId) -> Option<Follower> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(runner)
+    }
+
+    /// Ends those of runners that are gone: a log that somebody keeps open never ends for its readers.
+    pub(super) fn retain(&self, keep: impl Fn(&RunnerId) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|runner, follower| {
+            let stays = keep(runner);
+            if !stays {
+                follower.abort();
+            }
+            stays
+        });
     }
 }
 
@@ -122,6 +133,24 @@ pub(super) enum OpError {
 }
 
 impl Shared {
+    /// Nothing has been done yet.
+    pub(super) fn new(deps: Deps, epoch_base: u64) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let observer = Observer::new(epoch_base, deps.proof.init().clone());
+        Self {
+            deps,
+            observer,
+            starts: Semaphore::new((2 * cores).min(8)),
+            followers: Followers::default(),
+            intake: Board::default(),
+            askers: Askers::default(),
+            queue_there: QueueBoard::default(),
+            untold: Untold::default(),
+            disks: Disks::default(),
+            images: ImageBook::default(),
+        }
+    }
+
     pub(super) fn retry_policy(&self) -> RetryPolicy {
         retry_policy(&self.deps.config.current())
     }
@@ -167,5 +196,41 @@ pub fn class_requirement(class: &Class) -> Requirement {
         gpus: class.gpus.clone(),
         runtime: Some(class.runtime.clone()),
         start: Start::Any,
+    }
+}
+
+#[cfg(test)]
+#[path = "deps_fixture.rs"]
+pub(super) mod fixture;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn followers_of_runners_that_are_gone_are_ended_and_the_others_go_on() {
+        let (tracker, followers) = (TaskTracker::new(), Followers::default());
+        let (gone, open) = (RunnerId::from_trusted("r1"), RunnerId::from_trusted("r2"));
+        let (kept, mut given_back) = tokio::sync::mpsc::channel::<()>(1);
+        for runner in [&gone, &open] {
+            let kept = kept.clone();
+            followers.ensure(runner, || {
+                tracker.spawn(async move {
+                    let _log = kept;
+                    std::future::pending().await
+                })
+            });
+        }
+        drop(kept);
+        followers.retain(|runner| *runner == open);
+        assert!(followers.take(&gone).is_none());
+        let follower = followers.take(&open).expect("it goes on");
+        assert!(!follower.is_finished());
+        follower.abort();
+        // Each holds an end of the channel, and the first was left to end by itself.
+        let all = tokio::time::timeout(Duration::from_secs(1), given_back.recv()).await;
+        assert!(all.is_ok_and(|none| none.is_none()));
+        tracker.close();
+        tracker.wait().await;
     }
 }

@@ -4,11 +4,14 @@
 //! takes no job in, while what runs goes on and what ends is written down. Where the marks lie and when a state is left is decided by
 //! [`crate::domain::disk`].
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -22,7 +25,7 @@ use crate::platform::process::disk_use;
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(10);
-/// Longest wait for the first look.
+/// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a disk is for.
@@ -83,6 +86,7 @@ impl fmt::Display for Disk {
 pub(super) struct Disks {
     seen: Mutex<Seen>,
     again: Notify,
+    looked: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +94,8 @@ struct Seen {
     disks: Vec<Disk>,
     /// Where the engine keeps its images by its own word, as it was when looked at last.
     root: Option<String>,
+    /// A file system does not answer.
+    hangs: bool,
 }
 
 impl Disks {
@@ -102,14 +108,21 @@ impl Disks {
         self.seen().disks.clone()
     }
 
-    /// Whether something new may begin. Not while the disk of an engine that has just come was not looked at: that is done at once.
+    /// Whether something new may begin. Not while a disk cannot be looked at, nor while that of an engine that has just come was not: that is
+    /// done at once.
     pub(super) fn let_begin(&self, view: &EngineView) -> bool {
         let seen = self.seen();
         if root_of(view) != seen.root {
             self.again.notify_one();
             return false;
         }
-        seen.disks.iter().all(|disk| disk.state != DiskState::Full)
+        !seen.hangs && seen.disks.iter().all(|disk| disk.state != DiskState::Full)
+    }
+
+    /// A look has not ended in time. Not another one is begun beside it: each would keep a thread.
+    fn hang(&self) {
+        self.seen().hangs = true;
+        warn!("how much of a disk is free is not known: its file system does not answer, and nothing new begins");
     }
 
     /// What a look at a disk gave: its state follows from the one before. Tells whether that changed.
@@ -146,31 +159,46 @@ fn engine_path(config: &Config, root: Option<&str>) -> Option<PathBuf> {
     path.is_dir().then_some(path)
 }
 
-/// Looks until told to stop.
+/// Looks until told to stop, and has images make room beside that: the engine may take minutes to remove one.
 pub(super) async fn run(shared: &Arc<Shared>) {
-    let deps = &shared.deps;
-    let mut reloads = deps.config.subscribe();
-    let rounds = async {
+    let rooms = async {
         loop {
-            look(shared).await;
+            shared.disks.looked.notified().await;
             super::images::make_room(shared).await;
-            // All arms only wait. Without settings there is no manager either, and `stop` comes next.
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(EVERY) => {}
-                () = shared.disks.again.notified() => {}
-                Ok(()) = reloads.changed() => {}
-            }
         }
     };
     // A look that is cut off is made again by the next start.
-    let _ = deps.stop.run_until_cancelled(rounds).await;
+    let _ = shared.deps.stop.run_until_cancelled(future::join(looks(shared), rooms)).await;
+}
+
+async fn looks(shared: &Shared) -> Infallible {
+    let mut reloads = shared.deps.config.subscribe();
+    loop {
+        in_time(&shared.disks, look(shared)).await;
+        shared.disks.looked.notify_one();
+        // All arms only wait. Without settings there is no manager either, and `stop` comes next.
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(EVERY) => {}
+            () = shared.disks.again.notified() => {}
+            Ok(()) = reloads.changed() => {}
+        }
+    }
+}
+
+/// Waits for a look, and says so when it does not end in time.
+async fn in_time(disks: &Disks, look: impl Future<Output = ()>) {
+    let mut look = pin!(look);
+    if tokio::time::timeout(PATIENCE, look.as_mut()).await.is_err() {
+        disks.hang();
+        look.await;
+    }
 }
 
 /// Looks before anything is begun. A file system that hangs delays no start for long: what runs is waiting to be looked after.
 pub(super) async fn first_look(shared: &Shared) {
     if tokio::time::timeout(PATIENCE, look(shared)).await.is_err() {
-        warn!("how much of a disk is free is not known: its file system does not answer");
+        shared.disks.hang();
     }
 }
 
@@ -198,8 +226,8 @@ pub(super) async fn look(shared: &Shared) {
     }
     let mut seen = shared.disks.seen();
     seen.disks.retain(|disk| found.iter().any(|(role, _, path)| (*role, path) == (disk.role, &disk.path)));
-    changed |= seen.root != root;
-    seen.root = root;
+    changed |= seen.root != root || seen.hangs;
+    (seen.root, seen.hangs) = (root, false);
     drop(seen);
     if changed {
         deps.handle.nudge();
@@ -232,6 +260,23 @@ mod tests {
     fn view(root: Option<&str>) -> EngineView {
         let info = crate::docker::EngineInfo { data_root: root.map(str::to_owned), ..fixture::engine() };
         EngineView { stamp: 1, sight: EngineSight::Up { containers: Arc::default(), info: Arc::new(info), since: at(0) } }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_begins_while_a_file_system_does_not_answer() {
+        let (disks, answer) = (Disks::default(), Notify::new());
+        let hangs = async {
+            answer.notified().await;
+            disks.seen().hangs = false;
+        };
+        let mut looking = pin!(in_time(&disks, hangs));
+        assert!(tokio::time::timeout(PATIENCE / 2, looking.as_mut()).await.is_err());
+        assert!(disks.let_begin(&view(None)), "it has time");
+        assert!(tokio::time::timeout(PATIENCE, looking.as_mut()).await.is_err(), "it is waited for, and none is begun beside it");
+        assert!(!disks.let_begin(&view(None)), "nobody knows how much is free");
+        answer.notify_one();
+        looking.await;
+        assert!(disks.let_begin(&view(None)));
     }
 
     #[test]

@@ -12,32 +12,41 @@ use tokio::time::Instant;
 
 use crate::docker::ContainerFacts;
 
-/// How long an event may come after the list showed what it tells.
+/// How long an event may come after the list showed what it tells, or before.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Compares what is listed with what is heard.
 #[derive(Debug, Default)]
 pub(super) struct Ear {
-    /// Since when the list has shown something of which nothing was heard.
-    unheard: Mutex<Option<Instant>>,
+    known: Mutex<Known>,
     deaf: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// When an event came, until a list is read long after it: what the lists until then show may be what it told.
+    heard: Option<Instant>,
+    /// Since when the list has shown something of which nothing was heard.
+    unheard: Option<Instant>,
 }
 
 impl Ear {
     /// An event came.
     pub(super) fn hears(&self) {
-        *self.unheard() = None;
+        *self.known() = Known { heard: Some(Instant::now()), unheard: None };
     }
 
     /// The list was read again.
     pub(super) fn compare(&self, before: &BTreeMap<String, ContainerFacts>, now: &BTreeMap<String, ContainerFacts>) {
-        let mut unheard = self.unheard();
-        match *unheard {
+        let mut known = self.known();
+        let lately = known.heard.is_some();
+        known.heard.take_if(|heard| heard.elapsed() >= PATIENCE);
+        match known.unheard {
             Some(since) if since.elapsed() >= PATIENCE => {
-                *unheard = None;
+                known.unheard = None;
                 self.deaf.notify_one();
             }
-            None if changed(before, now) => *unheard = Some(Instant::now()),
+            None if !lately && changed(before, now) => known.unheard = Some(Instant::now()),
             Some(_) | None => {}
         }
     }
@@ -47,8 +56,8 @@ impl Ear {
         self.deaf.notified().await;
     }
 
-    fn unheard(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,6 +92,32 @@ mod tests {
     /// Whether deafness was found.
     async fn told(ear: &Ear) -> bool {
         tokio::time::timeout(Duration::ZERO, ear.is_deaf()).await.is_ok()
+    }
+
+    /// As it is usually: the event is what has the list read.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_heard_before_the_list_shows_it_is_no_deafness() {
+        let up = ContainerState::Running { pid: None };
+        let (one, ended) = (list(&[("a", up)]), list(&[("a", ContainerState::Exited)]));
+        let ear = Ear::default();
+        for late in [0, 1] {
+            ear.hears();
+            // Some engines tell of an end before their list shows it.
+            for _ in 0..late {
+                ear.compare(&one, &one);
+            }
+            tokio::time::advance(PATIENCE / 10).await;
+            ear.compare(&one, &ended);
+            for _ in 0..3 {
+                tokio::time::advance(PATIENCE * 2).await;
+                ear.compare(&ended, &ended);
+            }
+            assert!(!told(&ear).await, "nothing happened since");
+        }
+        ear.compare(&one, &ended);
+        tokio::time::advance(PATIENCE).await;
+        ear.compare(&ended, &ended);
+        assert!(told(&ear).await, "one event is no excuse for ever");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Ends one runner: stop what runs, find out how it went, write it down, take everything away.
 
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,7 +162,7 @@ fn rebooted(then: u64, now: u64) -> bool {
     then >> 32 != now >> 32
 }
 
-/// Waits for a log that is followed to end; the writer, and whether it did not end as it should.
+/// Waits for a log that is followed to end; the writer, and whether it did not end as it should: the stream hangs, or the log could not be written.
 async fn followed(shared: &Shared, aggregate: &Aggregate, patience: Duration) -> (Option<LogWriter>, bool) {
     let Some(mut follower) = shared.followers.take(&aggregate.runner.id) else { return (None, false) };
     if let Ok(writer) = tokio::time::timeout(patience, &mut follower).await {
@@ -189,7 +190,7 @@ async fn last_lines(
     }
     let (mut writer, mut late) = followed(shared, aggregate, if up { LOG_PATIENCE_UNNOTICED } else { LOG_PATIENCE }).await;
     if late && started && !up && !shared.deps.stop.is_cancelled() {
-        // Its stream may have hung, and the engine have the rest: a new one goes on where it was.
+        // The engine may have the rest: a new one goes on where it was.
         shared.followers.ensure(&aggregate.runner.id, || follow(shared, aggregate, aggregate.runner.container_name()));
         (writer, late) = followed(shared, aggregate, LOG_PATIENCE).await;
     }
@@ -217,16 +218,44 @@ async fn last_lines(
     }
     if !note.is_empty() {
         let now = u64::try_from(shared.deps.clock.now().as_nanosecond()).unwrap_or(0);
-        if let Err(error) = writer.append(now, LogStream::Note, note.as_bytes()).await {
+        if let Err(error) = note_once(&mut writer, now, &note).await {
             warn!(job.id = %job, %error, "the reason of the end could not be added to the job's log");
         }
     }
     Ok(Some(writer))
 }
 
+/// Adds a note. One that the log ends with is there already: the end could not be written down then, and this is another try.
+async fn note_once(writer: &mut LogWriter, now: u64, note: &str) -> io::Result<()> {
+    if writer.ends_with(note.as_bytes()).await? {
+        return Ok(());
+    }
+    writer.append(now, LogStream::Note, note.as_bytes()).await?;
+    writer.flush().await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::JobId;
+    use crate::store::log::LogStore;
+
+    #[tokio::test]
+    async fn an_end_that_is_tried_again_is_noted_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, job) = (LogStore::in_caller(dir.path().to_owned(), 1 << 20), JobId::from_trusted("0190abcdef"));
+        for now in 1..4 {
+            let mut writer = store.writer(&job, 1).await.expect("a writer");
+            note_once(&mut writer, now, "missing\nit timed out\n").await.expect("noted");
+        }
+        let mut writer = store.writer(&job, 1).await.expect("a writer");
+        note_once(&mut writer, 4, "it timed out\n").await.expect("noted");
+        note_once(&mut writer, 5, "another\n").await.expect("noted");
+        writer.close().await.expect("closed");
+        let file = std::fs::read(dir.path().join("ef/0190abcdef/1.log")).expect("a file");
+        let said = String::from_utf8_lossy(&file).into_owned();
+        assert_eq!((said.matches("timed out").count(), said.matches("another").count()), (1, 1), "{said}");
+    }
 
     #[test]
     fn another_boot_is_told_from_breaks_and_runs() {

@@ -12,26 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::ages::{Ages, Pass};
-use super::askers::Askers;
-use super::board::Board;
-use super::conclude::{Untold, cancel_waiting};
-use super::deps::{Deps, Followers, Shared};
-use super::disk::Disks;
+use super::conclude::cancel_waiting;
+use super::deps::{Deps, Shared};
 use super::follow::follow;
 use super::handle::{ManagerHandle, Status, WAKE_QUEUE, Wake};
 use super::hearing::{Broker, Hearing};
 use super::held::Held;
-use super::images::ImageBook;
-use super::observer::{EngineSight, EngineView, Observer};
+use super::observer::{EngineSight, EngineView};
 use super::ops::Operations;
 use super::plan::Restarts;
-use super::queue_there::QueueBoard;
-use super::reconcile::{Action, Receipt, Seen, Sight, decide};
+use super::reconcile::{Action, InFlight, Receipt, Seen, Sight, decide};
 use super::strays::{Stray, Strays, holds_up, is_stray};
 use super::stuck::{self, Stuck};
 use super::vitals::Vitals;
@@ -84,20 +79,7 @@ impl JobManager {
     /// A manager that has not begun.
     #[must_use]
     pub fn new(deps: Deps, seat: Seat, epoch_base: u64) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let observer = Observer::new(epoch_base, deps.proof.init().clone());
-        let shared = Shared {
-            deps,
-            observer,
-            starts: Semaphore::new((2 * cores).min(8)),
-            followers: Followers::default(),
-            intake: Board::default(),
-            askers: Askers::default(),
-            queue_there: QueueBoard::default(),
-            untold: Untold::default(),
-            disks: Disks::default(),
-            images: ImageBook::default(),
-        };
+        let shared = Shared::new(deps, epoch_base);
         Self {
             config: shared.deps.config.current(),
             shared: Arc::new(shared),
@@ -145,7 +127,7 @@ impl JobManager {
                 Ok(None) => break,
                 Err(_) => {}
             }
-            while let Ok(wake) = self.seat.wake.try_recv() {
+            for wake in gathered(&mut self.seat.wake) {
                 self.on_wake(wake, &mut waiting).await;
             }
         }
@@ -247,6 +229,7 @@ impl JobManager {
         self.shared.deps.vitals.retain(|runner| plan.open.contains(runner));
         self.shared.observer.retain(|runner| plan.open.contains(runner));
         self.shared.untold.retain(|runner| plan.open.contains(runner));
+        self.shared.followers.retain(|runner| plan.open.contains(runner));
         let stuck = Stuck { runners: std::mem::take(&mut self.stuck), strays: self.strays.stuck(stuck_after(&self.config)) };
         self.seat.status.send_modify(|status| {
             let status = Arc::make_mut(status);
@@ -322,7 +305,8 @@ impl JobManager {
 
     fn ensure_follower(&self, aggregate: &Aggregate) {
         let up = matches!(aggregate.runner.state, RunnerState::Starting { start_sent: Some(_) } | RunnerState::Busy | RunnerState::Stopping { .. });
-        if aggregate.runs_command() && up {
+        // Whoever ends a runner takes its follower: nobody would take another, and its log would never end.
+        if aggregate.runs_command() && up && self.operations.on(&aggregate.runner.id) != InFlight::End {
             let (runner, name) = (&aggregate.runner.id, aggregate.runner.container_name());
             self.shared.followers.ensure(runner, || follow(&self.shared, aggregate, name));
         }
@@ -359,6 +343,11 @@ impl JobManager {
     }
 }
 
+/// What has gathered by now, and no more than the channel holds: whoever sends on and on does not put the next pass off.
+fn gathered(wake: &mut mpsc::Receiver<Wake>) -> Vec<Wake> {
+    std::iter::from_fn(|| wake.try_recv().ok()).take(WAKE_QUEUE).collect()
+}
+
 /// Keeps one of the tasks beside the manager alive.
 fn keep<F: Future<Output = ()> + Send>(shared: &Arc<Shared>, name: &'static str, task: impl Fn(Arc<Shared>) -> F + Send + 'static) {
     let (deps, shared) = (&shared.deps, Arc::clone(shared));
@@ -376,3 +365,7 @@ fn seen<'v>(view: &'v EngineView, after: u64, name: &str) -> Seen<'v> {
         EngineSight::Up { .. } | EngineSight::Unknown | EngineSight::Down { .. } => Seen::Unknown,
     }
 }
+
+#[cfg(test)]
+#[path = "manager_tests.rs"]
+mod tests;

@@ -209,11 +209,17 @@ impl Observer {
 
     /// A look at an engine that is new, or was away.
     async fn look_first(&self, driver: &dyn Driver, clock: &dyn Clock) -> Result<Vec<ContainerFacts>, DriverError> {
-        if self.memory.get().is_none() {
-            let _ = self.memory.set(driver.memory(clock.now()).await?);
-        }
+        let memory = if self.memory.get().is_none() { Some(driver.memory(clock.now()).await) } else { None };
         self.look_for_init(driver).await;
-        driver.list().await
+        let list = driver.list().await?;
+        // Kept only now: one that broke off between is asked again.
+        if let Some(memory) = memory {
+            let _ = self.memory.set(memory.unwrap_or_else(|error| {
+                warn!(error = chain(&error), "the engine does not tell what it remembers: whether it broke off before this start is not known");
+                None
+            }));
+        }
+        Ok(list)
     }
 
     /// Whether the engine answered.
@@ -299,5 +305,23 @@ impl Observer {
                 () = tokio::time::sleep(RETRY) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::deps::fixture::{FakeEngine, Still};
+
+    #[tokio::test]
+    async fn an_engine_that_does_not_tell_what_it_remembers_is_up_all_the_same() {
+        let (engine, mut info) = (FakeEngine::default(), None);
+        let observer = Observer::new(1 << 32, HostFile::parse("init", "/opt/init").expect("a path"));
+        assert!(!observer.look(&engine, &Still, &mut info).await);
+        assert_eq!(observer.memory.get(), None, "one that broke off meanwhile is asked again");
+        engine.lists.store(true, Ordering::SeqCst);
+        assert!(observer.look(&engine, &Still, &mut info).await);
+        assert!(matches!(observer.view().sight, EngineSight::Up { .. }));
+        assert_eq!(observer.memory.get(), Some(&None), "it remembers nothing");
     }
 }

@@ -31,9 +31,6 @@ pub use self::write::LogWriter;
 use self::open::OpenLog;
 use crate::domain::JobId;
 
-/// Logs that may wait for the thread at once; a log waits at most once.
-const WAITING: usize = 1024;
-
 /// What a reader does at the end of what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
@@ -75,8 +72,8 @@ struct Inner {
     /// Held while a log is opened, which may take a while; `open` is only ever held for a moment.
     opening: Mutex<()>,
     open: Mutex<HashMap<(JobId, u32), Weak<OpenLog>>>,
-    /// `None` when whoever writes does the work.
-    thread: Option<mpsc::Sender<Arc<OpenLog>>>,
+    /// `None` when whoever writes does the work. Each log that is open waits there at most once.
+    thread: Option<mpsc::UnboundedSender<Arc<OpenLog>>>,
 }
 
 impl LogStore {
@@ -93,7 +90,7 @@ impl LogStore {
     /// # Errors
     /// As [`LogStore::new`].
     pub fn cut_at(root: PathBuf, max_bytes_per_log: impl Fn() -> u64 + Send + Sync + 'static) -> io::Result<Self> {
-        let (thread, mut waiting) = mpsc::channel::<Arc<OpenLog>>(WAITING);
+        let (thread, mut waiting) = mpsc::unbounded_channel::<Arc<OpenLog>>();
         std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
             while let Some(log) = waiting.blocking_recv() {
                 log.drain();
@@ -108,7 +105,7 @@ impl LogStore {
         Self::written_by(root, MaxBytes(Box::new(move || max_bytes_per_log)), None)
     }
 
-    fn written_by(root: PathBuf, max_bytes: MaxBytes, thread: Option<mpsc::Sender<Arc<OpenLog>>>) -> Self {
+    fn written_by(root: PathBuf, max_bytes: MaxBytes, thread: Option<mpsc::UnboundedSender<Arc<OpenLog>>>) -> Self {
         Self { inner: Arc::new(Inner { root, max_bytes, opening: Mutex::default(), open: Mutex::default(), thread }) }
     }
 
@@ -130,10 +127,13 @@ impl LogStore {
             let directory = inner.directory(&key.0)?;
             let _opening = inner.opening.lock().unwrap_or_else(PoisonError::into_inner);
             let open = || inner.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open().retain(|_, log| log.upgrade().is_some_and(|log| !log.is_closed()));
-            if open().contains_key(&key) {
+            let before = open().get(&key).and_then(Weak::upgrade);
+            if let Some(before) = before
+                && !before.has_ended()
+            {
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("the log of job {} attempt {attempt} is being written", key.0)));
             }
+            open().retain(|_, log| log.upgrade().is_some_and(|log| !log.is_closed()));
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
             let (log, position) = OpenLog::open(&directory.join(format!("{attempt}.log")), inner.max_bytes.0())?;
             let log = Arc::new(log);
@@ -236,7 +236,7 @@ impl Inner {
 
 /// Works where a log with this thread does: off the runtime, or without one in its caller.
 async fn beside<T: Send + 'static>(
-    thread: Option<&mpsc::Sender<Arc<OpenLog>>>,
+    thread: Option<&mpsc::UnboundedSender<Arc<OpenLog>>>,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     match thread {

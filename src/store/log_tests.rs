@@ -50,7 +50,7 @@ async fn what_was_written_is_read_back_and_a_new_writer_goes_on() {
     writer.reset_trace().await.expect("taken");
     writer.append(100, LogStream::Trace, b"again\n").await.expect("taken");
     assert_eq!(writer.trace_len(), 6);
-    drop(writer);
+    writer.close().await.expect("closed");
     assert_eq!(text(&store).await, b"one\ntwo\nthree\nlate\ntrace\nagain\n");
     assert_eq!(std::fs::metadata(path(dir.path())).expect("a file").permissions().mode() & 0o777, 0o600);
 }
@@ -86,6 +86,23 @@ async fn output_reaches_a_follower_before_the_writer_says_anything_more() {
     }
     drop(writer);
     assert!(follower.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_log_is_opened_again_also_while_its_rest_waits_for_a_thread_that_does_not_come() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (thread, _nobody_comes) = mpsc::unbounded_channel();
+    let store = LogStore::written_by(dir.path().to_owned(), MaxBytes(Box::new(|| 1 << 20)), Some(thread));
+    let mut writer = store.writer(&job(), 1).await.expect("a writer");
+    writer.append(5, LogStream::Stdout, b"one\n").await.expect("taken");
+    drop(writer);
+    assert_eq!(text(&store).await, b"", "it is not written yet");
+    let mut writer = store.writer(&job(), 1).await.expect("another writer");
+    assert_eq!(writer.last(), Some((5, 1)));
+    assert!(writer.ends_with(b"one\n").await.expect("read"));
+    writer.append(6, LogStream::Stdout, b"two\n").await.expect("taken");
+    writer.close().await.expect("closed");
+    assert_eq!(text(&store).await, b"one\ntwo\n");
 }
 
 #[tokio::test]
@@ -164,7 +181,7 @@ proptest! {
                 states.push((writer.last(), writer.trace_len()));
                 shown.push(text(&store).await);
             }
-            drop(writer);
+            writer.close().await.expect("closed");
             let whole = std::fs::read(path(dir.path())).expect("a file");
             // Killed while writing; or, in the other half of the cases, a power cut that left zeros behind the last record.
             let mut rest = if zeros == 0 { whole[..cut.index(whole.len() + 1)].to_vec() } else { whole };

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::rng::Rng;
 use crate::tally::Wrong;
-use crate::work::{Accepted, Kind};
+use crate::work::{Accepted, Kind, Wish};
 
 /// Longest wait for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ struct Heard {
     accepted: Vec<Accepted>,
     /// Jobs whose end was asked for, maybe before their submitter heard of them.
     ended: HashSet<String>,
+    /// Jobs of which a cancel was answered with "accepted".
+    canceled: HashSet<String>,
     wrong: Vec<(Wrong, String)>,
 }
 
@@ -46,9 +48,14 @@ impl Desk {
     /// The jobs that were accepted since this was asked last.
     pub(crate) fn accepted(&self) -> Vec<Accepted> {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut accepted, ended) = (std::mem::take(&mut heard.accepted), std::mem::take(&mut heard.ended));
+        let Heard { mut accepted, ended, canceled, wrong } = std::mem::take(&mut *heard);
+        heard.wrong = wrong;
         for job in &mut accepted {
-            job.cancelled = ended.contains(&job.id);
+            job.wish = match (ended.contains(&job.id), canceled.contains(&job.id)) {
+                (_, true) => Wish::Heard,
+                (true, false) => Wish::Made,
+                (false, false) => Wish::No,
+            };
         }
         accepted
     }
@@ -92,7 +99,8 @@ impl Desk {
             }
             tokio::time::sleep(AGAIN).await;
         };
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).accepted.push(Accepted { daemon, id: id.clone(), kind, cancelled: false });
+        let accepted = Accepted { daemon, id: id.clone(), kind, wish: Wish::No };
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).accepted.push(accepted);
         if rng.chance(20)
             && let Some((StatusCode::ACCEPTED, job)) = self.ask(daemon, Method::POST, "/jobs", Some(&body), Some(key)).await
             && job["id"] != id.as_str()
@@ -112,7 +120,11 @@ impl Desk {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             match self.ask(daemon, Method::DELETE, &format!("/jobs/{id}"), None, None).await {
-                Some((StatusCode::ACCEPTED | StatusCode::CONFLICT, _)) => return,
+                Some((StatusCode::ACCEPTED, _)) => {
+                    self.heard.lock().unwrap_or_else(PoisonError::into_inner).canceled.insert(id.to_owned());
+                    return;
+                }
+                Some((StatusCode::CONFLICT, _)) => return,
                 Some((StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, _)) | None => {}
                 Some((status, said)) => return self.complain(Wrong::Other, format!("the cancel of {id} was answered {status}: {said}")),
             }

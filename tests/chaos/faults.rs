@@ -11,7 +11,7 @@ use crate::own_engine::processes;
 use crate::proxy::Meddle;
 use crate::rng::Rng;
 use crate::tally::Victim;
-use crate::world::World;
+use crate::world::{Part, World};
 
 /// One thing done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,12 +123,14 @@ pub(crate) async fn strike(world: &mut World, fault: Fault, rng: &mut Rng) -> St
         }
         Fault::WantDaemon => want(world, at, rng).await,
         Fault::KillDockerd | Fault::TerminateDockerd | Fault::KillContainerd | Fault::StopDockerd | Fault::StopContainerd => {
-            world.engine_broke = true;
+            world.broken.insert(Part::Engine);
             strike_engine(world, fault, rng).await
         }
         Fault::KillShim | Fault::KillInit | Fault::KillJob => {
-            world.engine_broke |= fault == Fault::KillShim;
-            world.jobs_broke = true;
+            world.broken.insert(Part::Jobs);
+            if fault == Fault::KillShim {
+                world.broken.insert(Part::Engine);
+            }
             strike_job(world, fault, rng)
         }
         Fault::Meddle => meddle(world, at, rng).await,
@@ -153,7 +155,7 @@ async fn kill_again(world: &mut World, at: usize, rng: &mut Rng) -> String {
 }
 
 async fn kill_all(world: &mut World, rng: &mut Rng) -> String {
-    world.engine_broke = true;
+    world.broken.insert(Part::Engine);
     for at in 0..world.daemons.len() {
         world.kill_daemon(at);
     }
@@ -245,6 +247,7 @@ fn strike_job(world: &mut World, fault: Fault, rng: &mut Rng) -> String {
     }
     let Some(init) = processes::children(shim.pid).pop() else { return format!("{fault}: it has ended") };
     if fault == Fault::KillInit {
+        world.struck_inits.insert(shim.container[..12].to_owned());
         if processes::signal(init, Signal::KILL) {
             world.tally.kill(Victim::Job);
         }
@@ -259,7 +262,7 @@ fn strike_job(world: &mut World, fault: Fault, rng: &mut Rng) -> String {
 }
 
 async fn meddle(world: &mut World, at: usize, rng: &mut Rng) -> String {
-    world.engine_broke = true;
+    world.broken.insert(Part::Engine);
     let meddles = [Meddle::Delay(Duration::from_millis(rng.between(50, 2500))), Meddle::Cut, Meddle::Refuse, Meddle::Half, Meddle::Lose];
     let meddle = *rng.pick(&meddles).expect("one of several");
     let (percent, lasting) = (rng.between(10, 70), rng.millis(500, 4000));

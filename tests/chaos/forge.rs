@@ -96,9 +96,8 @@ impl Forge {
         self.lock().iter().all(|job| self.gitlab.job(job.id).status.is_final())
     }
 
-    /// What became of the jobs that were queued since this was asked last, in words where it must not be. `broken`: jobs or what holds them were
-    /// struck, so that any of them may have failed without having done anything wrong.
-    pub(crate) fn judge(&self, witness: &Witness, broken: bool) -> Verdicts {
+    /// What became of the jobs that were queued since this was asked last, in words where it must not be.
+    pub(crate) fn judge(&self, witness: &Witness, harm: Harm) -> Verdicts {
         let mut verdicts = Verdicts::default();
         for job in std::mem::take(&mut *self.lock()) {
             let (view, name) = (self.gitlab.job(job.id), format!("gitlab-{}", job.id));
@@ -106,7 +105,7 @@ impl Forge {
             witness.is_over(&name);
             verdicts.queued += 1;
             verdicts.spoilt += u64::from(view.failure_reason.as_deref().is_some_and(|reason| NOT_ITS_OWN.contains(&reason)));
-            match fault(&job, &view, &lives, broken) {
+            match fault(&job, &view, &lives, harm) {
                 Some((wrong, words)) => verdicts.wrong.push((wrong, format!("job {} of GitLab: {words}\n{job:?} {lives:#?}\n{view:#?}", job.id))),
                 None => verdicts.finished_once += 1,
             }
@@ -117,6 +116,13 @@ impl Forge {
     fn lock(&self) -> MutexGuard<'_, Vec<Queued>> {
         self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether jobs, or what holds them, were struck, so that any of them may have failed without having done anything wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harm {
+    None,
+    Done,
 }
 
 /// What was found of GitLab's jobs.
@@ -138,7 +144,7 @@ fn failed_to_start_twice(view: &JobView) -> bool {
     view.n_assigned > 1 && view.trace.contains("the container could not be started")
 }
 
-fn fault(job: &Queued, view: &JobView, lives: &[Life], broken: bool) -> Option<(Wrong, String)> {
+fn fault(job: &Queued, view: &JobView, lives: &[Life], harm: Harm) -> Option<(Wrong, String)> {
     if !view.status.is_final() {
         return Some((Wrong::Lost, format!("it has not ended: {:?}", view.status)));
     }
@@ -149,15 +155,17 @@ fn fault(job: &Queued, view: &JobView, lives: &[Life], broken: bool) -> Option<(
     let right = match (view.status, view.failure_reason.as_deref()) {
         (Status::Success, _) => whole && job.kind.own() == Own::Success,
         (Status::Canceled, _) => job.cancelled,
-        (Status::Failed, Some(reason)) if NOT_ITS_OWN.contains(&reason) => broken || job.cancelled || failed_to_start_twice(view) && lives.is_empty(),
+        (Status::Failed, Some(reason)) if NOT_ITS_OWN.contains(&reason) => {
+            harm == Harm::Done || job.cancelled || failed_to_start_twice(view) && lives.is_empty()
+        }
         (Status::Failed, _) => whole && view.exit_code.is_some_and(|code| job.kind.own() == Own::Code(code)),
         _ => false,
     };
     if !right {
         return Some((Wrong::Outcome, format!("it ended so: {:?} {:?} {:?}", view.status, view.failure_reason, view.exit_code)));
     }
-    let Kind::Prints(lines) = job.kind else { return None };
+    let Kind::Prints(due) = job.kind else { return None };
     let numbers: Vec<u64> = view.trace.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
-    let lost = view.status == Status::Success && !numbers.iter().copied().eq(1..=lines);
-    lost.then(|| (Wrong::Log, format!("of {lines} lines its trace has {}", numbers.len())))
+    let lost = view.status == Status::Success && !numbers.iter().copied().eq(1..=due);
+    lost.then(|| (Wrong::Log, format!("of {due} lines its trace has {}", numbers.len())))
 }

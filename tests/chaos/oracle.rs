@@ -7,11 +7,12 @@ use bollard::query_parameters::{ListNetworksOptions, ListVolumesOptions};
 use serde_json::Value;
 
 use crate::daemon::INFRASTRUCTURE_RETRIES;
+use crate::forge::Harm;
 use crate::ledger::{Entry, Ledger, Row};
 use crate::marks::{Life, overlap};
 use crate::tally::Wrong;
-use crate::work::{Accepted, Kind, Own};
-use crate::world::World;
+use crate::work::{Accepted, Kind, Own, Wish};
+use crate::world::{Part, World};
 use crate::{quiet, say};
 
 /// Everything that is known of one job.
@@ -21,14 +22,45 @@ struct Story {
     row: Option<Row>,
     events: Vec<Entry>,
     lives: Vec<Life>,
-    /// Whether its own process was killed on purpose, in its last attempt.
-    struck: bool,
+    /// Who of its last attempt was killed on purpose.
+    struck: Struck,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Struck {
+    Nobody,
+    /// Its own process.
+    Job,
+    /// The first process of its container, and the engine too, which may then show it as running for ever.
+    Unseen,
 }
 
 type Finding = Option<(Wrong, String)>;
 
-/// Judges all jobs that were accepted since the last time, and what is left.
-pub(crate) async fn judge(world: &mut World) {
+/// Cancels that were answered with "accepted", and how many of their jobs ended by them: others may have ended by themselves before.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Cancels {
+    heard: u64,
+    heeded: u64,
+}
+
+impl Cancels {
+    fn count(&mut self, job: &Accepted, row: Option<&Row>) {
+        if job.wish == Wish::Heard {
+            self.heard += 1;
+            self.heeded += u64::from(row.is_some_and(|row| row.state == "canceled"));
+        }
+    }
+
+    /// Whether so few were heeded that they seem to be ignored.
+    pub(crate) fn seem_ignored(self) -> bool {
+        self.heeded * 5 < self.heard
+    }
+}
+
+/// Judges all jobs that were accepted since the last time, and what is left; what became of cancels.
+pub(crate) async fn judge(world: &mut World) -> Cancels {
+    let mut cancels = Cancels::default();
     let ledgers: Vec<Ledger> = world.daemons.iter().map(|daemon| Ledger::open(&daemon.data())).collect();
     let mut holders: HashMap<String, Vec<Life>> = HashMap::new();
     for job in world.desk.accepted() {
@@ -37,8 +69,16 @@ pub(crate) async fn judge(world: &mut World) {
         let ledger = &ledgers[job.daemon];
         let events = ledger.events(&job.id);
         let last = containers(&events).into_iter().max_by_key(|(_, attempt)| *attempt).map(|(container, _)| container);
-        let struck = last.is_some_and(|container| world.struck_jobs.contains(&container));
+        let was = |struck: &HashSet<String>| last.as_ref().is_some_and(|container| struck.contains(container));
+        let struck = if was(&world.struck_jobs) {
+            Struck::Job
+        } else if was(&world.struck_inits) && world.broken.contains(&Part::Engine) {
+            Struck::Unseen
+        } else {
+            Struck::Nobody
+        };
         let story = Story { row: ledger.job(&job.id), events, lives: world.witness.lives(&job.id), struck, job };
+        cancels.count(&story.job, story.row.as_ref());
         let mut findings = story.findings();
         findings.extend(story.log(world).await);
         world.tally.attempts += u64::from(story.row.as_ref().map_or(0, |row| row.attempt));
@@ -73,10 +113,11 @@ pub(crate) async fn judge(world: &mut World) {
         world.complain(Wrong::Foreign, words);
     }
     strangers(world, &ledgers).await;
+    cancels
 }
 
 fn judge_gitlab(world: &mut World) {
-    let found = world.forge.judge(&world.witness, world.engine_broke || world.jobs_broke);
+    let found = world.forge.judge(&world.witness, if world.broken.is_empty() { Harm::None } else { Harm::Done });
     world.tally.accepted += found.queued;
     world.tally.finished_once += found.finished_once;
     world.tally.spoilt += found.spoilt;
@@ -149,9 +190,10 @@ impl Story {
         let whole = self.last_life().is_some_and(|life| life.ended.is_some());
         let right = match (row.state.as_str(), reason) {
             ("succeeded", _) => whole && own == Own::Success,
-            ("canceled", _) | ("failed", "runner_terminated") => self.job.cancelled,
-            ("failed", "exit_code") => whole && code.is_some_and(|code| own == Own::Code(code)) || self.struck && code == Some(137),
-            ("failed", "no_receipt" | "container_lost" | "start_failed") => row.attempt == 1 + INFRASTRUCTURE_RETRIES || self.job.cancelled,
+            ("canceled", _) | ("failed", "runner_terminated") => self.job.wish != Wish::No,
+            ("failed", "exit_code") => whole && code.is_some_and(|code| own == Own::Code(code)) || self.struck == Struck::Job && code == Some(137),
+            ("failed", "timed_out") => self.struck == Struck::Unseen,
+            ("failed", "no_receipt" | "container_lost" | "start_failed") => row.attempt == 1 + INFRASTRUCTURE_RETRIES || self.job.wish != Wish::No,
             _ => false,
         };
         (!right).then(|| (Wrong::Outcome, format!("it is told to have ended so: {} {}", row.state, row.outcome)))
@@ -176,8 +218,8 @@ impl Story {
         let whole = numbers.iter().copied().eq(1..=lines);
         let ordered = numbers.windows(2).all(|pair| pair[0] < pair[1]);
         let (found, others) = (numbers.len(), text.lines().count() - numbers.len() - notes);
-        match (whole, notes > 0 && world.engine_broke) {
-            (true, _) if others == 0 && (notes == 0 || world.engine_broke) => None,
+        match (whole, notes > 0 && world.broken.contains(&Part::Engine)) {
+            (true, _) if others == 0 && (notes == 0 || world.broken.contains(&Part::Engine)) => None,
             (false, true) if ordered => None,
             _ => Some((Wrong::Log, format!("of {lines} lines there are {found}, in order: {ordered}, {others} others, {notes} notes"))),
         }

@@ -9,6 +9,7 @@ use crate::clients::Desk;
 use crate::faults::{Theme, strike};
 use crate::forge::Forge;
 use crate::rng::Rng;
+use crate::tally::Wrong;
 use crate::work::Kind;
 use crate::world::World;
 use crate::{oracle, quiet, say, setting};
@@ -87,7 +88,7 @@ pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
     let (jobs, of_gitlab) = (for_the_time(jobs), for_the_time(of_gitlab));
     say(&format!("round {number}: {theme:?}, {jobs} jobs, {of_gitlab} of GitLab"));
     world.daemons.iter_mut().for_each(|daemon| daemon.begin_round(number));
-    (world.engine_broke, world.jobs_broke, world.struck_jobs) = (false, false, std::collections::HashSet::new());
+    (world.broken, world.struck_jobs, world.struck_inits) = Default::default();
     let mut clients = JoinSet::new();
     for job in 0..jobs {
         clients.spawn(client(world, rng, lasting).job(format!("{number}-{job}-{}", rng.next()), cancels));
@@ -110,7 +111,10 @@ pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
         ended.expect("a client does not die");
     }
     quiet::all_have_ended(world, settled).await;
-    oracle::judge(world).await;
+    let cancels = oracle::judge(world).await;
+    if theme == Theme::Cancels && cancels.seem_ignored() {
+        world.complain(Wrong::Outcome, format!("cancels were answered and ignored: {cancels:?}"));
+    }
 }
 
 fn client(world: &World, rng: &mut Rng, lasting: Duration) -> Client {

@@ -72,6 +72,7 @@ pub(crate) async fn soak() {
     let accepted = desk.accepted().len();
     say(&format!("soak: {accepted} jobs accepted, {} not ended, open runners {:?}", ledger.unended(), ledger.open_runners()));
     assert_eq!((ledger.unended(), ledger.open_runners()), (0, Vec::new()));
+    assert_eq!((desk.wrong(), accepted > 0), (Vec::new(), true), "{accepted} jobs were accepted");
     let grown = compare(&samples);
     daemon.terminate().await.expect("an end in order");
     assert!(minutes.is_none() || grown.is_empty(), "these grow: {grown:?}");

@@ -106,6 +106,16 @@ impl Kind {
     }
 }
 
+/// Whether somebody wished a job to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    No,
+    /// It was cancelled, or its runner ended.
+    Made,
+    /// It was cancelled, and the cancel was answered with "accepted".
+    Heard,
+}
+
 /// A job that a daemon accepted, and what was done to it on purpose.
 #[derive(Debug, Clone)]
 pub(crate) struct Accepted {
@@ -113,6 +123,5 @@ pub(crate) struct Accepted {
     pub(crate) daemon: usize,
     pub(crate) id: String,
     pub(crate) kind: Kind,
-    /// Its end was asked for.
-    pub(crate) cancelled: bool,
+    pub(crate) wish: Wish,
 }

@@ -1,6 +1,6 @@
 //! Everything that takes part: the engine, two daemons that share it under one host name, a proxy before each, the witness, and what is counted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +23,15 @@ const PORT: u16 = 18_100;
 /// How many daemons there are.
 const DAEMONS: usize = 2;
 
+/// What may be struck besides daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// Logs may then say that lines are missing.
+    Engine,
+    /// Jobs, or what holds them.
+    Jobs,
+}
+
 /// All of it. Fields are dropped in this order: who uses something before it.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -34,12 +43,12 @@ pub(crate) struct World {
     pub(crate) foreign: Foreign,
     pub(crate) forge: Forge,
     pub(crate) tally: Tally,
-    /// Whether the engine was made to break off in this round, so that logs may say that lines are missing.
-    pub(crate) engine_broke: bool,
-    /// Whether jobs, or what holds them, were struck in this round.
-    pub(crate) jobs_broke: bool,
+    /// What was struck in this round.
+    pub(crate) broken: BTreeSet<Part>,
     /// Containers whose jobs were killed in this round.
     pub(crate) struck_jobs: HashSet<String>,
+    /// Those whose first process was.
+    pub(crate) struck_inits: HashSet<String>,
     /// Two GPUs each, made of files.
     _machines: Vec<Machine>,
     _place: Place,
@@ -67,7 +76,7 @@ impl World {
         let instance = Ledger::open(&daemons[0].data()).instance();
         let foreign = Foreign::make(&engine, &instance).await;
         let desk = Desk::new(daemons.iter().map(|daemon| daemon.url.clone()).collect());
-        let (tally, struck_jobs) = (Tally::default(), HashSet::new());
+        let tally = Tally::default();
         Self {
             daemons,
             engine,
@@ -77,9 +86,9 @@ impl World {
             foreign,
             forge,
             tally,
-            engine_broke: false,
-            jobs_broke: false,
-            struck_jobs,
+            broken: BTreeSet::new(),
+            struck_jobs: HashSet::new(),
+            struck_inits: HashSet::new(),
             _machines: machines,
             _place: place,
         }

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{BUSYBOX, Daemon, Setup, engine};
+use crate::harness::engine::{self, UNTIL_TOLD};
+use crate::harness::{BUSYBOX, Daemon, Setup};
 
 #[tokio::test]
 async fn a_job_runs_hardened_and_leaves_its_log_and_its_exit_code() {
@@ -64,7 +65,7 @@ async fn each_end_has_its_reason() {
 async fn a_cancelled_job_never_starts_or_ends_soon() {
     let daemon = Setup::new("api-cancel").host("cpus = 1").start().await;
     let running = daemon.sh("trap 'echo asked; exit 0' TERM; echo up; while true; do sleep 0.1; done").await;
-    daemon.reaches(&running, &["running"]).await;
+    daemon.until("it listens", async |daemon| daemon.logs(&running).await.contains("up")).await;
     let waiting = daemon.sh("echo never").await;
     assert_eq!(daemon.job(&waiting).await["state"], "queued");
 
@@ -86,7 +87,7 @@ async fn a_cancelled_job_never_starts_or_ends_soon() {
 #[tokio::test]
 async fn priority_goes_before_age() {
     let daemon = Setup::new("api-order").host("cpus = 1").start().await;
-    let blocker = daemon.sh("while [ ! -e /tmp/go ]; do sleep 0.05; done").await;
+    let blocker = daemon.sh(UNTIL_TOLD).await;
     daemon.reaches(&blocker, &["running"]).await;
     let mut jobs = Vec::new();
     for priority in [0, 5, 0, -3, 5] {

@@ -7,16 +7,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Daemon, Setup, engine};
-
-/// Runs until it is told to end.
-const UNTIL_TOLD: &str = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo told";
-
-/// Tells a job to end.
-fn tell(job: &str) {
-    let container = engine::docker(&["ps", "--quiet", "--filter", &format!("label=runner-coordinator.job={job}")]);
-    engine::docker(&["exec", container.trim(), "touch", "/tmp/go"]);
-}
+use crate::harness::engine::{self, UNTIL_TOLD};
+use crate::harness::{Daemon, Setup};
 
 /// What the command line says and how it ends.
 fn run(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -30,7 +22,8 @@ async fn a_restored_store_adopts_what_it_knows_removes_what_it_does_not_and_runs
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("backup").display().to_string();
     let mut daemon = Setup::new("backup-rewind").host("cpus = 2").with("[limits]\nretry_backoff = \"100ms\"").start().await;
-    let [stays, ends, waits] = [daemon.sh(UNTIL_TOLD).await, daemon.sh(UNTIL_TOLD).await, daemon.sh(UNTIL_TOLD).await];
+    let script = format!("echo begun; {UNTIL_TOLD}; echo told");
+    let [stays, ends, waits] = [daemon.sh(&script).await, daemon.sh(&script).await, daemon.sh(&script).await];
     for id in [&stays, &ends] {
         daemon.reaches(id, &["running"]).await;
     }
@@ -38,7 +31,7 @@ async fn a_restored_store_adopts_what_it_knows_removes_what_it_does_not_and_runs
     assert_eq!((&made["jobs"], &made["file"]), (&json!(3), &json!(file)), "{made}");
 
     // Time goes on: one ends, the one that waited runs, and a new one comes.
-    tell(&ends);
+    engine::tell(&ends);
     assert_eq!(daemon.ended(&ends).await["state"], "succeeded");
     daemon.reaches(&waits, &["running"]).await;
     daemon.until("it has written", async |daemon| daemon.logs(&waits).await.contains("begun")).await;
@@ -59,13 +52,9 @@ async fn a_restored_store_adopts_what_it_knows_removes_what_it_does_not_and_runs
     assert_eq!((&job["state"], &job["attempt"]), (&json!("running"), &json!(1)), "it is adopted: {job}");
     // Known as waiting: it begins anew, and its log with it. Known as running, and its container is gone: tried again, when there is room.
     for (id, attempt) in [(&stays, 1), (&ends, 2), (&waits, 1)] {
-        let is_up = async |daemon: &Daemon| {
-            let job = daemon.job(id).await;
-            job["state"] == "running" && job["attempt"] == json!(attempt)
-        };
-        daemon.until(&format!("attempt {attempt} of {id} runs"), is_up).await;
+        daemon.runs(id, attempt).await;
         daemon.until("it has written", async |daemon| daemon.logs(id).await.contains("begun")).await;
-        tell(id);
+        engine::tell(id);
         assert_eq!(daemon.ended(id).await["state"], "succeeded");
         assert_eq!(daemon.logs(id).await, "begun\ntold\n", "{attempt}");
     }

@@ -73,12 +73,26 @@ async fn a_submission_that_is_followed_ends_as_the_job_does() {
     daemon.finish().await;
 }
 
+/// The only job of a project; nothing before there is one.
+async fn only_job(daemon: &Daemon, project: &str) -> Value {
+    daemon.get(&format!("/jobs?project={project}")).await["jobs"][0].clone()
+}
+
+/// Whether the only job of a project has said that it is ready.
+async fn is_ready(daemon: &Daemon, project: &str) -> bool {
+    let job = only_job(daemon, project).await;
+    match job["id"].as_str() {
+        Some(id) => daemon.logs(id).await.contains("ready"),
+        None => false,
+    }
+}
+
 #[tokio::test]
 async fn an_interrupt_cancels_the_job_and_its_end_is_awaited() {
     let daemon = Setup::new("cli-interrupt").start().await;
-    let child = spawn(&mut daemon.command(&submit(&["--wait", "--project", "interrupted"], "trap 'exit 0' TERM; while true; do sleep 0.1; done")));
-    let first = async |daemon: &Daemon| daemon.get("/jobs?project=interrupted").await["jobs"][0].clone();
-    daemon.until("it runs", async |daemon| first(daemon).await["state"] == "running").await;
+    let willing = submit(&["--wait", "--project", "interrupted"], "trap 'exit 0' TERM; echo ready; while true; do sleep 0.1; done");
+    let child = spawn(&mut daemon.command(&willing));
+    daemon.until("it listens", async |daemon| is_ready(daemon, "interrupted").await).await;
     kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");
     let (code, out, err) = ended(child).await;
     assert_eq!(code, Some(130), "{err}");
@@ -86,10 +100,10 @@ async fn an_interrupt_cancels_the_job_and_its_end_is_awaited() {
     assert_eq!(daemon.job(out.trim()).await["state"], "canceled");
 
     // A job that does not listen: whoever asks twice does not wait for it.
-    let stubborn = submit(&["--wait", "--project", "stubborn"], "trap '' TERM; while true; do sleep 0.1; done");
+    let stubborn = submit(&["--wait", "--project", "stubborn"], "trap '' TERM; echo ready; while true; do sleep 0.1; done");
     let child = spawn(&mut daemon.command(&stubborn));
-    let job = async |daemon: &Daemon| daemon.get("/jobs?project=stubborn").await["jobs"][0].clone();
-    daemon.until("it runs", async |daemon| job(daemon).await["state"] == "running").await;
+    let job = async |daemon: &Daemon| only_job(daemon, "stubborn").await;
+    daemon.until("it listens to nobody", async |daemon| is_ready(daemon, "stubborn").await).await;
     kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");
     daemon.until("it is to be cancelled", async |daemon| job(daemon).await["cancel_requested_at"].is_string()).await;
     kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");

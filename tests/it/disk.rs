@@ -5,12 +5,12 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::gitlab::Status;
+use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::road::{Plan, Road, job};
-use crate::harness::{BUSYBOX, Daemon, NO_MARKS, PATIENCE, Setup, client, engine};
+use crate::harness::{BUSYBOX, Daemon, NO_MARKS, PATIENCE, Setup, client};
 
 /// No disk has so much free.
 const BEYOND: &str = "disk = { low = \"1024TiB\", full = \"1024TiB\" }";
-const UNTIL_TOLD: &str = "while [ ! -e /tmp/go ]; do sleep 0.05; done; echo told";
 
 async fn check(daemon: &Daemon) -> Value {
     daemon.request(Method::GET, "/health", None).await.1["checks"]["disk"].clone()
@@ -32,7 +32,8 @@ async fn at_the_last_mark_nothing_begins_and_what_runs_goes_on() {
     let daemon = Setup::new("disk").host("cpus = 1.5").start().await;
     daemon.until("it is healthy", Daemon::is_healthy).await;
     let sound = daemon.configuration();
-    let (running, doomed) = (daemon.sh(UNTIL_TOLD).await, daemon.submit(json!({ "image": BUSYBOX, "command": ["sleep", "600"], "cpus": 0.5 })).await);
+    let running = daemon.sh(&format!("{UNTIL_TOLD}; echo told")).await;
+    let doomed = daemon.submit(json!({ "image": BUSYBOX, "command": ["sleep", "600"], "cpus": 0.5 })).await;
     daemon.reaches(&running, &["running"]).await;
     daemon.reaches(&doomed, &["running"]).await;
     let waiting = daemon.sh("echo at last").await;
@@ -61,8 +62,7 @@ async fn at_the_last_mark_nothing_begins_and_what_runs_goes_on() {
     assert_eq!(daemon.ended(&doomed).await["state"], "canceled");
     assert_eq!(daemon.job(&running).await["state"], "running");
     daemon.until("one container is left", async |_| engine::containers("disk").len() == 1).await;
-    let name = engine::containers("disk").pop().expect("its container");
-    engine::docker(&["exec", &name, "touch", "/tmp/go"]);
+    engine::tell(&running);
     assert_eq!(daemon.ended(&running).await["state"], "succeeded");
     assert_eq!(daemon.logs(&running).await, "told\n");
     daemon.until("no runner is left", async |daemon| daemon.get("/runners").await["runners"].as_array().is_some_and(Vec::is_empty)).await;

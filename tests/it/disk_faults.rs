@@ -7,11 +7,10 @@ use std::path::Path;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::own_engine::OwnEngine;
 use crate::harness::small_disk::SmallDisk;
-use crate::harness::{BUSYBOX, Daemon, Setup, client, engine, free_port, pause};
-
-const UNTIL_TOLD: &str = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 5";
+use crate::harness::{BUSYBOX, Daemon, Setup, client, free_port, pause};
 
 /// Submits large jobs until one is refused; the ids of those that were not, and the refusal.
 async fn submit_until_refused(daemon: &Daemon) -> (Vec<String>, reqwest::Response) {
@@ -33,7 +32,7 @@ async fn on_a_full_disk_nothing_accepted_is_lost_and_what_runs_ends_as_it_did() 
     let disk = SmallDisk::new(48);
     let daemon = Setup::new("disk-full").data(&disk.path("data")).host("cpus = 1").start().await;
     daemon.until("it is healthy", Daemon::is_healthy).await;
-    let running = daemon.sh(UNTIL_TOLD).await;
+    let running = daemon.sh(&format!("{UNTIL_TOLD}; exit 5")).await;
     daemon.reaches(&running, &["running"]).await;
     let container = engine::containers("disk-full").pop().expect("its container");
     disk.fill();
@@ -50,7 +49,7 @@ async fn on_a_full_disk_nothing_accepted_is_lost_and_what_runs_ends_as_it_did() 
         .await;
     // The job ends while its end cannot be written down.
     let pid = daemon.pid();
-    engine::docker(&["exec", &container, "touch", "/tmp/go"]);
+    engine::tell(&running);
     daemon
         .until("its container has ended", async |_| engine::docker(&["inspect", "--format", "{{.State.Running}}", &container]).trim() == "false")
         .await;
@@ -124,9 +123,8 @@ fn descriptors(pid: u32) -> usize {
 async fn a_daemon_without_descriptors_left_stays_and_recovers_when_its_callers_leave() {
     let daemon = Setup::new("disk-fds").limits("ulimit -n 64").start().await;
     daemon.until("it is healthy", Daemon::is_healthy).await;
-    let running = daemon.sh(UNTIL_TOLD).await;
+    let running = daemon.sh(&format!("{UNTIL_TOLD}; exit 5")).await;
     daemon.reaches(&running, &["running"]).await;
-    let container = engine::containers("disk-fds").pop().expect("its container");
     let (pid, address) = (daemon.pid(), daemon.url.trim_start_matches("http://").to_owned());
     let callers: Vec<TcpStream> = (0..120).map(|_| TcpStream::connect(&address).expect("the kernel takes them")).collect();
     daemon.until("none is left", async |_| descriptors(pid) >= 60).await;
@@ -137,7 +135,7 @@ async fn a_daemon_without_descriptors_left_stays_and_recovers_when_its_callers_l
         pause().await;
     }
     assert!(processor_ticks(pid) - used < 100, "it spins");
-    engine::docker(&["exec", &container, "touch", "/tmp/go"]);
+    engine::tell(&running);
     drop(callers);
     let job = daemon.ended(&running).await;
     assert_eq!((&job["exit_code"], &job["attempt"]), (&json!(5), &json!(1)), "{job}");

@@ -4,8 +4,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::loop_disk::LoopDisk;
-use crate::harness::{BUSYBOX, Daemon, Setup, engine};
+use crate::harness::{BUSYBOX, Daemon, Setup};
 
 /// Whether the store is told to be failing, and how.
 async fn store_fails(daemon: &Daemon) -> Option<String> {
@@ -20,20 +21,23 @@ async fn a_disk_that_hangs_is_told_and_when_it_goes_on_everything_is_as_it_shoul
     let disk = LoopDisk::make(&files.path().join("disk"));
     let daemon = Setup::new("disk-hangs").data(&disk.path("data")).start().await;
     daemon.until("it is healthy", Daemon::is_healthy).await;
-    let running = daemon.sh("while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 5").await;
+    let running = daemon.sh(&format!("{UNTIL_TOLD}; exit 5")).await;
     daemon.reaches(&running, &["running"]).await;
     let waiting = daemon.submit(json!({ "image": BUSYBOX, "command": ["true"], "priority": -1 })).await;
     daemon.ended(&waiting).await;
-    let (pid, container) = (daemon.pid(), engine::containers("disk-hangs").pop().expect("its container"));
-    disk.freeze();
+    let pid = daemon.pid();
+    // Nothing is left to be written. The first to read after the last write marks in the log's index how far it reads, which is a write too.
+    daemon.until("only it is left", async |daemon| daemon.get("/runners").await["runners"].as_array().is_some_and(|open| open.len() == 1)).await;
+    daemon.job(&running).await;
+    let frozen = disk.freeze();
     let body = json!({ "image": BUSYBOX, "command": ["true"] });
     let (status, problem) = daemon.request(Method::POST, "/jobs", Some(body)).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
     daemon.until("it is told", async |daemon| store_fails(daemon).await.is_some()).await;
     // The job ends, and cannot leave its receipt.
-    engine::docker(&["exec", &container, "touch", "/tmp/go"]);
+    engine::tell(&running);
     assert_eq!(daemon.job(&running).await["state"], "running", "what is stored can be read");
-    disk.thaw();
+    drop(frozen);
     let job = daemon.ended(&running).await;
     assert_eq!((&job["reason"], &job["exit_code"], &job["attempt"]), (&json!("exit_code"), &json!(5), &json!(1)), "{job}\n{}", daemon.log());
     daemon.until("it is healthy", Daemon::is_healthy).await;

@@ -4,11 +4,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::gitlab::{GitLab, Status};
+use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::road::{Plan, Road, job};
-use crate::harness::{Daemon, PATIENCE, Setup, client, engine};
-
-/// Runs until a file comes.
-const UNTIL_TOLD: &str = "while [ ! -e /tmp/go ]; do sleep 0.05; done; echo told";
+use crate::harness::{Daemon, PATIENCE, Setup, client};
 
 async fn host(daemon: &Daemon) -> Value {
     daemon.get("/hosts").await["hosts"][0].clone()
@@ -50,8 +48,7 @@ async fn a_drained_machine_gets_empty_and_stays_so_after_a_crash() {
     let said = drain(&daemon, None).await;
     assert_eq!(said["drain"], json!({ "since": since, "by": null, "reason": "new kernel" }), "asking again changes nothing");
     assert_eq!(daemon.job(&running).await["state"], "running", "it was adopted");
-    let name = engine::containers("drain").pop().expect("its container");
-    engine::docker(&["exec", &name, "touch", "/tmp/go"]);
+    engine::tell(&running);
     assert_eq!(daemon.ended(&running).await["state"], "succeeded");
     is(&daemon, "drained").await;
     assert_eq!(engine::containers("drain"), Vec::<String>::new(), "it is safe to take it down");

@@ -1,6 +1,5 @@
 //! What `check` says of a machine's GPUs, and NVIDIA's cards from the library to the container: the library and the engine's hook are stand-ins.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -53,8 +52,11 @@ gpu.2.ecc 3
 fn toolkit(machine: &Machine, version: &str) {
     let fresh = machine.root().join("fresh");
     std::fs::write(&fresh, format!("#!/bin/sh\necho NVIDIA Container Toolkit CLI version {version}\n")).expect("written");
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).expect("executable");
-    std::fs::rename(&fresh, machine.root().join("nvidia-ctk")).expect("put there");
+    // Written by another process: what other tests start meanwhile would inherit this one's file, open for writing ("text file busy").
+    let program = machine.root().join("program");
+    let put = Command::new("install").args(["-m", "755"]).args([&fresh, &program]).status();
+    assert!(put.expect("install is there").success(), "nvidia-ctk is not put there");
+    std::fs::rename(&program, machine.root().join("nvidia-ctk")).expect("put there");
 }
 
 /// A machine whose NVIDIA library says `state`.

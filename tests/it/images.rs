@@ -1,10 +1,15 @@
 //! Images make room: those that this daemon fetched, the one first that was not used for longest, and none that anybody needs.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::{Daemon, NO_MARKS, Setup, engine};
 use crate::pull::{PASSWORD, Registry};
+
+/// Longest wait for what a round over the images does: after one that made no room the next comes a minute later.
+const A_ROUND: Duration = Duration::from_secs(120);
 
 fn is_here(image: &str) -> bool {
     engine::try_docker(&["image", "inspect", image]).is_some()
@@ -50,7 +55,7 @@ async fn images_go_by_their_last_use_and_none_that_is_used_pinned_configured_or_
     engine::docker(&["create", "--name", "images-of-others", &held, "true"]);
 
     daemon.reload(&daemon.configuration().replace(NO_MARKS, "disk = { low = \"1024TiB\", full = \"0%\" }"));
-    daemon.until("images went", async |daemon| removed(daemon).len() >= 2).await;
+    daemon.within(A_ROUND, "images went", async |daemon| removed(daemon).len() >= 2).await;
     assert_eq!(removed(&daemon), [first.clone(), second.clone()]);
     assert!(!is_here(&first) && !is_here(&second));
     for (kept, why) in [(&pinned, "pinned"), (&of_class, "a class names it"), (&busy, "a job runs in it"), (&held, "a container is made of it")] {
@@ -64,7 +69,7 @@ async fn images_go_by_their_last_use_and_none_that_is_used_pinned_configured_or_
     // One that went is fetched again; one that is no longer used goes too.
     run(&daemon, &first).await;
     engine::docker(&["rm", "images-of-others"]);
-    daemon.until("the held one went", async |daemon| removed(daemon).contains(&held)).await;
+    daemon.within(A_ROUND, "the held one went", async |daemon| removed(daemon).contains(&held)).await;
     daemon.request(Method::DELETE, &format!("/jobs/{runs}"), None).await;
     daemon.ended(&runs).await;
     daemon.finish().await;

@@ -9,12 +9,16 @@ use crate::harness::{BUSYBOX, Daemon, PATIENCE, Setup};
 
 /// The fields of the lines that tell of this job's end, from every log that is given.
 fn ends(logs: &[String], id: &str) -> Vec<Value> {
-    let lines = logs.iter().flat_map(|log| log.lines()).map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    // The last one may be in the making.
+    let whole = logs.iter().flat_map(|log| log.split_inclusive('\n')).filter(|line| line.ends_with('\n'));
+    let lines = whole.map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
     let fields = lines.map(|line| line["fields"].clone());
     fields.filter(|fields| fields["job.id"] == json!(id) && fields["job.state"].is_string()).collect()
 }
 
-fn only_end(daemon: &Daemon, id: &str) -> Value {
+/// Waits for the line of this job's end, which is written after the end is stored; there must be one.
+async fn only_end(daemon: &Daemon, id: &str) -> Value {
+    daemon.until("its end is told", async |daemon| !ends(&[daemon.log()], id).is_empty()).await;
     let found = ends(&[daemon.log()], id);
     assert_eq!(found.len(), 1, "{found:?}\n{}", daemon.log());
     found[0].clone()
@@ -33,7 +37,7 @@ async fn every_end_has_one_line_that_says_everything() {
     let daemon = setup("end-lines").host("cpus = 2").start().await;
     let good = daemon.submit(sh("sleep 0.3")).await;
     daemon.ended(&good).await;
-    let end = only_end(&daemon, &good);
+    let end = only_end(&daemon, &good).await;
     let expected = json!({ "job.class": "default", "job.project": "team/app", "job.source": "api", "job.state": "succeeded", "job.exit_code": 0,
                            "job.attempt": 1, "host": "end-lines" });
     for (field, value) in expected.as_object().expect("fields") {
@@ -46,20 +50,20 @@ async fn every_end_has_one_line_that_says_everything() {
 
     let bad = daemon.submit(sh("exit 7")).await;
     daemon.ended(&bad).await;
-    let end = only_end(&daemon, &bad);
+    let end = only_end(&daemon, &bad).await;
     assert_eq!((&end["job.state"], &end["job.reason"], &end["job.exit_code"]), (&json!("failed"), &json!("exit_code"), &json!(7)), "{end}");
 
     let mut body = sh("exit 3");
     body["retries"] = json!(1);
     let tried = daemon.submit(body).await;
     daemon.ended(&tried).await;
-    assert_eq!(only_end(&daemon, &tried)["job.attempt"], 2, "a try that is followed by another is no end");
+    assert_eq!(only_end(&daemon, &tried).await["job.attempt"], 2, "a try that is followed by another is no end");
 
     let mut body = sh("while true; do sleep 0.1; done");
     body["timeout"] = json!("1s");
     let late = daemon.submit(body).await;
     daemon.ended(&late).await;
-    assert_eq!(only_end(&daemon, &late)["job.reason"], "timed_out");
+    assert_eq!(only_end(&daemon, &late).await["job.reason"], "timed_out");
 
     let mut body = sh("while true; do sleep 0.1; done");
     body["cpus"] = json!(2);
@@ -69,9 +73,9 @@ async fn every_end_has_one_line_that_says_everything() {
         daemon.request(Method::DELETE, &format!("/jobs/{id}"), None).await;
         daemon.request(Method::DELETE, &format!("/jobs/{id}"), None).await;
         daemon.ended(id).await;
-        assert_eq!(only_end(&daemon, id)["job.reason"], "canceled_by_user");
+        assert_eq!(only_end(&daemon, id).await["job.reason"], "canceled_by_user");
     }
-    let end = only_end(&daemon, &waits);
+    let end = only_end(&daemon, &waits).await;
     assert_eq!((&end["job.attempt"], end.get("run_ms"), end.get("host")), (&json!(0), None, None), "{end}");
     daemon.finish().await;
 }
@@ -83,10 +87,12 @@ async fn an_end_that_came_while_the_daemon_was_dead_has_one_line_too() {
     daemon.reaches(&id, &["running"]).await;
     let ended = daemon.submit(sh("true")).await;
     daemon.ended(&ended).await;
+    only_end(&daemon, &ended).await;
     let before = daemon.log();
     daemon.kill();
     daemon.start().await;
     daemon.ended(&id).await;
+    daemon.until("its end is told", async |daemon| !ends(&[before.clone(), daemon.log()], &id).is_empty()).await;
     let logs = [before, daemon.log()];
     let found = ends(&logs, &id);
     assert_eq!((found.len(), &found[0]["job.exit_code"]), (1, &json!(5)), "{found:?}");
@@ -101,7 +107,7 @@ async fn a_job_of_gitlab_is_told_with_its_id_there() {
     road.gitlab.send_job_event(id).await;
     road.reaches(id, PATIENCE, |job| job.status == Status::Failed).await;
     let record = road.ended(id).await;
-    let end = only_end(&road.daemon, record["id"].as_str().expect("an id"));
+    let end = only_end(&road.daemon, record["id"].as_str().expect("an id")).await;
     assert_eq!((&end["gitlab.job.id"], &end["job.source"], &end["job.class"]), (&json!(id), &json!("gitlab"), &json!("gitlab")), "{end}");
     assert_eq!((&end["job.state"], &end["job.reason"], &end["job.project"]), (&json!("failed"), &record["reason"], &json!("team/app")), "{end}");
     road.daemon.finish().await;

@@ -12,7 +12,8 @@ use runner_coordinator::config::Config;
 use runner_coordinator::domain::{JobId, ReceiptOf};
 use runner_coordinator::security::SecurityManager;
 
-use crate::harness::{BUSYBOX, Daemon, Setup, engine};
+use crate::harness::engine::{self, UNTIL_TOLD};
+use crate::harness::{BUSYBOX, Daemon, Setup};
 use crate::init::hex;
 
 /// Failures of the machinery are not tried again.
@@ -92,9 +93,11 @@ fn kill_first_process(name: &str) {
 #[tokio::test]
 async fn without_a_receipt_the_job_is_tried_again_under_a_new_attempt() {
     let daemon = Setup::new("receipt-none").with("[limits]\nretry_backoff = \"100ms\"").start().await;
-    let id = daemon.sh("echo begun; sleep 2; echo done").await;
+    let id = daemon.sh(UNTIL_TOLD).await;
     daemon.reaches(&id, &["running"]).await;
     kill_first_process("receipt-none");
+    daemon.runs(&id, 2).await;
+    engine::tell(&id);
     let job = daemon.ended(&id).await;
     assert_eq!(told(&job), ("succeeded", &Value::Null, &json!(0), &json!(2)), "{job}");
     let events = daemon.get(&format!("/jobs/{id}/events")).await.to_string();

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::harness::engine::UNTIL_TOLD;
 use crate::harness::own_engine::{OwnEngine, Restart};
 use crate::harness::{Daemon, Setup, free_port};
 
@@ -64,12 +65,14 @@ async fn jobs_that_end_while_their_engine_is_dead_end_as_they_did() {
 async fn jobs_that_their_engine_ends_at_its_restart_are_tried_again() {
     let mut engine = OwnEngine::start(Restart::Ends).await;
     let daemon = daemon("fault-ends", &engine).await;
-    // The first attempt leaves with success when it is told to.
-    let id = daemon.sh("trap 'exit 0' TERM; i=0; while [ $i -lt 80 ]; do i=$((i+1)); sleep 0.1; done; echo whole").await;
-    daemon.reaches(&id, &["running"]).await;
+    // The first attempt leaves with success when the engine tells it to end.
+    let id = daemon.sh(&format!("trap 'exit 0' TERM; echo ready; {UNTIL_TOLD}; echo whole")).await;
+    daemon.until("it listens", async |daemon| daemon.logs(&id).await.contains("ready")).await;
     engine.kill();
     daemon.until("it noticed", async |daemon| !daemon.is_healthy().await).await;
     engine.resume().await;
+    daemon.runs(&id, 2).await;
+    engine.tell();
     let job = daemon.ended(&id).await;
     assert_eq!(told(&job), ("succeeded", &Value::Null, &json!(0), &json!(2)), "{job}\n{}", daemon.log());
     let events = daemon.get(&format!("/jobs/{id}/events")).await.to_string();

@@ -3,7 +3,8 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::{BUSYBOX, Daemon, Setup, engine};
+use crate::harness::engine::{self, UNTIL_TOLD};
+use crate::harness::{BUSYBOX, Daemon, Setup};
 
 /// Writes numbered lines until told to stop by a file that never comes, or until the count is reached.
 fn counting(lines: u32) -> String {
@@ -49,10 +50,11 @@ async fn after_a_kill_the_running_are_adopted_and_the_waiting_run_none_twice() {
 #[tokio::test]
 async fn a_job_that_ended_while_nobody_watched_keeps_its_result_and_log() {
     let mut daemon = Setup::new("restart-missed").start().await;
-    let id = daemon.sh("echo first; sleep 1; echo last; exit 9").await;
+    let id = daemon.sh(&format!("echo first; {UNTIL_TOLD}; echo last; exit 9")).await;
     daemon.reaches(&id, &["running"]).await;
     daemon.kill();
     let name = engine::containers("restart-missed").pop().expect("its container");
+    engine::tell(&id);
     assert_eq!(engine::docker(&["wait", &name]).trim(), "9");
     daemon.start().await;
     let job = daemon.ended(&id).await;
@@ -64,7 +66,7 @@ async fn a_job_that_ended_while_nobody_watched_keeps_its_result_and_log() {
 #[tokio::test]
 async fn sigterm_leaves_containers_running_and_the_next_start_adopts_them() {
     let mut daemon = Setup::new("restart-term").start().await;
-    let id = daemon.sh(&counting(100)).await;
+    let id = daemon.sh(&counting(200)).await;
     daemon.reaches(&id, &["running"]).await;
     let status = daemon.terminate().await;
     assert!(status.success(), "it ended with {status}");
@@ -72,7 +74,7 @@ async fn sigterm_leaves_containers_running_and_the_next_start_adopts_them() {
     daemon.start().await;
     let job = daemon.ended(&id).await;
     assert_eq!((&job["exit_code"], &job["attempt"]), (&json!(7), &json!(1)), "{job}");
-    let whole = counted(100);
+    let whole = counted(200);
     assert_eq!(daemon.logs(&id).await, whole);
     daemon.finish().await;
 }
@@ -80,10 +82,12 @@ async fn sigterm_leaves_containers_running_and_the_next_start_adopts_them() {
 #[tokio::test]
 async fn a_container_that_somebody_removes_costs_an_attempt_and_not_the_job() {
     let daemon = Setup::new("restart-vanish").with("[limits]\nretry_backoff = \"100ms\"").start().await;
-    let id = daemon.sh("[ -e /tmp/x ]; sleep 2; echo done").await;
+    let id = daemon.sh(UNTIL_TOLD).await;
     daemon.reaches(&id, &["running"]).await;
     let name = engine::containers("restart-vanish").pop().expect("its container");
     engine::docker(&["rm", "--force", &name]);
+    daemon.runs(&id, 2).await;
+    engine::tell(&id);
     let job = daemon.ended(&id).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(2)), "{job}");
     daemon.finish().await;

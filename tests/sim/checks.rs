@@ -57,6 +57,7 @@ fn of_gitlab(world: &World, users: &Users) -> Vec<String> {
     let fault = |(place, job): (usize, &Theirs)| {
         let ran_through = job.executions.iter().any(|(began, ended)| ended.is_some_and(|ended| ended - began >= job.script.millis));
         let fault = match job.status {
+            _ if job.executions.len() > 1 => "ran more than once",
             "success" if !ran_through || job.script.how != HowEnded::Exit(0) => "is a success that was none",
             "success" | "failed" => return None,
             "canceled" if users.canceled_there(place) => return None,
@@ -101,6 +102,7 @@ impl Case<'_> {
         if let Err(fault) = self.truth(outcome, self.now) {
             faults.push(format!("{fault}; it ended with {}, its processes were {:?}", end(outcome), self.runs));
         }
+        faults.extend(self.attempts.iter().filter_map(|attempt| self.overlooked(attempt)));
         faults.extend(self.counts(outcome));
         faults.extend(self.history());
         faults
@@ -114,7 +116,7 @@ impl Case<'_> {
 
     /// Whether its latest process did not run for as long as it might. Only a daemon that lives through it sees through a turned clock.
     fn was_in_time(&self, now: u64) -> bool {
-        let ran = self.last().map_or(0, |run| run.ended.unwrap_or(now) - run.began);
+        let ran = self.last().map_or(0, |run| run.knowable_end().unwrap_or(now) - run.began);
         ran + LATENESS < TIMEOUT && (self.dials.clock == 0 || self.lives == 1)
     }
 
@@ -132,6 +134,14 @@ impl Case<'_> {
             Outcome::Canceled { .. } if !self.users.canceled().contains(&self.job.id) => Err("nobody canceled it".to_owned()),
             Outcome::Succeeded | Outcome::Canceled { .. } => Ok(()),
         }
+    }
+
+    /// An attempt that is told to be lost although its process ended by itself and left its receipt.
+    fn overlooked(&self, attempt: &Attempt) -> Option<String> {
+        let (_, outcome) = attempt.ended.as_ref()?;
+        let lost = matches!(outcome.reason(), Some(EndReason::NoReceipt | EndReason::ContainerLost));
+        let run = self.runs.get(&attempt.number)?.iter().find(|run| run.is_own_end() && run.proved)?;
+        lost.then(|| format!("its attempt {} ended with {} although its process proved its end: {run:?}", attempt.number, end(outcome)))
     }
 
     /// Whether it was tried as often as it is due, and no more.

@@ -226,8 +226,9 @@ impl Engine {
         let of = attempt(&container.owner);
         let run = self.runs.get_mut(&of).and_then(|runs| runs.get_mut(container.run?)).expect("it runs");
         run.end(at);
+        run.unnoticed = unnoticed;
         if let (Some(ticket), true) = (&container.ticket, run.writes_receipt()) {
-            ticket.write(&self.receipts.join(container.owner.runner.as_str()), run, wall(at));
+            run.proved = ticket.write(&self.receipts.join(container.owner.runner.as_str()), run, wall(at));
         }
         let code = if misreported { false_code } else { run.exit_code() };
         self.over.extend(container.executes.take().map(|job| (job, at)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use runner_coordinator::domain::{GitLabJob, GitLabRef};
+use runner_coordinator::domain::{GitLabJob, GitLabRef, HowEnded};
 use runner_coordinator::gitlab::{ClaimedJob, GitLab, GitLabError, JobAnswer, Relay, RelayHeaders, RunnerInfo, StreamingRelay, Upload};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -72,6 +72,12 @@ impl Queue {
     /// Whether every job has ended.
     pub(crate) fn are_done(&self) -> bool {
         self.jobs.iter().all(|job| matches!(job.status, "success" | "failed" | "canceled"))
+    }
+
+    /// How many jobs have scripts that exit with 0, and how many of them succeeded.
+    pub(crate) fn good(&self) -> (u64, u64) {
+        let good = self.jobs.iter().filter(|job| job.script.how == HowEnded::Exit(0));
+        good.fold((0, 0), |(all, succeeded), job| (all + 1, succeeded + u64::from(job.status == "success")))
     }
 
     /// Gives its first job that nobody has.

@@ -51,6 +51,8 @@ use crate::world::World;
 
 /// Seeds of a plain run of the tests; `make soak` runs more, and faster.
 const SEEDS: u64 = 300;
+/// So many are enough to say how often what may fail does.
+const MANY: u64 = 100;
 /// Lines of a story that are printed when it goes wrong.
 const LINES: usize = 120;
 
@@ -60,6 +62,9 @@ struct Told {
     lives: u64,
     jobs: u64,
     millis: u64,
+    /// Jobs of GitLab whose scripts exit with 0, and how many of them succeeded there.
+    good: u64,
+    succeeded: u64,
 }
 
 /// Tells one seed's story.
@@ -84,8 +89,9 @@ fn tell(seed: u64) -> Told {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(checks::check(&world, &queue, &users, &dials, (lives, last)));
     let (millis, jobs) = (world.now(), users.accepted().len() as u64);
+    let (good, succeeded) = world.gitlab().good();
     let story = std::mem::take(&mut world.engine().story);
-    Told { story, lives, jobs, millis }
+    Told { story, lives, jobs, millis, good, succeeded }
 }
 
 /// Where files cost least.
@@ -107,7 +113,7 @@ fn number(name: &str) -> Option<u64> {
 /// Runs seeds on every processor; the first whose promises were broken, and all that they add up to.
 fn run(from: u64, count: u64) {
     let (next, began) = (AtomicU64::new(from), Instant::now());
-    let totals: [AtomicU64; 4] = Default::default();
+    let totals: [AtomicU64; 6] = Default::default();
     let broken = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
@@ -118,7 +124,8 @@ fn run(from: u64, count: u64) {
                         return;
                     }
                     let told = tell(seed);
-                    for (total, of_seed) in totals.iter().zip([told.story.faults, told.lives, told.jobs, told.millis / 1000]) {
+                    let of_seed = [told.story.faults, told.lives, told.jobs, told.millis / 1000, told.good, told.succeeded];
+                    for (total, of_seed) in totals.iter().zip(of_seed) {
                         total.fetch_add(of_seed, Ordering::SeqCst);
                     }
                     if !told.story.went_well() {
@@ -128,9 +135,10 @@ fn run(from: u64, count: u64) {
             });
         }
     });
-    let [faults, lives, jobs, seconds] = totals.map(AtomicU64::into_inner);
+    let [faults, lives, jobs, seconds, good, succeeded] = totals.map(AtomicU64::into_inner);
     println!(
-        "simulated: {count} seeds from {from}, {jobs} jobs, {lives} lives of the daemon, {faults} faults, {seconds} s of its time in {:.0} s",
+        "simulated: {count} seeds from {from}, {jobs} jobs, {lives} lives of the daemon, {faults} faults, {seconds} s of its time in {:.0} s; \
+         {succeeded} of GitLab's {good} jobs whose scripts exit with 0 succeeded",
         began.elapsed().as_secs_f64()
     );
     let broken = broken.into_inner().expect("no panic");
@@ -141,6 +149,7 @@ fn run(from: u64, count: u64) {
         println!("the end of the story of seed {seed}:\n{}", aloud(story, LINES));
     }
     assert!(broken.is_empty(), "{} of {count} seeds broke a promise; RC_SIM_SEED={} tells the first one's story", broken.len(), broken[0].0);
+    assert!(count < MANY || 3 * succeeded >= good, "of GitLab's {good} jobs whose scripts exit with 0 only {succeeded} succeeded");
 }
 
 #[test]

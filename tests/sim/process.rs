@@ -55,13 +55,17 @@ impl Script {
 
 /// One process that a job had.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "told and killed are two things, of which both may be so")]
+#[expect(clippy::struct_excessive_bools, reason = "they are about different things, and several may be so")]
 pub(crate) struct Run {
     pub(crate) began: u64,
     pub(crate) ended: Option<u64>,
     /// How it ends, or ended.
     pub(crate) how: HowEnded,
     pub(crate) told: bool,
+    /// Whether its receipt stands where it belongs.
+    pub(crate) proved: bool,
+    /// Whether its engine believes that it runs on.
+    pub(crate) unnoticed: bool,
     killed: bool,
     ends_at: u64,
     script: Script,
@@ -69,7 +73,17 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn begin(script: Script, now: u64) -> Self {
-        Self { began: now, ended: None, how: script.how, told: false, killed: false, ends_at: now + script.millis, script }
+        Self {
+            began: now,
+            ended: None,
+            how: script.how,
+            told: false,
+            proved: false,
+            unnoticed: false,
+            killed: false,
+            ends_at: now + script.millis,
+            script,
+        }
     }
 
     pub(crate) fn is_alive(&self, now: u64) -> bool {
@@ -109,6 +123,11 @@ impl Run {
         !self.killed
     }
 
+    /// When it ended, if anybody can know that it did.
+    pub(crate) fn knowable_end(&self) -> Option<u64> {
+        self.ended.filter(|_| self.proved || !self.unnoticed)
+    }
+
     /// Whether it ended by itself, so that its end is the job's own.
     pub(crate) fn is_own_end(&self) -> bool {
         self.ended.is_some() && !self.killed && !self.told
@@ -140,8 +159,8 @@ impl Ticket {
         Self { of: format!("receipt 1\njob {job}\nattempt {attempt}\nnonce {nonce}\n"), key: (*key).to_owned() }
     }
 
-    /// Writes the receipt of an end, if its file is still there.
-    pub(crate) fn write(&self, path: &Path, run: &Run, at: Timestamp) {
+    /// Writes the receipt of an end, if its file is still there; answers whether it was.
+    pub(crate) fn write(&self, path: &Path, run: &Run, at: Timestamp) -> bool {
         let end = match run.how {
             HowEnded::Exit(code) => format!("exit {code}"),
             HowEnded::Signal(signal) => format!("signal {signal}"),
@@ -154,9 +173,10 @@ impl Ticket {
             write!(text, "{byte:02x}").expect("a text takes it");
         }
         text.push('\n');
-        let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(path) else { return };
+        let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(path) else { return false };
         file.write_all(text.as_bytes()).expect("a receipt is written");
         stamp(&file, at);
+        true
     }
 }
 

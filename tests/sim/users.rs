@@ -9,7 +9,7 @@ use runner_coordinator::domain::{
     ClassName, CommandWork, EndReason, GpuRequest, HostId, HowEnded, ImageRef, Job, JobId, JobSpec, JobState, MemoryBytes, Outcome, Requirement,
     Source, Work,
 };
-use runner_coordinator::jobs::{HostWish, ManagerHandle};
+use runner_coordinator::jobs::{HostSet, HostWish, ManagerHandle};
 use runner_coordinator::store::{IdempotencyKey, JobFilter, NewJob, SqliteStore, Store, Submission};
 
 use crate::engine::CPUS;
@@ -185,8 +185,8 @@ impl Users {
                 self.seen().terminated = true;
                 handle.terminate(&first.runner.id).await.is_ok() || world.now() > at + 5000
             }
-            Deed::Drain => handle.set_host(HostWish::Drain { by: None, reason: None }).await.is_ok(),
-            Deed::Resume => handle.set_host(HostWish::Resume).await.is_ok(),
+            Deed::Drain => set_host(handle, HostWish::Drain { by: None, reason: None }).await,
+            Deed::Resume => set_host(handle, HostWish::Resume).await,
         }
     }
 
@@ -208,6 +208,11 @@ impl Users {
             }
         }
     }
+}
+
+/// Whether the wish was carried out: a daemon that stops answers that it does not.
+async fn set_host(handle: &ManagerHandle, wish: HostWish) -> bool {
+    matches!(handle.set_host(wish).await, Ok(HostSet::Done))
 }
 
 fn job_end(job: &Job) -> Option<String> {

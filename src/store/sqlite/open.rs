@@ -246,9 +246,8 @@ fn check(path: &Path) -> Result<usize, OpenError> {
     let connection = connect(path, Role::Reader)?;
     let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
     // Want of memory or a disk that does not answer is no damage, and no reason to restore anything.
-    let failed = |source: rusqlite::Error| match is_damage(&source) {
-        true => unusable(meaning(&source)),
-        false => OpenError::Sqlite { doing: "check", path: path.to_owned(), source },
+    let failed = |source: rusqlite::Error| {
+        if is_damage(&source) { unusable(meaning(&source)) } else { OpenError::Sqlite { doing: "check", path: path.to_owned(), source } }
     };
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let id = number("application_id").map_err(failed)?;

@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 /// How long the engine may take to forget a container's end of a network.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A script that goes on only when its job is told to ([`tell`]).
+pub(crate) const UNTIL_TOLD: &str = "while [ ! -e /tmp/go ]; do sleep 0.05; done";
+/// What tells it, inside of its container.
+pub(crate) const TELL: [&str; 2] = ["touch", "/tmp/go"];
+
 /// Where it is. `make test` starts it and says so in the environment.
 pub(crate) fn host() -> String {
     let host = std::env::vars().find(|(name, _)| name == "DOCKER_HOST").map(|(_, value)| value);
@@ -25,7 +30,7 @@ pub(crate) fn runner_binary() -> String {
 
 /// The `docker` command's output; `None` when it fails.
 pub(crate) fn try_docker(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("docker").args(arguments).env("DOCKER_HOST", host()).output().expect("the docker command");
+    let output = Command::new("docker").args(arguments).env("DOCKER_HOST", host()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -42,6 +47,12 @@ pub(crate) fn containers(name: &str) -> Vec<String> {
     docker(&["ps", "--all", "--no-trunc", "--filter", &filter, "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
 }
 
+/// Tells a running job of a script [`UNTIL_TOLD`] to go on.
+pub(crate) fn tell(job: &str) {
+    let container = docker(&["ps", "--quiet", "--filter", &format!("label=runner-coordinator.job={job}")]);
+    docker(&[&["exec", container.trim()], &TELL[..]].concat());
+}
+
 /// Takes a daemon's network away: it outlives the daemon on purpose.
 pub(crate) fn remove_networks(_name: &str, data: &Path) {
     let Some(instance) = instance(data) else { return };
@@ -51,12 +62,25 @@ pub(crate) fn remove_networks(_name: &str, data: &Path) {
     }
 }
 
-/// Takes everything of a daemon away, after a test that failed.
+/// Takes everything of a daemon away.
 pub(crate) fn remove_everything(name: &str, data: &Path) {
     for container in containers(name) {
         docker(&["rm", "--force", "--volumes", &container]);
     }
     remove_networks(name, data);
+}
+
+/// Takes away what can be of a daemon's, after a test that failed: one more panic while that unwinds would end all tests.
+pub(crate) fn try_to_remove_everything(name: &str, data: &Path) {
+    let containers = ["ps", "--all", "--quiet", "--filter", &format!("label=runner-coordinator.host={name}")];
+    for container in try_docker(&containers).unwrap_or_default().lines() {
+        try_docker(&["rm", "--force", "--volumes", container]);
+    }
+    let Some(instance) = instance(data) else { return };
+    let networks = ["network", "ls", "--quiet", "--filter", &format!("label=runner-coordinator.instance={instance}")];
+    for network in try_docker(&networks).unwrap_or_default().lines() {
+        try_docker(&["network", "rm", network]);
+    }
 }
 
 /// Removes a network of which no container is left. An engine may then still count one on it, for ever: its count of a network's containers is

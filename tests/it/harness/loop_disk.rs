@@ -36,14 +36,11 @@ impl LoopDisk {
         fs::copy(&self.image, copy).expect("a copy");
     }
 
-    /// Whoever writes to it waits from now on.
-    pub(crate) fn freeze(&self) {
+    /// Whoever writes to it waits until the answer is dropped. Who uses the disk must be dropped after that: nobody who waits can be killed.
+    #[must_use = "the disk is frozen no longer than this lives"]
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
         run("fsfreeze", &["--freeze", &self.mounted.path().display().to_string()]);
-    }
-
-    /// Nobody waits any more.
-    pub(crate) fn thaw(&self) {
-        run("fsfreeze", &["--unfreeze", &self.mounted.path().display().to_string()]);
+        Frozen(self)
     }
 
     /// The kernel finds an error, as it does when the device fails, and lets nobody write any more.
@@ -65,10 +62,18 @@ impl LoopDisk {
     }
 }
 
+/// A disk to which nobody can write.
+#[derive(Debug)]
+pub(crate) struct Frozen<'d>(&'d LoopDisk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(self.0.mounted.path()).output();
+    }
+}
+
 impl Drop for LoopDisk {
     fn drop(&mut self) {
-        // Fails unless it is frozen; nobody could be killed while it is.
-        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(self.mounted.path()).output();
         let _ = Command::new("umount").arg("--lazy").arg(self.mounted.path()).output();
     }
 }

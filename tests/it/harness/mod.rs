@@ -355,9 +355,23 @@ impl Daemon {
         self.reaches(id, &["succeeded", "failed", "canceled"]).await
     }
 
+    /// Waits until this attempt of a job runs.
+    pub(crate) async fn runs(&self, id: &str, attempt: u32) {
+        let so = async |daemon: &Self| {
+            let job = daemon.job(id).await;
+            job["state"] == "running" && job["attempt"] == attempt
+        };
+        self.until(&format!("attempt {attempt} of {id} runs"), so).await;
+    }
+
     /// Waits until something is so.
     pub(crate) async fn until(&self, what: &str, so: impl AsyncFn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        self.within(PATIENCE, what, so).await;
+    }
+
+    /// The same with a patience of its own.
+    pub(crate) async fn within(&self, patience: Duration, what: &str, so: impl AsyncFn(&Self) -> bool) {
+        let deadline = Instant::now() + patience;
         while !so(self).await {
             assert!(Instant::now() < deadline, "not so in time: {what}\n{}", self.log());
             pause().await;
@@ -371,7 +385,7 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
             if std::thread::panicking() {
-                engine::remove_everything(&self.name, &self.data);
+                engine::try_to_remove_everything(&self.name, &self.data);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::BUSYBOX;
+use super::engine::TELL;
 use super::small_disk::SmallDisk;
 pub(crate) use crate::own_engine::Restart;
 use crate::own_engine::processes::Process;
@@ -74,6 +75,15 @@ impl OwnEngine {
         }
         self.kill();
         processes::kill_all(&shims);
+    }
+
+    /// Tells its only running job, which waits for that ([`super::engine::UNTIL_TOLD`]), to go on.
+    pub(crate) fn tell(&self) {
+        let mut list = self.dockerd.docker(&["ps", "--quiet"]);
+        let listed = list.stdout(Stdio::piped()).output().expect("the docker command");
+        let container = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let told = self.dockerd.docker(&[&["exec", container.trim()], &TELL[..]].concat()).status().expect("the docker command");
+        assert!(told.success(), "{container:?} cannot be told");
     }
 
     /// Its processes that are such.
