@@ -40,7 +40,7 @@ macro_rules! contract_suite {
 macro_rules! every_rule {
     ($open:path) => {
         crate::store::contract_tests::contract_suite! { $open:
-            submissions { a_job_is_stored_with_its_event, a_repeated_key_gives_the_same_job, a_job_of_gitlab_is_taken_once,
+            submissions { a_job_is_stored_with_its_event, a_repeated_key_gives_the_same_job, a_job_of_gitlab_is_taken_once, a_job_that_is_submitted_once_more_is_there,
                           a_full_queue_refuses_only_its_project,
                           a_whole_queue_that_is_full_refuses_everybody_but_who_was_accepted, a_job_of_gitlab_is_found_by_its_id_there,
                           deliveries_are_remembered_until_forgotten }

@@ -51,6 +51,14 @@ pub(in crate::store) async fn a_job_of_gitlab_is_taken_once(store: &dyn Store) {
     assert_eq!(store.jobs_of_gitlab("https://gitlab.example.com", 42).await.expect("read"), [second.id, first.id]);
 }
 
+pub(in crate::store) async fn a_job_that_is_submitted_once_more_is_there(store: &dyn Store) {
+    let new = gitlab(requirement("default", 1000), 0, 42);
+    let first = created(store, new.clone()).await;
+    assert!(matches!(store.submit(new.clone()).await, Ok(Submission::Existing(job)) if job.id == first.id));
+    store.cancel_job(&first.id, EndReason::CanceledInGitlab, t(1)).await.expect("canceled");
+    assert!(matches!(store.submit(new).await, Ok(Submission::Existing(job)) if job.has_ended()), "it had not heard that it was stored");
+}
+
 pub(in crate::store) async fn a_job_of_gitlab_is_found_by_its_id_there(store: &dyn Store) {
     const URL: &str = "https://gitlab.example.com";
     const LARGE: u64 = (1 << 53) + 1;

@@ -48,6 +48,10 @@ pub(super) fn submit(connection: &Connection, new: &NewJob) -> Outcome<Submissio
 
 /// What became of the same submission when it came before.
 fn earlier(connection: &Connection, new: &NewJob) -> Outcome<Option<Submission>> {
+    // The very same, of which whoever repeats it never heard that it was stored; it may have ended since.
+    if let Some(job) = jobs::find(connection, new.job.id.as_str())? {
+        return Ok(Some(Submission::Existing(Box::new(job))));
+    }
     if let Some(IdempotencyKey { key, body_sha256 }) = &new.idempotency {
         let mut statement = connection.prepare_cached("SELECT body_sha256, job_id FROM idempotency WHERE key = ?1")?;
         let known: Option<(Vec<u8>, String)> = statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
