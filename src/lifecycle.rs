@@ -5,6 +5,7 @@
 
 mod service_manager;
 mod starting;
+mod stir;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use starting::Starting;
+pub use stir::Stir;
 
 use crate::jobs::ManagerHandle;
 use crate::store::Store;

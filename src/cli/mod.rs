@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 use crate::app::{self, Outside, Reloader};
 use crate::config::{Config, Log, LogFormat};
 use crate::domain::{Clock as _, SystemClock};
-use crate::lifecycle::{Ended, Lifecycle, Signals, Starting};
+use crate::lifecycle::{Ended, Lifecycle, Signals, Starting, Stir};
 use crate::listen::Inherited;
 use crate::security::SecurityManager;
 use crate::telemetry::{self, LevelSource, LogLevel, TelemetryError};
@@ -191,7 +191,9 @@ fn wait_for(client: impl Future<Output = ExitCode>) -> ExitCode {
 
 /// Runs the daemon, and waits no longer than that for threads that work for it: one that hangs on a dead disk hangs for ever.
 fn to_the_end(runtime: Runtime, daemon: impl Future<Output = ExitCode>, last: Duration) -> ExitCode {
+    let stir = Stir::begin(runtime.handle().clone());
     let code = runtime.block_on(daemon);
+    drop(stir);
     runtime.shutdown_timeout(last);
     code
 }
