@@ -31,8 +31,8 @@ const LEAST_GAP: Duration = Duration::from_millis(20);
 /// Bits of an epoch that count the breaks within one run of the daemon.
 const RUN_BITS: u32 = 16;
 
-/// How long the kernel's word about memory may come after a container's end.
-const OOM_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the kernel's word about memory may come after a container's end; on a busy machine half a second was not always enough.
+const OOM_PATIENCE: Duration = Duration::from_secs(3);
 /// Looks after an end, beside the one that its event leads to: engine 20.10 tells of an end before its list shows it.
 const AFTER_AN_END: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
 
