@@ -6,6 +6,7 @@
 mod service_manager;
 mod starting;
 mod stir;
+mod ticking;
 
 use std::sync::Arc;
 use std::time::Duration;

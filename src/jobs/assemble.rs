@@ -56,41 +56,21 @@ impl Seams {
     /// `tracker` and told to finish by `stop`.
     #[must_use]
     pub fn assemble(self, tracker: TaskTracker, stop: CancellationToken) -> (Deps, Seat) {
-        let Self { store, driver, platform, security, proof, logs, clock, config, gitlab, listing, broker_url, metrics } = self;
         let contacts = Arc::new(Contacts::default());
         let vitals = Arc::new(Vitals::new(Arc::clone(&contacts)));
-        let (handle, seat) = channel(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&vitals), platform.facts());
-        let (nudged, retrying) = (handle.clone(), config.clone());
+        let (handle, seat) = channel(Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&vitals), self.platform.facts());
+        let (nudged, retrying) = (handle.clone(), self.config.clone());
         let broker = Arc::new(Broker::new(BrokerParts {
-            store: Arc::clone(&store),
-            gitlab: gitlab.clone(),
-            security: Arc::clone(&security),
-            logs: Arc::clone(&logs),
-            clock: Arc::clone(&clock),
-            host: config.current().host.name.clone(),
+            store: Arc::clone(&self.store),
+            gitlab: self.gitlab.clone(),
+            security: Arc::clone(&self.security),
+            logs: Arc::clone(&self.logs),
+            clock: Arc::clone(&self.clock),
+            host: self.config.current().host.name.clone(),
             contacts,
             retry: Arc::new(move || retry_policy(&retrying.current())),
             nudge: Arc::new(move || nudged.nudge()),
         }));
-        let deps = Deps {
-            store,
-            driver,
-            platform,
-            security,
-            proof,
-            logs,
-            clock,
-            config,
-            broker,
-            gitlab,
-            listing,
-            broker_url,
-            vitals,
-            metrics,
-            handle,
-            tracker,
-            stop,
-        };
-        (deps, seat)
+        (Deps { seams: self, broker, vitals, handle, tracker, stop }, seat)
     }
 }

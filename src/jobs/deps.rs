@@ -1,15 +1,17 @@
 //! What the manager and its operations work with, and the small decisions that several of them share.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::askers::Askers;
+use super::assemble::Seams;
 use super::board::Board;
 use super::broker::Broker;
 use super::conclude::Untold;
@@ -17,57 +19,38 @@ use super::disk::Disks;
 use super::handle::ManagerHandle;
 use super::images::ImageBook;
 use super::observer::Observer;
-use super::proof::Proof;
 use super::queue_there::QueueBoard;
 use super::reconcile::Deadlines;
 use super::vitals::Vitals;
-use crate::config::{Class, Config, Live};
-use crate::docker::{Driver, DriverError};
-use crate::domain::{ClassName, Clock, Requirement, RetryPolicy, RunnerId, Start};
-use crate::gitlab::{GitLab, Listing};
-use crate::metrics::Metrics;
-use crate::platform::PlatformManager;
-use crate::security::SecurityManager;
-use crate::store::log::{LogStore, LogWriter};
-use crate::store::{Store, StoreError};
+use crate::config::{Class, Config};
+use crate::docker::DriverError;
+use crate::domain::{ClassName, Requirement, RetryPolicy, RunnerId, Start};
+use crate::store::StoreError;
+use crate::store::log::LogWriter;
 
-/// Everything that the manager works with. The composition root fills it; tests fill it with stand-ins.
+/// Everything that the manager works with: the world, which is met as if it were its own part, and what [`Seams::assemble`] makes around it.
 #[derive(Debug)]
 pub struct Deps {
-    /// The durable queue.
-    pub store: Arc<dyn Store>,
-    /// The engine.
-    pub driver: Arc<dyn Driver>,
-    /// The machine.
-    pub platform: Arc<PlatformManager>,
-    /// Tokens and profiles.
-    pub security: Arc<SecurityManager>,
-    /// What proves the ends of jobs.
-    pub proof: Proof,
-    /// Logs of jobs.
-    pub logs: Arc<LogStore>,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-    /// The settings.
-    pub config: Live,
+    /// The world.
+    pub seams: Seams,
     /// The broker.
     pub broker: Arc<Broker>,
-    /// GitLab, where one is configured.
-    pub gitlab: Option<Arc<dyn GitLab>>,
-    /// What GitLab says of jobs, where an access token to read it is configured.
-    pub listing: Option<Arc<dyn Listing>>,
-    /// The base URL at which runners reach the broker, once it listens.
-    pub broker_url: watch::Receiver<Option<String>>,
     /// Signs of life.
     pub vitals: Arc<Vitals>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
     /// The manager's own face.
     pub handle: ManagerHandle,
     /// Where tasks are counted.
     pub tracker: TaskTracker,
     /// No new work from here on.
     pub stop: CancellationToken,
+}
+
+impl Deref for Deps {
+    type Target = Seams;
+
+    fn deref(&self) -> &Seams {
+        &self.seams
+    }
 }
 
 /// [`Deps`] with what the operations share among themselves.

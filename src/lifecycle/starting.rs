@@ -3,14 +3,13 @@
 //! Bringing a large store up to date may take longer than `TimeoutStartSec`; without a word systemd would kill the daemon in the middle of it,
 //! and begin it again for ever. The start blocks its thread, so the word comes from another.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
 use super::notify;
+use super::ticking::Ticking;
 
 /// How often more time is asked for.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -19,9 +18,11 @@ const MORE_USEC: u32 = 60_000_000;
 /// How often at most: for an hour. A start that hangs is killed some time.
 const MOST_TIMES: u32 = 360;
 
-/// Asks systemd for more time until it is dropped. Where no systemd listens, nothing is sent.
+/// Asks systemd for more time until it is dropped, and no more after that. Where no systemd listens, nothing is sent.
 #[derive(Debug)]
-pub struct Starting(Option<(Sender<()>, JoinHandle<()>)>);
+pub struct Starting {
+    _ticking: Option<Ticking>,
+}
 
 impl Starting {
     /// The start begins.
@@ -31,30 +32,8 @@ impl Starting {
     }
 
     fn asking(interval: Duration) -> Self {
-        let (open, ended) = channel();
-        let ask = move || ask(&ended, interval, MOST_TIMES, || notify(&[NotifyState::ExtendTimeoutUsec(MORE_USEC)]));
-        let thread = std::thread::Builder::new().name("starting".to_owned()).spawn(ask);
-        Self(thread.inspect_err(|error| warn!(%error, "systemd cannot be asked for more time")).ok().map(|thread| (open, thread)))
-    }
-}
-
-impl Drop for Starting {
-    /// Nothing is asked for after this.
-    fn drop(&mut self) {
-        if let Some((open, thread)) = self.0.take() {
-            drop(open);
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Says it at each interval, so many times at most, until the other end is gone.
-fn ask(ended: &Receiver<()>, interval: Duration, most_times: u32, mut say: impl FnMut()) {
-    for _ in 0..most_times {
-        match ended.recv_timeout(interval) {
-            Err(RecvTimeoutError::Timeout) => say(),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
-        }
+        let ticking = Ticking::begin("starting", interval, MOST_TIMES, || notify(&[NotifyState::ExtendTimeoutUsec(MORE_USEC)]));
+        Self { _ticking: ticking.inspect_err(|error| warn!(%error, "systemd cannot be asked for more time")).ok() }
     }
 }
 
@@ -114,9 +93,9 @@ mod tests {
 
     #[test]
     fn a_start_that_hangs_is_not_excused_for_ever() {
-        let (_open, ended) = channel();
+        let (_open, ended) = std::sync::mpsc::channel();
         let mut said = 0;
-        ask(&ended, Duration::ZERO, 3, || said += 1);
+        super::super::ticking::until_ended(&ended, Duration::ZERO, 3, || said += 1);
         assert_eq!(said, 3);
     }
 }

@@ -4,11 +4,12 @@
 //! disk), the others may sleep on, since nobody wakes them: nothing is answered, `/health` neither. So somebody from outside wakes one now and
 //! then; it finds nothing to do and waits for sockets and timers in the other's place.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tracing::warn;
+
+use super::ticking::Ticking;
 
 /// Time between two wakings.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -16,24 +17,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Wakes a thread of a runtime now and then, until it is dropped.
 #[derive(Debug)]
 pub struct Stir {
-    /// Its end is what the thread waits for.
-    _open: Sender<()>,
+    _ticking: Option<Ticking>,
 }
 
 impl Stir {
     /// Begins.
     #[must_use]
     pub fn begin(runtime: Handle) -> Self {
-        let (open, ended) = channel();
-        let stir = move || {
-            while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                runtime.spawn(async {});
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("stir".to_owned()).spawn(stir) {
-            warn!(%error, "a thread of the daemon that hangs may hold up the others");
-        }
-        Self { _open: open }
+        let ticking = Ticking::begin("stir", INTERVAL, u32::MAX, move || drop(runtime.spawn(async {})));
+        Self { _ticking: ticking.inspect_err(|error| warn!(%error, "a thread of the daemon that hangs may hold up the others")).ok() }
     }
 }
 
