@@ -68,7 +68,7 @@ pub(crate) fn reap(directory: &Path) {
             break;
         }
         for process in left {
-            if process.command.contains("containerd-shim") {
+            if super::is_shim(&process) {
                 kill_all(&children(process.pid));
             }
             signal(process.pid, Signal::KILL);
