@@ -138,7 +138,7 @@ async fn a_token_is_asked_for_and_kept_in_the_tab_only() {
     browser.reads("dialog [role=alert]", "operator").await;
     browser.press("Escape").await;
 
-    browser.call("Page.reload", json!({})).await;
+    browser.reload().await;
     browser.reads(".machine", "page-token").await;
     assert_eq!(browser.eval("[localStorage.length, document.cookie]").await, json!([0, ""]));
     let urls = browser.requested_urls();

@@ -115,7 +115,7 @@ async fn it_fits_a_desk_and_a_phone_in_light_and_dark_and_is_named_throughout() 
     }
     // By keyboard alone: the first stop skips the header, and everything that can be done can be reached.
     browser.open(&overview).await;
-    browser.call("Page.reload", json!({})).await;
+    browser.reload().await;
     browser.until("document.querySelector('.machine') !== null").await;
     browser.press("Tab").await;
     assert_eq!(browser.eval("document.activeElement.id").await, "skip");

@@ -18,6 +18,9 @@ const START: &str = "exec chromium --headless=new --remote-debugging-pipe --no-s
     --disable-background-networking --disable-component-update --disable-sync --disable-extensions --no-default-browser-check --mute-audio \
     --lang=en-GB --user-data-dir=\"$0\" about:blank 3<&0 4>&1 </dev/null >/dev/null 2>\"$0/chromium.log\"";
 
+/// What the browser answers to a question whose page went away meanwhile: it was loaded anew.
+const GONE: [&str; 3] = ["Inspected target navigated or closed", "Execution context was destroyed", "Cannot find context with specified id"];
+
 /// After this time a page that does not come is loaded again.
 const RELOAD: Duration = Duration::from_secs(8);
 
@@ -61,6 +64,10 @@ impl Browser {
 
     /// One command and its result.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> Value {
+        self.try_call(method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    async fn try_call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.last_id += 1;
         let mut message = json!({ "id": self.last_id, "method": method, "params": params });
         if let Some(session) = &self.session {
@@ -73,8 +80,7 @@ impl Browser {
         loop {
             let message = self.read(method).await;
             if message["id"] == json!(self.last_id) {
-                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
-                return message["result"].clone();
+                return if message["error"].is_null() { Ok(message["result"].clone()) } else { Err(message["error"].clone()) };
             }
             self.events.push_back(message);
         }
@@ -92,18 +98,28 @@ impl Browser {
 
     /// The value of an expression in the page; a promise is waited for.
     pub(crate) async fn eval(&mut self, expression: &str) -> Value {
+        self.peek(expression).await.unwrap_or_else(|| panic!("the page went away during {expression}"))
+    }
+
+    /// The same for who asks until something is so: nothing when the page is loaded anew meanwhile.
+    async fn peek(&mut self, expression: &str) -> Option<Value> {
         let params = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let result = self.call("Runtime.evaluate", params).await;
-        assert!(result["exceptionDetails"].is_null(), "{expression}: {}", result["exceptionDetails"]);
-        result["result"]["value"].clone()
+        match self.try_call("Runtime.evaluate", params).await {
+            Ok(result) => {
+                assert!(result["exceptionDetails"].is_null(), "{expression}: {}", result["exceptionDetails"]);
+                Some(result["result"]["value"].clone())
+            }
+            Err(error) if GONE.iter().any(|gone| error["message"].as_str().is_some_and(|message| message.contains(gone))) => None,
+            Err(error) => panic!("{expression}: {error}"),
+        }
     }
 
     /// Waits until an expression is true in the page.
     pub(crate) async fn until(&mut self, expression: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while self.eval(&format!("Boolean({expression})")).await != json!(true) {
+        while self.peek(&format!("Boolean({expression})")).await != Some(json!(true)) {
             if Instant::now() >= deadline {
-                let page = self.eval("document.body.innerText").await;
+                let page = self.peek("document.body.innerText").await.unwrap_or_default();
                 panic!("not so in the page: {expression}\n{}\n{:?}", page.as_str().unwrap_or_default(), self.complaints());
             }
             pause().await;
@@ -125,7 +141,7 @@ impl Browser {
         self.call("Page.navigate", json!({ "url": url })).await;
         let deadline = Instant::now() + PATIENCE;
         let mut again = Instant::now() + RELOAD;
-        while self.eval("document.readyState === 'complete' && document.querySelector('main')?.childElementCount > 0").await != json!(true) {
+        while self.peek("document.readyState === 'complete' && document.querySelector('main')?.childElementCount > 0").await != Some(json!(true)) {
             assert!(Instant::now() < deadline, "{url} does not open: {:?}", self.complaints());
             if Instant::now() >= again {
                 self.call("Page.reload", json!({})).await;
@@ -133,6 +149,13 @@ impl Browser {
             }
             pause().await;
         }
+    }
+
+    /// Loads the page anew and waits until it is the new one that is there.
+    pub(crate) async fn reload(&mut self) {
+        self.eval("window.beforeReload = true").await;
+        self.call("Page.reload", json!({})).await;
+        self.until("!window.beforeReload && document.readyState === 'complete'").await;
     }
 
     /// Clicks with the mouse in the middle of the first element that a selector finds and that can be hit there.
@@ -145,8 +168,7 @@ impl Browser {
         );
         let deadline = Instant::now() + PATIENCE;
         let place = loop {
-            let place = self.eval(&find).await;
-            if !place.is_null() {
+            if let Some(place) = self.peek(&find).await.filter(|place| !place.is_null()) {
                 break place;
             }
             assert!(Instant::now() < deadline, "nothing to click at {selector}: {}", self.eval("document.body.innerText").await);
