@@ -49,7 +49,7 @@ pub use image_pattern::ImagePattern;
 pub use job::{Attempt, CommandWork, Job, JobSpec, JobState, Source, Work};
 pub use quarantine::{Baseline, GpuRecord, GpuUse, Quarantine, QuarantinedBy, Verdict};
 pub use reason::{Disposition, EndReason, Failure, Outcome};
-pub use receipt::{HowEnded, ProvenEnd, ReceiptOf};
+pub use receipt::{HowEnded, Proven, ProvenEnd, ReceiptOf};
 pub use requirement::{Emulation, Placement, Requirement, Start};
 pub use retry::RetryPolicy;
 pub use runner::{Runner, RunnerOrigin, RunnerState};

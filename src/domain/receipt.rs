@@ -20,6 +20,26 @@ pub enum HowEnded {
     Signal(u8),
 }
 
+/// What a receipt proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proven {
+    /// The command was told to end (SIGTERM); that it did is not proved, since it had not, or its first process was killed with it.
+    Told,
+    /// It ended.
+    Ended(ProvenEnd),
+}
+
+impl Proven {
+    /// The end, if one is proved.
+    #[must_use]
+    pub fn end(self) -> Option<ProvenEnd> {
+        match self {
+            Self::Ended(end) => Some(end),
+            Self::Told => None,
+        }
+    }
+}
+
 /// An end that is proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProvenEnd {

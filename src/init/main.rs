@@ -1,5 +1,6 @@
 //! The first process of a job's container. It runs the job's command as its child, reaps what the job leaves behind, passes signals on,
-//! and writes a receipt of how the command really ended, because engines misreport it.
+//! and writes a receipt of how the command really ended, because engines misreport it. Before, when it is told to end, it writes that it was:
+//! an engine that has lost sight of a container believes to have told processes that are no more.
 //!
 //! ```text
 //! runner-coordinator-init RECEIPT PROGRAM [ARGUMENT...]      RUNNER_COORDINATOR_RECEIPT="JOB ATTEMPT NONCE KEY"
@@ -53,9 +54,12 @@ fn run() -> Result<u8, String> {
     };
     let ticket = std::env::var_os(VARIABLE).and_then(|text| Ticket::parse(text.to_str()?));
     let ticket = ticket.ok_or_else(|| format!("{VARIABLE} does not say what the receipt is of"))?;
-    let receipt = open(Path::new(&path)).map_err(|error| format!("the receipt {} cannot be written: {error}", path.display()))?;
-    let end = see_through(&program, arguments.collect())?;
-    ticket.write(receipt, end).map_err(|error| format!("the receipt {} cannot be written: {error}", path.display()))?;
+    let unwritten = |error: io::Error| format!("the receipt {} cannot be written: {error}", path.display());
+    let mut receipt = open(Path::new(&path)).map_err(unwritten)?;
+    // Best effort: the end is written with it again.
+    let note_told = || drop(ticket.write(&mut receipt, None, true));
+    let end = see_through(&program, arguments.collect(), note_told)?;
+    ticket.write(&mut receipt, Some(end.how), end.told).and_then(|()| receipt.sync_all()).map_err(unwritten)?;
     Ok(end.exit_code())
 }
 
@@ -87,8 +91,8 @@ impl End {
     }
 }
 
-/// Runs the command to its end.
-fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>) -> Result<End, String> {
+/// Runs the command to its end; `note_told` is called once this process has been told to end and has told the command.
+fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>, mut note_told: impl FnMut()) -> Result<End, String> {
     let failed = |error: io::Error| format!("it cannot look after the job: {error}");
     // Handlers before the child, so that no signal is lost; an executed program begins without them.
     let mut signals = Signals::new(PASSED_ON.iter().chain(&[SIGCHLD])).map_err(failed)?;
@@ -102,6 +106,7 @@ fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>) -> Result<En
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the system gave the command no process id")?;
     let mut told = false;
     loop {
+        let known = told;
         for signal in signals.wait() {
             told |= signal == SIGTERM;
             if let Some(signal) = Signal::from_named_raw(signal).filter(|signal| *signal != Signal::CHILD) {
@@ -113,6 +118,9 @@ fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>) -> Result<En
             // One that came together with the command's end.
             let told = told || signals.pending().any(|signal| signal == SIGTERM);
             return Ok(End { how, told });
+        }
+        if told && !known {
+            note_told();
         }
     }
 }
@@ -162,23 +170,23 @@ impl Ticket {
         words.next().is_none().then_some(ticket)
     }
 
-    /// Writes the receipt and waits until it would survive a power cut.
-    fn write(&self, mut file: File, end: End) -> io::Result<()> {
-        let text = self.text(end);
+    /// Writes the receipt, of a command that runs on or has ended.
+    fn write(&self, file: &mut File, how: Option<How>, told: bool) -> io::Result<()> {
+        let text = self.text(how, told);
         // Written before it is cut, since cutting would give away the room that is kept for it.
         file.rewind()?;
         file.write_all(text.as_bytes())?;
-        file.set_len(u64::try_from(text.len()).map_err(io::Error::other)?)?;
-        file.sync_all()
+        file.set_len(u64::try_from(text.len()).map_err(io::Error::other)?)
     }
 
-    fn text(&self, end: End) -> String {
+    fn text(&self, how: Option<How>, told: bool) -> String {
         let Self { job, attempt, nonce, key } = self;
-        let how = match end.how {
-            How::Exit(code) => format!("exit {code}"),
-            How::Signal(signal) => format!("signal {signal}"),
+        let how = match how {
+            None => "none".to_owned(),
+            Some(How::Exit(code)) => format!("exit {code}"),
+            Some(How::Signal(signal)) => format!("signal {signal}"),
         };
-        let told = if end.told { "yes" } else { "no" };
+        let told = if told { "yes" } else { "no" };
         let mut text = format!("receipt 1\njob {job}\nattempt {attempt}\nnonce {nonce}\nend {how}\ntold {told}\n");
         let proof = hmac_sha256::HMAC::mac(text.as_bytes(), key.as_bytes());
         text.push_str("proof ");

@@ -12,7 +12,7 @@ use super::deps::{OpError, Shared};
 use super::follow::follow;
 use crate::docker::{ContainerFacts, ContainerState, judge};
 use crate::domain::clock::has_passed;
-use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, ProvenEnd, RunnerState, Source, Step};
+use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, Proven, RunnerState, Source, Step};
 use crate::store::StoreError;
 use crate::store::log::{LogStream, LogWriter};
 
@@ -37,8 +37,8 @@ pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if let Some(facts) = facts.as_mut().filter(|facts| facts.exit_code == Some(137) && facts.oom_killed != Some(true)) {
         facts.oom_killed = Some(shared.observer.ran_out_of_memory(&aggregate.runner.id).await);
     }
-    let receipt = if aggregate.runs_command() { deps.proof.end_told(&deps.security, aggregate) } else { None };
-    if receipt.is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
+    let receipt = if aggregate.runs_command() { deps.proof.read(&deps.security, aggregate) } else { None };
+    if receipt.and_then(Proven::end).is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
         return Err(OpError::NotYet("the container runs after all"));
     }
     if facts.as_ref().is_some_and(|facts| facts.state == ContainerState::Created) {
@@ -87,20 +87,31 @@ pub(super) async fn take_container(shared: &Shared, name: &str) -> Result<(), Op
     }
 }
 
-fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Option<ProvenEnd>) -> Outcome {
+fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Option<Proven>) -> Outcome {
     let runner = &aggregate.runner;
     if let RunnerState::Stopping { reason: Some(reason) } | RunnerState::Lost { reason } = runner.state
         && !(reason == EndReason::TimedOut && receipt.is_none() && was_over_in_time(aggregate, facts))
     {
-        return reason.outcome_when_stopped(stop_sentence(shared, aggregate, reason));
+        let sentence = stop_sentence(shared, aggregate, reason);
+        if reason == EndReason::TimedOut && aggregate.runs_command() && receipt.is_none() {
+            return unseen(sentence);
+        }
+        return reason.outcome_when_stopped(sentence);
     }
     if aggregate.runs_command() {
-        return judge(facts, receipt);
+        return judge(facts, receipt.and_then(Proven::end));
     }
     let Some(facts) = facts else {
         return Outcome::infrastructure(EndReason::ContainerLost, "the engine no longer knows the container");
     };
     runner_exited(aggregate, facts)
+}
+
+/// A command whose first process never took the word to end: it was dead, and its engine had not noticed, or nothing runs there any more. Whether
+/// the command ran that long nobody knows.
+fn unseen(sentence: Option<String>) -> Outcome {
+    let sentence = sentence.map(|sentence| format!("{sentence}, says the engine; ")).unwrap_or_default();
+    Outcome::infrastructure(EndReason::NoReceipt, format!("{sentence}but its first process did not take the word to end, and left no receipt"))
 }
 
 /// Whether a command that was ended for its timeout had ended before it, which an engine that hung did not show. A container that is not there

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::reconcile::Receipt;
 use crate::config::Config;
 use crate::docker::init;
-use crate::domain::{Aggregate, HostFile, ProvenEnd, ReceiptOf, RunnerId};
+use crate::domain::{Aggregate, HostFile, Proven, ReceiptOf, RunnerId};
 use crate::security::{ProofFiles, SecurityManager};
 use crate::store::receipts::{Left, Receipts};
 
@@ -71,11 +71,11 @@ impl Proof {
         Ok(ProofFiles { init: self.init.clone(), receipt: HostFile::from_trusted(format!("{}/{runner}", self.on_engine)) })
     }
 
-    /// The end that a runner's receipt proves, if there is one; said aloud when something else than our receipt is there: the job wrote it, or
-    /// the disk lost it.
-    pub(super) fn end_told(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<ProvenEnd> {
+    /// What a runner's receipt proves, if there is one; said aloud when something else than our receipt is there: the job wrote it, or the disk
+    /// lost it.
+    pub(super) fn read(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<Proven> {
         let left = self.left(aggregate);
-        let proven = proven(security, aggregate, &left).map(|(end, _since)| end);
+        let proven = proven(security, aggregate, &left).map(|(proven, _since)| proven);
         if proven.is_none() && left != Left::Nothing {
             let runner = &aggregate.runner;
             let job = runner.job.as_ref().map(|(job, _attempt)| job.as_str());
@@ -91,9 +91,9 @@ impl Proof {
         }
         let left = self.left(aggregate);
         match proven(security, aggregate, &left) {
-            Some((_end, since)) => Receipt::Since(since),
+            Some((Proven::Ended(_), since)) => Receipt::Since(since),
             None if left == Left::TooMuch => Receipt::TooMuch,
-            None => Receipt::None,
+            Some((Proven::Told, _)) | None => Receipt::None,
         }
     }
 
@@ -125,8 +125,8 @@ impl Proof {
     }
 }
 
-/// The end that is proven by what was left in a runner's receipt, if it proves one, and since when.
-fn proven(security: &SecurityManager, aggregate: &Aggregate, left: &Left) -> Option<(ProvenEnd, Timestamp)> {
+/// What is proven by what was left in a runner's receipt, if anything is, and since when.
+fn proven(security: &SecurityManager, aggregate: &Aggregate, left: &Left) -> Option<(Proven, Timestamp)> {
     match left {
         Left::Text(text, since) => Some((security.verify_receipt(&receipt_of(aggregate)?, text)?, *since)),
         Left::Nothing | Left::TooMuch => None,

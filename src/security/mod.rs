@@ -30,7 +30,7 @@ pub(crate) use webhook::tests::sign as sign_webhook;
 pub use webhook::{WebhookDenied, WebhookHeaders};
 
 use crate::config::{Config, Limits, Live};
-use crate::domain::{FieldFault, ProvenEnd, ReceiptOf, RunnerId};
+use crate::domain::{FieldFault, Proven, ReceiptOf, RunnerId};
 
 /// Why the manager cannot be made, or a token cannot.
 #[derive(Debug, thiserror::Error)]
@@ -145,9 +145,9 @@ impl SecurityManager {
         self.receipt_keys.ticket(of)
     }
 
-    /// The end that a receipt proves; `None` for what is not the receipt of this attempt, whole and signed.
+    /// What a receipt proves; `None` for what is not the receipt of this attempt, whole and signed.
     #[must_use]
-    pub fn verify_receipt(&self, of: &ReceiptOf<'_>, text: &[u8]) -> Option<ProvenEnd> {
+    pub fn verify_receipt(&self, of: &ReceiptOf<'_>, text: &[u8]) -> Option<Proven> {
         self.receipt_keys.verify(of, text)
     }
 

@@ -4,7 +4,7 @@ use ring::hmac;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::token::{from_hex, hex};
-use crate::domain::{HowEnded, ProvenEnd, ReceiptOf};
+use crate::domain::{HowEnded, Proven, ProvenEnd, ReceiptOf};
 
 /// Derives the keys of attempts, so that nothing has to be stored, and reads receipts.
 pub(super) struct ReceiptKeys(pub(super) hmac::Key);
@@ -16,8 +16,8 @@ impl ReceiptKeys {
         SecretString::from(format!("{job} {attempt} {nonce} {}", self.key(of).expose_secret()))
     }
 
-    /// The end that a receipt proves; `None` for a text that is not the receipt of this attempt, whole and signed.
-    pub(super) fn verify(&self, of: &ReceiptOf<'_>, text: &[u8]) -> Option<ProvenEnd> {
+    /// What a receipt proves; `None` for a text that is not the receipt of this attempt, whole and signed.
+    pub(super) fn verify(&self, of: &ReceiptOf<'_>, text: &[u8]) -> Option<Proven> {
         let text = std::str::from_utf8(text).ok()?;
         let at = text.find("proof ")?;
         let (signed, proof) = text.split_at_checked(at)?;
@@ -34,7 +34,10 @@ impl ReceiptKeys {
     }
 }
 
-fn read(end: &str) -> Option<ProvenEnd> {
+fn read(end: &str) -> Option<Proven> {
+    if end == "end none\ntold yes\n" {
+        return Some(Proven::Told);
+    }
     let (how, told) = end.strip_prefix("end ")?.strip_suffix('\n')?.split_once("\ntold ")?;
     let how = match how.split_once(' ')? {
         ("exit", code) => HowEnded::Exit(code.parse().ok()?),
@@ -46,7 +49,7 @@ fn read(end: &str) -> Option<ProvenEnd> {
         "no" => false,
         _ => return None,
     };
-    Some(ProvenEnd { how, told })
+    Some(Proven::Ended(ProvenEnd { how, told }))
 }
 
 #[cfg(test)]
@@ -73,9 +76,11 @@ mod tests {
         let (keys, job, other) = (keys(), JobId::from_trusted("j1"), JobId::from_trusted("j2"));
         let of = ReceiptOf { job: &job, attempt: 1, nonce: "n" };
         let text = receipt(&keys, &of, "end exit 3\ntold no\n");
-        assert_eq!(keys.verify(&of, text.as_bytes()), Some(ProvenEnd { how: HowEnded::Exit(3), told: false }));
+        assert_eq!(keys.verify(&of, text.as_bytes()), Some(Proven::Ended(ProvenEnd { how: HowEnded::Exit(3), told: false })));
         let killed = receipt(&keys, &of, "end signal 9\ntold yes\n");
-        assert_eq!(keys.verify(&of, killed.as_bytes()), Some(ProvenEnd { how: HowEnded::Signal(9), told: true }));
+        assert_eq!(keys.verify(&of, killed.as_bytes()), Some(Proven::Ended(ProvenEnd { how: HowEnded::Signal(9), told: true })));
+        let runs_on = receipt(&keys, &of, "end none\ntold yes\n");
+        assert_eq!(keys.verify(&of, runs_on.as_bytes()), Some(Proven::Told));
         for wrong in [ReceiptOf { job: &other, ..of.clone() }, ReceiptOf { attempt: 2, ..of.clone() }, ReceiptOf { nonce: "m", ..of.clone() }] {
             assert_eq!(keys.verify(&wrong, text.as_bytes()), None, "{wrong:?}");
         }
@@ -94,6 +99,7 @@ mod tests {
             "end exit -1\ntold no\n",
             "end fine\ntold no\n",
             "end exit 0\n",
+            "end none\ntold no\n",
             "end exit 0\ntold maybe\n",
             "end exit 0\ntold no",
         ] {

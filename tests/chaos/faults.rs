@@ -247,7 +247,6 @@ fn strike_job(world: &mut World, fault: Fault, rng: &mut Rng) -> String {
     }
     let Some(init) = processes::children(shim.pid).pop() else { return format!("{fault}: it has ended") };
     if fault == Fault::KillInit {
-        world.struck_inits.insert(shim.container[..12].to_owned());
         if processes::signal(init, Signal::KILL) {
             world.tally.kill(Victim::Job);
         }

@@ -22,17 +22,8 @@ struct Story {
     row: Option<Row>,
     events: Vec<Entry>,
     lives: Vec<Life>,
-    /// Who of its last attempt was killed on purpose.
-    struck: Struck,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Struck {
-    Nobody,
-    /// Its own process.
-    Job,
-    /// The first process of its container, and the engine too, which may then show it as running for ever.
-    Unseen,
+    /// Whether the job itself was killed on purpose in its last attempt.
+    struck: bool,
 }
 
 type Finding = Option<(Wrong, String)>;
@@ -69,14 +60,7 @@ pub(crate) async fn judge(world: &mut World) -> Cancels {
         let ledger = &ledgers[job.daemon];
         let events = ledger.events(&job.id);
         let last = containers(&events).into_iter().max_by_key(|(_, attempt)| *attempt).map(|(container, _)| container);
-        let was = |struck: &HashSet<String>| last.as_ref().is_some_and(|container| struck.contains(container));
-        let struck = if was(&world.struck_jobs) {
-            Struck::Job
-        } else if was(&world.struck_inits) && world.broken.contains(&Part::Engine) {
-            Struck::Unseen
-        } else {
-            Struck::Nobody
-        };
+        let struck = last.is_some_and(|container| world.struck_jobs.contains(&container));
         let story = Story { row: ledger.job(&job.id), events, lives: world.witness.lives(&job.id), struck, job };
         cancels.count(&story.job, story.row.as_ref());
         let mut findings = story.findings();
@@ -191,8 +175,7 @@ impl Story {
         let right = match (row.state.as_str(), reason) {
             ("succeeded", _) => whole && own == Own::Success,
             ("canceled", _) | ("failed", "runner_terminated") => self.job.wish != Wish::No,
-            ("failed", "exit_code") => whole && code.is_some_and(|code| own == Own::Code(code)) || self.struck == Struck::Job && code == Some(137),
-            ("failed", "timed_out") => self.struck == Struck::Unseen,
+            ("failed", "exit_code") => whole && code.is_some_and(|code| own == Own::Code(code)) || self.struck && code == Some(137),
             ("failed", "no_receipt" | "container_lost" | "start_failed") => row.attempt == 1 + INFRASTRUCTURE_RETRIES || self.job.wish != Wish::No,
             _ => false,
         };

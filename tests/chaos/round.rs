@@ -88,7 +88,7 @@ pub(crate) async fn round(world: &mut World, number: u64, rng: &mut Rng) {
     let (jobs, of_gitlab) = (for_the_time(jobs), for_the_time(of_gitlab));
     say(&format!("round {number}: {theme:?}, {jobs} jobs, {of_gitlab} of GitLab"));
     world.daemons.iter_mut().for_each(|daemon| daemon.begin_round(number));
-    (world.broken, world.struck_jobs, world.struck_inits) = Default::default();
+    (world.broken, world.struck_jobs) = Default::default();
     let mut clients = JoinSet::new();
     for job in 0..jobs {
         clients.spawn(client(world, rng, lasting).job(format!("{number}-{job}-{}", rng.next()), cancels));

@@ -47,8 +47,6 @@ pub(crate) struct World {
     pub(crate) broken: BTreeSet<Part>,
     /// Containers whose jobs were killed in this round.
     pub(crate) struck_jobs: HashSet<String>,
-    /// Those whose first process was.
-    pub(crate) struck_inits: HashSet<String>,
     /// Two GPUs each, made of files.
     _machines: Vec<Machine>,
     _place: Place,
@@ -88,7 +86,6 @@ impl World {
             tally,
             broken: BTreeSet::new(),
             struck_jobs: HashSet::new(),
-            struck_inits: HashSet::new(),
             _machines: machines,
             _place: place,
         }

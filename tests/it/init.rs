@@ -7,11 +7,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
 
 use ring::hmac;
 use runner_coordinator::docker::init;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::harness::{PATIENCE, pause};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const VARIABLE: &str = "RUNNER_COORDINATOR_RECEIPT";
@@ -202,6 +205,24 @@ fn signals_are_passed_on_and_an_order_to_end_is_told() {
     kill_process(Pid::from_child(&child), Signal::TERM).expect("signalled");
     assert_eq!(child.wait().expect("it ends").code(), Some(143));
     assert_eq!(attempt.end(), "end signal 15\ntold yes\n");
+}
+
+#[tokio::test]
+async fn that_it_was_told_to_end_is_written_at_once_and_stays_when_it_is_killed() {
+    let attempt = Attempt::new();
+    // What the job wrote there before is gone too.
+    let script = format!("i=0; while [ $i -lt 50 ]; do echo a line of the job >> {}; i=$((i+1)); done; ", attempt.path().display());
+    let mut child = ready(&attempt, &format!("{script} trap : TERM; echo ready; while :; do sleep 0.02; done"));
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("signalled");
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(attempt.path()).is_ok_and(|text| text.contains("proof ") && text.ends_with('\n')) {
+        assert!(Instant::now() < deadline, "it is not written");
+        pause().await;
+    }
+    assert_eq!(attempt.end(), "end none\ntold yes\n");
+    kill_process(Pid::from_child(&child), Signal::KILL).expect("signalled");
+    assert_eq!(child.wait().expect("it ends").signal(), Some(9));
+    assert_eq!(attempt.end(), "end none\ntold yes\n");
 }
 
 #[test]

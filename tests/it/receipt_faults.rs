@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::harness::engine::UNTIL_TOLD;
 use crate::harness::own_engine::{OwnEngine, Restart};
-use crate::harness::{Daemon, Setup, free_port};
+use crate::harness::{BUSYBOX, Daemon, Setup, free_port};
 
 async fn daemon(name: &str, engine: &OwnEngine) -> Daemon {
     // Without a network of containers: this engine has none.
     let rest = format!(
-        "[broker]\nlisten = \"127.0.0.1:{}\"\n[limits]\nretry_backoff = \"100ms\"\n[[classes]]\nname = \"default\"\nnetwork = \"none\"",
+        "[broker]\nlisten = \"127.0.0.1:{}\"\n[limits]\nstop_grace = \"1s\"\nretry_backoff = \"100ms\"\n[[classes]]\nname = \"default\"\nnetwork = \"none\"",
         free_port()
     );
     Setup::new(name).docker_host(&engine.host()).with(&rest).start().await
@@ -94,6 +94,22 @@ async fn a_job_that_died_with_its_engine_is_tried_again_whatever_exit_code_is_to
     assert_eq!(told(&job), ("succeeded", &Value::Null, &json!(0), &json!(2)), "{job}\n{}", daemon.log());
     let events = daemon.get(&format!("/jobs/{id}/events")).await.to_string();
     assert!(events.contains("no_receipt"), "{events}");
+    leave(daemon, engine).await;
+}
+
+#[tokio::test]
+async fn who_was_not_there_to_be_told_to_end_did_not_run_too_long() {
+    let engine = OwnEngine::start(Restart::Keeps).await;
+    let daemon = daemon("fault-blind", &engine).await;
+    let id = daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", UNTIL_TOLD], "timeout": "3s" })).await;
+    daemon.reaches(&id, &["running"]).await;
+    engine.blind();
+    daemon.runs(&id, 2).await;
+    engine.tell();
+    let job = daemon.ended(&id).await;
+    assert_eq!(told(&job), ("succeeded", &Value::Null, &json!(0), &json!(2)), "{job}\n{}", daemon.log());
+    let events = daemon.get(&format!("/jobs/{id}/events")).await.to_string();
+    assert!(events.contains("but its first process did not take the word to end"), "{events}");
     leave(daemon, engine).await;
 }
 

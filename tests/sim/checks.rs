@@ -116,7 +116,7 @@ impl Case<'_> {
 
     /// Whether its latest process did not run for as long as it might. Only a daemon that lives through it sees through a turned clock.
     fn was_in_time(&self, now: u64) -> bool {
-        let ran = self.last().map_or(0, |run| run.knowable_end().unwrap_or(now) - run.began);
+        let ran = self.last().map_or(0, |run| run.ended.unwrap_or(now) - run.began);
         ran + LATENESS < TIMEOUT && (self.dials.clock == 0 || self.lives == 1)
     }
 

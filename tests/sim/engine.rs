@@ -226,7 +226,6 @@ impl Engine {
         let of = attempt(&container.owner);
         let run = self.runs.get_mut(&of).and_then(|runs| runs.get_mut(container.run?)).expect("it runs");
         run.end(at);
-        run.unnoticed = unnoticed;
         if let (Some(ticket), true) = (&container.ticket, run.writes_receipt()) {
             run.proved = ticket.write(&self.receipts.join(container.owner.runner.as_str()), run, wall(at));
         }
@@ -250,7 +249,12 @@ impl Engine {
         let of = attempt(&container.owner);
         let run = self.runs.get_mut(&of).and_then(|runs| runs.get_mut(container.run?));
         match run {
-            Some(run) if run.is_alive(now) => Some(run.tell(now, linger, grace)),
+            Some(run) if run.is_alive(now) => {
+                if let Some(ticket) = &container.ticket {
+                    ticket.note_told(&self.receipts.join(container.owner.runner.as_str()));
+                }
+                Some(run.tell(now, linger, grace))
+            }
             // The process had ended unnoticed.
             Some(_) if container.state.is_up() => {
                 (container.state, container.exit_code, container.finished) = (ContainerState::Exited, Some(137), Some(now));

@@ -64,8 +64,6 @@ pub(crate) struct Run {
     pub(crate) told: bool,
     /// Whether its receipt stands where it belongs.
     pub(crate) proved: bool,
-    /// Whether its engine believes that it runs on.
-    pub(crate) unnoticed: bool,
     killed: bool,
     ends_at: u64,
     script: Script,
@@ -73,17 +71,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn begin(script: Script, now: u64) -> Self {
-        Self {
-            began: now,
-            ended: None,
-            how: script.how,
-            told: false,
-            proved: false,
-            unnoticed: false,
-            killed: false,
-            ends_at: now + script.millis,
-            script,
-        }
+        Self { began: now, ended: None, how: script.how, told: false, proved: false, killed: false, ends_at: now + script.millis, script }
     }
 
     pub(crate) fn is_alive(&self, now: u64) -> bool {
@@ -123,11 +111,6 @@ impl Run {
         !self.killed
     }
 
-    /// When it ended, if anybody can know that it did.
-    pub(crate) fn knowable_end(&self) -> Option<u64> {
-        self.ended.filter(|_| self.proved || !self.unnoticed)
-    }
-
     /// Whether it ended by itself, so that its end is the job's own.
     pub(crate) fn is_own_end(&self) -> bool {
         self.ended.is_some() && !self.killed && !self.told
@@ -161,22 +144,33 @@ impl Ticket {
 
     /// Writes the receipt of an end, if its file is still there; answers whether it was.
     pub(crate) fn write(&self, path: &Path, run: &Run, at: Timestamp) -> bool {
-        let end = match run.how {
+        let how = match run.how {
             HowEnded::Exit(code) => format!("exit {code}"),
             HowEnded::Signal(signal) => format!("signal {signal}"),
         };
         let told = if run.told { "yes" } else { "no" };
-        let mut text = format!("{}end {end}\ntold {told}\n", self.of);
+        self.lay_down(path, &format!("end {how}\ntold {told}\n")).is_some_and(|file| {
+            stamp(&file, at);
+            true
+        })
+    }
+
+    /// Writes that it was told to end, as the first process does as soon as it hears it.
+    pub(crate) fn note_told(&self, path: &Path) {
+        self.lay_down(path, "end none\ntold yes\n");
+    }
+
+    fn lay_down(&self, path: &Path, end: &str) -> Option<File> {
+        let mut text = format!("{}{end}", self.of);
         let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.as_bytes()), text.as_bytes());
         text.push_str("proof ");
         for byte in proof.as_ref() {
             write!(text, "{byte:02x}").expect("a text takes it");
         }
         text.push('\n');
-        let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(path) else { return false };
+        let mut file = OpenOptions::new().write(true).truncate(true).open(path).ok()?;
         file.write_all(text.as_bytes()).expect("a receipt is written");
-        stamp(&file, at);
-        true
+        Some(file)
     }
 }
 

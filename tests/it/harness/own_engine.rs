@@ -77,6 +77,17 @@ impl OwnEngine {
         processes::kill_all(&shims);
     }
 
+    /// Kills what manages containers for it, and all who could tell it of an end: it believes from then on that they run.
+    pub(crate) fn blind(&self) {
+        let shims = self.pids(is_shim);
+        processes::kill_all(&self.pids(is_containerd));
+        for shim in shims {
+            let children = processes::children(shim);
+            processes::kill_all(&[shim]);
+            processes::kill_all(&children);
+        }
+    }
+
     /// Tells its only running job, which waits for that ([`super::engine::UNTIL_TOLD`]), to go on.
     pub(crate) fn tell(&self) {
         let mut list = self.dockerd.docker(&["ps", "--quiet"]);
