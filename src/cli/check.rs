@@ -19,7 +19,7 @@ use crate::docker::{DockerDriver, Driver, EngineInfo, init};
 use crate::domain::disk::judge;
 use crate::domain::{DiskMarks, DiskState, DiskUse};
 use crate::gitlab::diagnosis::Finding;
-use crate::jobs::class_requirement;
+use crate::jobs::{DiskRole, class_requirement, disk_places};
 use crate::platform::process::disk_use;
 use crate::platform::{PlatformManager, SystemProbe, fits_ever};
 
@@ -42,11 +42,8 @@ pub(super) struct Options {
 
 /// Examines everything, prints what was found, and fails when something is bad.
 pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
-    let mut findings = vec![
-        Finding::Good(format!("configuration: {} class(es)", config.classes.len())),
-        data_dir(&config.data_dir),
-        disk("disk", &config.data_dir, config.disk),
-    ];
+    let mut findings = vec![Finding::Good(format!("configuration: {} class(es)", config.classes.len())), data_dir(&config.data_dir)];
+    findings.extend(disk_places(config, None).into_iter().map(|(role, path)| disk(role, &path, config.disk)));
     findings.extend(machine::rights(config));
     let engine = engine(config, &mut findings).await;
     let platform = Arc::new(PlatformManager::new(config.host.clone(), &SystemProbe).sharing(config.gpu.shared.clone()));
@@ -57,7 +54,8 @@ pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     classes(config, &platform, &mut findings);
     if let Some(info) = &engine {
         findings.extend(machine::limits(info));
-        findings.extend(engine_disk(config, info));
+        let of_engine = disk_places(config, info.data_root.as_deref()).into_iter().filter(|(role, _)| *role == DiskRole::Engine);
+        findings.extend(of_engine.map(|(role, path)| disk(role, &path, config.disk)));
     }
     findings.extend(machine::clocks(config, engine.as_ref()).await);
     findings.extend(machine::listeners(config).await);
@@ -87,26 +85,30 @@ fn data_dir(path: &Path) -> Finding {
 }
 
 /// Room for work, by the marks of the configuration.
-fn disk(what: &str, path: &Path, marks: DiskMarks) -> Finding {
+fn disk(role: DiskRole, path: &Path, marks: DiskMarks) -> Finding {
     match disk_use(path) {
-        Ok(usage) => disk_finding(what, path, usage, marks),
-        Err(error) => Finding::Bad(format!("{what}: {} cannot be looked at: {error}", path.display())),
+        Ok(usage) => disk_finding(role, path, usage, marks),
+        Err(error) => Finding::Bad(format!("{}: {} cannot be looked at: {error}", disk_name(role), path.display())),
     }
 }
 
-fn disk_finding(what: &str, path: &Path, usage: DiskUse, marks: DiskMarks) -> Finding {
-    let text = format!("{what}: {} of {} MiB are free below {}", usage.free >> 20, usage.total >> 20, path.display());
+fn disk_name(role: DiskRole) -> &'static str {
+    match role {
+        DiskRole::Data => "disk",
+        DiskRole::Store => "disk of the store",
+        DiskRole::Engine => "disk of the engine",
+    }
+}
+
+fn disk_finding(role: DiskRole, path: &Path, usage: DiskUse, marks: DiskMarks) -> Finding {
+    let text = format!("{}: {usage} below {}", disk_name(role), path.display());
+    let below = || format!("{text}: less than disk.low ({})", marks.low);
     match judge(usage, marks, DiskState::Fine) {
         DiskState::Fine => Finding::Good(text),
-        DiskState::Low => Finding::Odd(format!("{text}, less than disk.low ({}): images that were not used lately are removed", marks.low)),
+        DiskState::Low if role == DiskRole::Engine => Finding::Odd(format!("{}, so images that were not used lately are removed", below())),
+        DiskState::Low => Finding::Odd(below()),
         DiskState::Full => Finding::Bad(format!("{text}, less than disk.full ({}): no new work begins. Free some (`docker system df`)", marks.full)),
     }
-}
-
-/// Where images and containers lie; only an engine of this machine has a disk that we see.
-fn engine_disk(config: &Config, engine: &EngineInfo) -> Option<Finding> {
-    let root = engine.data_root.as_ref().filter(|_| config.docker.host.starts_with("unix://"))?;
-    Path::new(root).exists().then(|| disk("disk of the engine", Path::new(root), config.disk))
 }
 
 async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineInfo> {
@@ -194,12 +196,16 @@ mod tests {
 
     #[test]
     fn a_disk_is_judged_by_the_marks_of_the_configuration() {
-        let of = |percent: u64| {
+        let of = |role: DiskRole, percent: u64| {
             let usage = DiskUse { total: 1 << 30, free: (1 << 30) / 100 * percent, ..DiskUse::default() };
-            disk_finding("disk", Path::new("/d"), usage, DiskMarks::default())
+            disk_finding(role, Path::new("/d"), usage, DiskMarks::default())
         };
-        assert!(matches!(of(50), Finding::Good(_)));
-        assert!(matches!(of(14), Finding::Odd(text) if text.contains("disk.low (15% or 50GiB)")));
-        assert!(matches!(of(4), Finding::Bad(text) if text.contains("disk.full (5% or 5GiB)")));
+        assert!(matches!(of(DiskRole::Data, 50), Finding::Good(_)));
+        assert!(matches!(of(DiskRole::Data, 14), Finding::Odd(text) if text.ends_with("less than disk.low (15% or 50GiB)")));
+        assert!(matches!(of(DiskRole::Engine, 14), Finding::Odd(text) if text.contains("images that were not used lately are removed")));
+        assert!(matches!(of(DiskRole::Store, 4), Finding::Bad(text) if text.contains("disk.full (5% or 5GiB)")));
+        let files = DiskUse { total: 1 << 30, free: 1 << 30, inodes: 1000, inodes_free: 20 };
+        let judged = disk_finding(DiskRole::Data, Path::new("/d"), files, DiskMarks::default());
+        assert!(matches!(judged, Finding::Bad(text) if text.contains("20 of 1000 files")));
     }
 }

@@ -99,6 +99,18 @@ pub struct DiskUse {
     pub inodes_free: u64,
 }
 
+impl fmt::Display for DiskUse {
+    /// What is free of what; of its files only where few are left.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { total, free, inodes, inodes_free } = self;
+        write!(f, "{} MiB of {} MiB are free", free >> 20, total >> 20)?;
+        if *inodes > 0 && *inodes_free < inodes / 10 {
+            write!(f, ", and {inodes_free} of {inodes} files")?;
+        }
+        Ok(())
+    }
+}
+
 /// How near its end a disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum DiskState {

@@ -86,11 +86,8 @@ impl Check {
 )]
 pub(super) async fn health(State(state): State<AppState>) -> Response {
     let status = state.manager.status();
-    let mut checks = BTreeMap::from([
-        ("store", store_check(&state).await),
-        ("engine", engine_check(&status.engine)),
-        ("manager", manager_check(&status, state.clock.now())),
-    ]);
+    let mut checks =
+        BTreeMap::from([("store", store_check(&state).await), ("engine", engine_check(&status.engine)), ("manager", manager_check(&status))]);
     if state.config.current().classes.iter().any(|class| class.gitlab_token.is_some()) {
         checks.insert("broker", broker_check(status.broker.as_deref()));
     }
@@ -99,7 +96,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     }
     checks.extend(stuck_check(&status.stuck).map(|check| ("containers", check)));
     checks.extend(tasks_check(&state.manager.tasks().states()).map(|check| ("tasks", check)));
-    checks.extend(disk_check(&status.disks).map(|check| ("disk", check)));
+    checks.extend(disk_check(&status.disks, status.disks_silent).map(|check| ("disk", check)));
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     answer_of(checks)
 }
@@ -134,9 +131,9 @@ fn engine_check(engine: &EngineState) -> Check {
     }
 }
 
-fn manager_check(status: &Status, now: Timestamp) -> Check {
+fn manager_check(status: &Status) -> Check {
     let last = status.last_tick_at;
-    let silent = now > last && now.duration_since(last).unsigned_abs() > TICK_SILENCE;
+    let silent = status.last_tick.elapsed() > TICK_SILENCE;
     match (silent, &status.last_tick_error) {
         (true, _) => Check::failing("it does not look for work", Some(last)),
         (false, Some(_)) => Check::failing("its last pass failed; the log says why", Some(last)),
@@ -178,7 +175,10 @@ fn broker_check(address: Option<&str>) -> Check {
 }
 
 /// Failing once nothing new begins. Nothing to say before the first look.
-fn disk_check(disks: &[Disk]) -> Option<Check> {
+fn disk_check(disks: &[Disk], silent: Option<Timestamp>) -> Option<Check> {
+    if silent.is_some() {
+        return Some(Check::failing("a file system does not answer, and nothing new begins", silent));
+    }
     let worst = disks.iter().max_by_key(|disk| disk.state)?;
     Some(match worst.state {
         DiskState::Fine => Check::ok(None),

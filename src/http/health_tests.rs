@@ -1,5 +1,7 @@
 //! What each part's state is called.
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::domain::{DiskUse, RunnerId};
 use crate::http::harness::Harness;
@@ -12,14 +14,17 @@ fn at(second: i64) -> Timestamp {
 #[tokio::test]
 async fn a_manager_that_went_silent_or_whose_passes_fail_is_failing() {
     let status = Harness::start().manager.status();
-    let verdict = |error: Option<&str>, now: Timestamp| {
-        let status = Status { last_tick_at: at(0), last_tick_error: error.map(str::to_owned), ..(*status).clone() };
-        manager_check(&status, now).status
+    let ended = Instant::now();
+    let verdict = |error: Option<&str>| {
+        let status = Status { last_tick: ended, last_tick_error: error.map(str::to_owned), ..(*status).clone() };
+        manager_check(&status).status
     };
-    assert_eq!(verdict(None, at(60)), Verdict::Ok);
-    assert_eq!(verdict(None, at(61)), Verdict::Failing);
-    assert_eq!(verdict(None, at(-3600)), Verdict::Ok, "a clock set back is no silence");
-    assert_eq!(verdict(Some("disk full"), at(1)), Verdict::Failing);
+    tokio::time::pause();
+    assert_eq!((verdict(None), verdict(Some("disk full"))), (Verdict::Ok, Verdict::Failing));
+    tokio::time::advance(Duration::from_secs(55)).await;
+    assert_eq!(verdict(None), Verdict::Ok);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(verdict(None), Verdict::Failing);
 }
 
 #[test]
@@ -49,10 +54,13 @@ fn a_task_that_is_dead_fails_and_one_that_runs_again_is_told() {
 #[test]
 fn a_disk_is_ill_only_when_nothing_new_begins() {
     let disk = |role, state| Disk { role, path: "/d".into(), usage: DiskUse::default(), state, since: Timestamp::UNIX_EPOCH };
-    let of = |data, engine| disk_check(&[disk(DiskRole::Data, data), disk(DiskRole::Engine, engine)]).expect("a check");
+    let disks = |data, engine| [disk(DiskRole::Data, data), disk(DiskRole::Engine, engine)];
+    let of = |data, engine| disk_check(&disks(data, engine), None).expect("a check");
     let (fine, low, full) = (of(DiskState::Fine, DiskState::Fine), of(DiskState::Fine, DiskState::Low), of(DiskState::Low, DiskState::Full));
     assert_eq!((fine.status, fine.detail), (Verdict::Ok, None));
     assert_eq!((low.status, low.detail.is_some_and(|detail| detail.contains("the engine"))), (Verdict::Ok, true));
     assert_eq!((full.status, full.since), (Verdict::Failing, Some(Timestamp::UNIX_EPOCH)));
-    assert!(disk_check(&[]).is_none(), "nobody has looked");
+    let silent = disk_check(&disks(DiskState::Fine, DiskState::Fine), Some(at(3))).expect("a check");
+    assert_eq!((silent.status, silent.since), (Verdict::Failing, Some(at(3))));
+    assert!(disk_check(&[], None).is_none(), "nobody has looked");
 }

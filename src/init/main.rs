@@ -57,9 +57,9 @@ fn run() -> Result<u8, String> {
     let unwritten = |error: io::Error| format!("the receipt {} cannot be written: {error}", path.display());
     let mut receipt = open(Path::new(&path)).map_err(unwritten)?;
     // Best effort: the end is written with it again.
-    let note_told = || drop(ticket.write(&mut receipt, None, true));
+    let note_told = || drop(ticket.write(&mut receipt, None));
     let end = see_through(&program, arguments.collect(), note_told)?;
-    ticket.write(&mut receipt, Some(end.how), end.told).and_then(|()| receipt.sync_all()).map_err(unwritten)?;
+    ticket.write(&mut receipt, Some(end)).and_then(|()| receipt.sync_all()).map_err(unwritten)?;
     Ok(end.exit_code())
 }
 
@@ -170,23 +170,23 @@ impl Ticket {
         words.next().is_none().then_some(ticket)
     }
 
-    /// Writes the receipt, of a command that runs on or has ended.
-    fn write(&self, file: &mut File, how: Option<How>, told: bool) -> io::Result<()> {
-        let text = self.text(how, told);
+    /// Writes the receipt of an end, or without one that this process was told to end.
+    fn write(&self, file: &mut File, end: Option<End>) -> io::Result<()> {
+        let text = self.text(end);
         // Written before it is cut, since cutting would give away the room that is kept for it.
         file.rewind()?;
         file.write_all(text.as_bytes())?;
         file.set_len(u64::try_from(text.len()).map_err(io::Error::other)?)
     }
 
-    fn text(&self, how: Option<How>, told: bool) -> String {
+    fn text(&self, end: Option<End>) -> String {
         let Self { job, attempt, nonce, key } = self;
-        let how = match how {
+        let how = match end.map(|end| end.how) {
             None => "none".to_owned(),
             Some(How::Exit(code)) => format!("exit {code}"),
             Some(How::Signal(signal)) => format!("signal {signal}"),
         };
-        let told = if told { "yes" } else { "no" };
+        let told = if end.is_none_or(|end| end.told) { "yes" } else { "no" };
         let mut text = format!("receipt 1\njob {job}\nattempt {attempt}\nnonce {nonce}\nend {how}\ntold {told}\n");
         let proof = hmac_sha256::HMAC::mac(text.as_bytes(), key.as_bytes());
         text.push_str("proof ");

@@ -1,4 +1,5 @@
-//! Watches the disks that work fills: that of `data_dir` and, where the engine is on this machine, that of its images and containers.
+//! Watches the disks that work fills: that of `data_dir`, that of the store where it is another one, and, where the engine is on this machine, that
+//! of its images and containers.
 //!
 //! At the first mark images make room (`images.rs`); at the second nothing new begins: nothing is claimed, GitLab is not asked and the API
 //! takes no job in, while what runs goes on and what ends is written down. Where the marks lie and when a state is left is decided by
@@ -6,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,7 @@ use tracing::{info, warn};
 
 use super::deps::Shared;
 use super::observer::{EngineSight, EngineView};
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::domain::disk::judge;
 use crate::domain::{DiskMarks, DiskState, DiskUse};
 use crate::platform::process::disk_use;
@@ -33,19 +35,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum DiskRole {
     /// The queue and the logs of jobs: `data_dir`.
     Data,
+    /// The queue, where `store.url` puts it on another disk than that of `data_dir`.
+    Store,
     /// The engine's images and containers.
     Engine,
 }
 
 impl DiskRole {
     /// Every role.
-    pub const ALL: [Self; 2] = [Self::Data, Self::Engine];
+    pub const ALL: [Self; 3] = [Self::Data, Self::Store, Self::Engine];
 
     /// The name in answers and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Data => "data",
+            Self::Store => "store",
             Self::Engine => "engine",
         }
     }
@@ -68,16 +73,12 @@ pub struct Disk {
 
 impl fmt::Display for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DiskUse { total, free, inodes, inodes_free } = self.usage;
         let what = match self.role {
             DiskRole::Data => "data_dir",
+            DiskRole::Store => "the store",
             DiskRole::Engine => "the engine",
         };
-        write!(f, "of the disk of {what} {} MiB of {} MiB are free", free >> 20, total >> 20)?;
-        if inodes > 0 && inodes_free < inodes / 10 {
-            write!(f, ", and {inodes_free} of {inodes} files")?;
-        }
-        write!(f, " ({})", self.path.display())
+        write!(f, "of the disk of {what} {} ({})", self.usage, self.path.display())
     }
 }
 
@@ -94,8 +95,8 @@ struct Seen {
     disks: Vec<Disk>,
     /// Where the engine keeps its images by its own word, as it was when looked at last.
     root: Option<String>,
-    /// A file system does not answer.
-    hangs: bool,
+    /// Since when a file system does not answer.
+    silent: Option<Timestamp>,
 }
 
 impl Disks {
@@ -108,6 +109,11 @@ impl Disks {
         self.seen().disks.clone()
     }
 
+    /// Since when one of their file systems does not answer, if one does not.
+    pub(super) fn silent(&self) -> Option<Timestamp> {
+        self.seen().silent
+    }
+
     /// Whether something new may begin. Not while a disk cannot be looked at, nor while that of an engine that has just come was not: that is
     /// done at once.
     pub(super) fn let_begin(&self, view: &EngineView) -> bool {
@@ -116,12 +122,12 @@ impl Disks {
             self.again.notify_one();
             return false;
         }
-        !seen.hangs && seen.disks.iter().all(|disk| disk.state != DiskState::Full)
+        seen.silent.is_none() && seen.disks.iter().all(|disk| disk.state != DiskState::Full)
     }
 
     /// A look has not ended in time. Not another one is begun beside it: each would keep a thread.
-    fn hang(&self) {
-        self.seen().hangs = true;
+    fn hang(&self, now: Timestamp) {
+        self.seen().silent.get_or_insert(now);
         warn!("how much of a disk is free is not known: its file system does not answer, and nothing new begins");
     }
 
@@ -159,6 +165,22 @@ fn engine_path(config: &Config, root: Option<&str>) -> Option<PathBuf> {
     path.is_dir().then_some(path)
 }
 
+/// Where the disks are that work fills; `root` is where the engine keeps its images and containers by its own word. May wait as long as a disk does.
+#[must_use]
+pub fn disk_places(config: &Config, root: Option<&str>) -> Vec<(DiskRole, PathBuf)> {
+    let store = store_path(config).map(|path| (DiskRole::Store, path));
+    let engine = engine_path(config, root).map(|path| (DiskRole::Engine, path));
+    [(DiskRole::Data, config.data_dir.clone())].into_iter().chain(store).chain(engine).collect()
+}
+
+/// Where the store lies, if that is another file system than that of `data_dir`.
+fn store_path(config: &Config) -> Option<PathBuf> {
+    let StoreUrl::Sqlite(database) = &config.store;
+    let device = |path: &Path| std::fs::metadata(path).map(|about| about.dev()).ok();
+    let path = database.parent()?;
+    (device(path)? != device(&config.data_dir)?).then(|| path.to_owned())
+}
+
 /// Looks until told to stop, and has images make room beside that: the engine may take minutes to remove one.
 pub(super) async fn run(shared: &Arc<Shared>) {
     let rooms = async {
@@ -174,7 +196,12 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 async fn looks(shared: &Shared) -> Infallible {
     let mut reloads = shared.deps.config.subscribe();
     loop {
-        in_time(&shared.disks, look(shared)).await;
+        in_time(look(shared), || {
+            shared.disks.hang(shared.deps.clock.now());
+            // So that it is published.
+            shared.deps.handle.nudge();
+        })
+        .await;
         shared.disks.looked.notify_one();
         // All arms only wait. Without settings there is no manager either, and `stop` comes next.
         tokio::select! {
@@ -187,10 +214,10 @@ async fn looks(shared: &Shared) -> Infallible {
 }
 
 /// Waits for a look, and says so when it does not end in time.
-async fn in_time(disks: &Disks, look: impl Future<Output = ()>) {
+async fn in_time(look: impl Future<Output = ()>, hangs: impl FnOnce()) {
     let mut look = pin!(look);
     if tokio::time::timeout(PATIENCE, look.as_mut()).await.is_err() {
-        disks.hang();
+        hangs();
         look.await;
     }
 }
@@ -198,7 +225,7 @@ async fn in_time(disks: &Disks, look: impl Future<Output = ()>) {
 /// Looks before anything is begun. A file system that hangs delays no start for long: what runs is waiting to be looked after.
 pub(super) async fn first_look(shared: &Shared) {
     if tokio::time::timeout(PATIENCE, look(shared)).await.is_err() {
-        shared.disks.hang();
+        shared.disks.hang(shared.deps.clock.now());
     }
 }
 
@@ -208,9 +235,8 @@ pub(super) async fn look(shared: &Shared) {
     let root = root_of(&shared.observer.view());
     let (asked, of) = (root.clone(), Arc::clone(&config));
     let found = deps.logs.work(move || {
-        let engine = engine_path(&of, asked.as_deref()).map(|path| (DiskRole::Engine, path));
-        let paths = [(DiskRole::Data, of.data_dir.clone())].into_iter().chain(engine);
-        Ok(paths.map(|(role, path)| (role, disk_use(&path), path)).collect::<Vec<_>>())
+        let places = disk_places(&of, asked.as_deref()).into_iter();
+        Ok(places.map(|(role, path)| (role, disk_use(&path), path)).collect::<Vec<_>>())
     });
     let Ok(found) = found.await else { return };
     let mut changed = false;
@@ -226,8 +252,8 @@ pub(super) async fn look(shared: &Shared) {
     }
     let mut seen = shared.disks.seen();
     seen.disks.retain(|disk| found.iter().any(|(role, _, path)| (*role, path) == (disk.role, &disk.path)));
-    changed |= seen.root != root || seen.hangs;
-    (seen.root, seen.hangs) = (root, false);
+    changed |= seen.root != root || seen.silent.is_some();
+    (seen.root, seen.silent) = (root, None);
     drop(seen);
     if changed {
         deps.handle.nudge();
@@ -237,7 +263,8 @@ pub(super) async fn look(shared: &Shared) {
 fn tell(disk: &Disk) {
     match disk.state {
         DiskState::Fine => info!("there is room again: {disk}"),
-        DiskState::Low => warn!("a disk fills up: {disk}; images that were not used lately make room"),
+        DiskState::Low if disk.role == DiskRole::Engine => warn!("a disk fills up: {disk}; images that were not used lately make room"),
+        DiskState::Low => warn!("a disk fills up: {disk}"),
         DiskState::Full => warn!("a disk is nearly full, and nothing new begins: {disk}"),
     }
 }
@@ -267,16 +294,16 @@ mod tests {
         let (disks, answer) = (Disks::default(), Notify::new());
         let hangs = async {
             answer.notified().await;
-            disks.seen().hangs = false;
+            disks.seen().silent = None;
         };
-        let mut looking = pin!(in_time(&disks, hangs));
+        let mut looking = pin!(in_time(hangs, || disks.hang(at(7))));
         assert!(tokio::time::timeout(PATIENCE / 2, looking.as_mut()).await.is_err());
         assert!(disks.let_begin(&view(None)), "it has time");
         assert!(tokio::time::timeout(PATIENCE, looking.as_mut()).await.is_err(), "it is waited for, and none is begun beside it");
-        assert!(!disks.let_begin(&view(None)), "nobody knows how much is free");
+        assert_eq!((disks.let_begin(&view(None)), disks.silent()), (false, Some(at(7))), "nobody knows how much is free");
         answer.notify_one();
         looking.await;
-        assert!(disks.let_begin(&view(None)));
+        assert_eq!((disks.let_begin(&view(None)), disks.silent()), (true, None));
     }
 
     #[test]

@@ -63,7 +63,11 @@ pub fn readiness(status: &Status) -> Readiness {
         (EngineState::Up { .. }, _) if status.stopping => Readiness::Stopping,
         (EngineState::Up { .. }, Some(drain)) if status.runners > 0 => Readiness::Draining(drain.clone()),
         (EngineState::Up { .. }, Some(drain)) => Readiness::Drained(drain.clone()),
-        (EngineState::Up { .. }, None) => disk::full(&status.disks).map_or(Readiness::Ready, |disk| Readiness::DiskFull(disk.to_string())),
+        (EngineState::Up { .. }, None) => match (status.disks_silent, disk::full(&status.disks)) {
+            (Some(since), _) => Readiness::DiskUnresponsive(since),
+            (None, Some(disk)) => Readiness::DiskFull(disk.to_string()),
+            (None, None) => Readiness::Ready,
+        },
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::queue_there::GitLabQueue;
@@ -209,6 +210,8 @@ pub struct Status {
     pub facts: HostFacts,
     /// Its disks, as last looked at.
     pub disks: Vec<Disk>,
+    /// Since when one of their file systems does not answer, if one does not; nothing new begins then.
+    pub disks_silent: Option<Timestamp>,
     /// Processor time that runners hold.
     pub used_cpus: CpuMillis,
     /// Memory that runners hold.
@@ -227,8 +230,10 @@ pub struct Status {
     pub broker: Option<String>,
     /// How many passes have ended. Unlike times it cannot jump.
     pub passes: u64,
-    /// When the last pass ended.
+    /// When the last pass ended, by the wall clock.
     pub last_tick_at: Timestamp,
+    /// The same, by the steady clock.
+    pub last_tick: Instant,
     /// What stopped the last pass, if anything did.
     pub last_tick_error: Option<String>,
     /// Whether it has been told to stop.

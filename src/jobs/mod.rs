@@ -55,7 +55,7 @@ mod upkeep;
 
 pub use assemble::Seams;
 pub use deps::{Deps, class_named, class_requirement};
-pub use disk::{Disk, DiskRole};
+pub use disk::{Disk, DiskRole, disk_places};
 pub use handle::{EngineState, GpuMark, GpuMarked, HostSet, HostWish, IntakeState, IntakeWord, ManagerHandle, Spawned, Status, Termination};
 pub use history::{History, Sample};
 pub use manager::{JobManager, Seat, channel};

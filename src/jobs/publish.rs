@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::deps::Shared;
 use super::handle::{EngineState, Status};
@@ -17,6 +18,7 @@ pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
         unseen: None,
         facts,
         disks: Vec::new(),
+        disks_silent: None,
         gpu_vitals: BTreeMap::new(),
         used_cpus: CpuMillis(0),
         used_memory: MemoryBytes(0),
@@ -27,6 +29,7 @@ pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
         broker: None,
         passes: 0,
         last_tick_at: now,
+        last_tick: Instant::now(),
         last_tick_error: None,
         stopping: false,
         drain: None,
@@ -48,6 +51,7 @@ pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) ->
         unseen: shared.observer.unseen(),
         facts: shared.deps.platform.facts(),
         disks: shared.disks.read(),
+        disks_silent: shared.disks.silent(),
         gpu_vitals: shared.deps.platform.gpu_vitals(),
         quarantines: shared.deps.platform.quarantines(),
         broker: shared.deps.broker_url.borrow().clone(),
@@ -55,6 +59,7 @@ pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) ->
         gitlab_queue: shared.queue_there.read(),
         passes: before.passes.wrapping_add(1),
         last_tick_at: shared.deps.clock.now(),
+        last_tick: Instant::now(),
         last_tick_error: error,
         stopping: shared.deps.stop.is_cancelled(),
         ..before.clone()

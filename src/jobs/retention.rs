@@ -17,10 +17,12 @@ use crate::domain::chain;
 use crate::store::log::LogStore;
 use crate::store::{Keep, Store};
 
-/// Time between two rounds, and before the first: a clock that was wrong at the start has been set right by then.
-const EVERY: Duration = Duration::from_secs(10 * 60);
+/// Time before the first round: a clock that was wrong at the start has been set right by then.
+const FIRST: Duration = Duration::from_secs(10 * 60);
+/// Time between two rounds; short, so that little goes at a time and what is kept stays even.
+const EVERY: Duration = Duration::from_secs(60);
 /// Rounds between two looks at all logs.
-const LOGS_EVERY: u32 = 6;
+const LOGS_EVERY: u32 = 60;
 /// Rest after a batch.
 const REST: Duration = Duration::from_millis(100);
 /// A job that ended no longer ago is kept however many there are: somebody waits for its end.
@@ -34,7 +36,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     let rounds = async {
         let (began, since) = (deps.clock.now(), Instant::now());
         for round in 1_u32.. {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(if round == 1 { FIRST } else { EVERY }).await;
             let (config, now) = (deps.config.current(), certain(began, since.elapsed(), deps.clock.now()));
             told(forget(deps.store.as_ref(), &deps.logs, &keep(&config.retention, now)).await);
             if round.is_multiple_of(LOGS_EVERY) {

@@ -57,11 +57,13 @@ pub enum Readiness {
     Drained(Drain),
     /// One of its disks is nearly full: which, in words.
     DiskFull(String),
+    /// A file system does not answer, since then.
+    DiskUnresponsive(Timestamp),
 }
 
 impl Readiness {
     /// Every name in answers.
-    pub const NAMES: [&'static str; 7] = ["ready", "starting", "engine_down", "stopping", "draining", "drained", "disk_full"];
+    pub const NAMES: [&'static str; 8] = ["ready", "starting", "engine_down", "stopping", "draining", "drained", "disk_full", "disk_unresponsive"];
 
     /// The name in answers.
     #[must_use]
@@ -74,6 +76,7 @@ impl Readiness {
             Self::Draining(_) => "draining",
             Self::Drained(_) => "drained",
             Self::DiskFull(_) => "disk_full",
+            Self::DiskUnresponsive(_) => "disk_unresponsive",
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::gitlab::Status;
 use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::road::{Plan, Road, job};
+use crate::harness::small_disk::SmallDisk;
 use crate::harness::{BUSYBOX, Daemon, NO_MARKS, PATIENCE, Setup, client};
 
 /// No disk has so much free.
@@ -72,6 +73,22 @@ async fn at_the_last_mark_nothing_begins_and_what_runs_goes_on() {
     assert_eq!(daemon.ended(&waiting).await["state"], "succeeded");
     is(&daemon, "ready").await;
     assert_eq!(check(&daemon).await["status"], "ok");
+    daemon.finish().await;
+}
+
+#[tokio::test]
+async fn a_store_on_a_disk_of_its_own_is_watched_too() {
+    let small = SmallDisk::new(64);
+    let url = format!("[store]\nurl = \"sqlite:{}\"", small.path("coordinator.db").display());
+    let daemon = Setup::new("disk-store").with(&url).start().await;
+    let told = async |daemon: &Daemon| {
+        let host = daemon.get("/hosts").await["hosts"][0].clone();
+        let disks = host["disks"].as_array().cloned().unwrap_or_default();
+        disks.into_iter().find(|disk| disk["disk"] == "store")
+    };
+    daemon.until("it is looked at", async |daemon| told(daemon).await.is_some()).await;
+    let disk = told(&daemon).await.expect("a disk");
+    assert_eq!((&disk["total_bytes"], &disk["state"]), (&json!(64 << 20), &json!("fine")), "{disk}");
     daemon.finish().await;
 }
 

@@ -17,9 +17,9 @@ use super::extract::Viewer;
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::ClassName;
+use crate::domain::{ClassName, DiskUse};
 use crate::metrics::{Description, Format, Metrics, end};
-use crate::platform::process::{self, Room};
+use crate::platform::process;
 use crate::store::{ClassQueue, Counts, StoreError};
 
 pub use self::meter::metered;
@@ -105,12 +105,12 @@ async fn stored(state: &AppState) -> Option<(Counts, Vec<ClassQueue>)> {
 }
 
 /// A file system that hangs is asked once at a time: the permit goes with the thread that waits for it.
-async fn room(state: &AppState) -> Option<Room> {
+async fn room(state: &AppState) -> Option<DiskUse> {
     let permit = state.rations.look_at_disk()?;
     let path = state.config.current().data_dir.clone();
     let look = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        process::room(&path).ok()
+        process::disk_use(&path).ok()
     });
     tokio::time::timeout(PATIENCE, look).await.ok()?.ok()?
 }

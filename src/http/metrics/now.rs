@@ -6,11 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::domain::{CpuMillis, DiskState, Gpu, JobState, RunnerState};
+use crate::domain::{CpuMillis, DiskState, DiskUse, Gpu, JobState, RunnerState};
 use crate::http::gpus::{GpuDto, GpuState, Holding};
 use crate::jobs::{EngineState, IntakeWord, Status};
 use crate::metrics::{Gauges, Label, Registrar, Sums};
-use crate::platform::process::{ProcessFacts, Room};
+use crate::platform::process::ProcessFacts;
 use crate::store::{ClassQueue, Counts};
 use crate::tasks::{Standing, TaskState};
 
@@ -23,7 +23,7 @@ pub(super) struct Facts<'a> {
     pub(super) status: &'a Status,
     pub(super) stored: Option<(Counts, Vec<ClassQueue>)>,
     pub(super) process: Option<ProcessFacts>,
-    pub(super) room: Option<Room>,
+    pub(super) room: Option<DiskUse>,
     pub(super) streams: usize,
     pub(super) store_wait: Duration,
     pub(super) tasks: Vec<TaskState>,
@@ -79,6 +79,7 @@ struct Host {
     disk: Gauges<1>,
     disk_free: Gauges<1>,
     disk_state: Gauges<2>,
+    disks_silent: Gauges<0>,
 }
 
 #[derive(Debug)]
@@ -173,7 +174,7 @@ impl Daemon {
         self.stopping.set([], f64::from(status.stopping));
         self.store.set([], f64::from(facts.stored.is_some()));
         self.engine.set([], f64::from(matches!(status.engine, EngineState::Up { .. })));
-        self.tick.set([], age(status.last_tick_at, facts.now));
+        self.tick.set([], status.last_tick.elapsed().as_secs_f64());
         self.tick_failed.set([], f64::from(status.last_tick_error.is_some()));
         self.streams.set([], float(u64::try_from(facts.streams).unwrap_or(u64::MAX)));
         self.store_wait.set([], facts.store_wait.as_secs_f64());
@@ -183,8 +184,8 @@ impl Daemon {
         }
         self.stuck.set([], float(u64::try_from(status.stuck.containers()).unwrap_or(u64::MAX)));
         if let Some(room) = &facts.room {
-            self.disk.set([], float(room.size.0));
-            self.disk_free.set([], float(room.free.0));
+            self.disk.set([], float(room.total));
+            self.disk_free.set([], float(room.free));
         }
     }
 }
@@ -235,7 +236,7 @@ impl Host {
             disk: make.gauges(
                 "host_disk_bytes",
                 ["disk"],
-                "Size of a disk that work fills: data is that of data_dir, engine that of its images and containers.",
+                "Size of a disk that work fills: data is that of data_dir, store that of the queue where it is another one, engine that of its images and containers.",
             ),
             disk_free: make.gauges("host_disk_free_bytes", ["disk"], "What is free of it."),
             disk_state: make.gauges(
@@ -243,6 +244,7 @@ impl Host {
                 ["disk", "state"],
                 "1 for how near its end the disk is, 0 for the other states: fine, low (images make room), full (nothing new begins).",
             ),
+            disks_silent: make.gauges("host_disks_silent", [], "1 while the file system of one of them does not answer, so that nothing new begins, else 0."),
         }
     }
 
@@ -253,6 +255,7 @@ impl Host {
         self.memory.set([], float(status.facts.memory.0));
         self.memory_held.set([], float(status.used_memory.0));
         self.draining.set([], f64::from(status.drain.is_some()));
+        self.disks_silent.set([], f64::from(status.disks_silent.is_some()));
         for disk in &status.disks {
             let role = || Label::from(disk.role.as_str());
             self.disk.set([role()], float(disk.usage.total));

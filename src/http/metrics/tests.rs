@@ -77,7 +77,8 @@ async fn the_queue_is_told_by_class_and_by_state() {
     assert_eq!((seen("runners{state=\"starting\"}"), seen("store_up"), seen("engine_up")), (1.0, 1.0, 0.0));
     assert_eq!((seen("host_cpus"), seen("host_memory_bytes")), (8.0, 17_179_869_184.0));
     assert!(seen("data_disk_bytes") >= seen("data_disk_free_bytes"));
-    assert_eq!((seen("open_streams"), seen("last_tick_age_seconds")), (0.0, 90.0));
+    assert_eq!(value(&text, "open_streams"), Some(0.0));
+    assert!(seen("last_tick_age_seconds") < 90.0, "a clock that is turned is no lag");
     let stream = harness.open(request("GET", "/events?after=now", &[], "")).await;
     assert_eq!(value(&self::text(&harness).await, "open_streams"), Some(1.0));
     drop(stream);

@@ -48,9 +48,10 @@ words! {
     Arch: d::Arch::ALL.map(d::Arch::as_str);
     /// Whether a machine takes work: it does (`ready`), its engine has not been asked yet (`starting`) or does not answer (`engine_down`), its coordinator is
     /// about to end (`stopping`), it takes no new work and something runs on it still (`draining`), the same and it is empty (`drained`),
-    /// or one of its disks is nearly full (`disk_full`).
+    /// one of its disks is nearly full (`disk_full`) or does not answer (`disk_unresponsive`).
     HostState: Readiness::NAMES;
-    /// What a disk is for: the queue and the logs of jobs (`data`), or the images and containers of the engine (`engine`).
+    /// What a disk is for: the queue and the logs of jobs (`data`), the queue where it lies on another one (`store`), or the images and containers of the
+    /// engine (`engine`).
     DiskRole: jobs::DiskRole::ALL.map(jobs::DiskRole::as_str);
     /// How near its end a disk is: there is room (`fine`), room is made (`low`), or nothing new begins (`full`).
     DiskState: d::DiskState::ALL.map(d::DiskState::as_str);

@@ -28,6 +28,7 @@ impl Display for Readiness {
             Self::Stopping => f.write_str("it takes no new work, for its coordinator is about to end"),
             Self::Draining(drain) | Self::Drained(drain) => write!(f, "it takes no new work: {drain}"),
             Self::DiskFull(disk) => write!(f, "it takes no new work, for its disk is nearly full: {disk}"),
+            Self::DiskUnresponsive(since) => write!(f, "it takes no new work, for a file system has not answered since {since}"),
         }
     }
 }
@@ -77,7 +78,7 @@ impl Display for Explanation {
             Standing::Starting {
                 since,
                 host,
-                readiness: Readiness::Ready | Readiness::Draining(_) | Readiness::Drained(_) | Readiness::DiskFull(_),
+                readiness: Readiness::Ready | Readiness::Draining(_) | Readiness::Drained(_) | Readiness::DiskFull(_) | Readiness::DiskUnresponsive(_),
                 preparing,
             } => {
                 write!(f, "it was given its share of {host} at {since}, and {preparing}")
