@@ -24,8 +24,8 @@ const JOBS: usize = 12;
 const POLL: &str = "2s";
 /// The longest time between two polls, spread included.
 const LONGEST_POLL: Duration = Duration::from_millis(2400);
-/// What claiming a round of jobs may take on a machine that is shared.
-const CLAIMING: Duration = Duration::from_secs(8);
+/// What claiming a round of jobs may take on a machine that is shared; far less than it takes to look again without bell and poll.
+const CLAIMING: Duration = Duration::from_secs(40);
 /// Longest wait for a round.
 const ROUND: Duration = Duration::from_secs(120);
 
