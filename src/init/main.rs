@@ -106,9 +106,9 @@ fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>, mut note_tol
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the system gave the command no process id")?;
     let mut told = false;
     loop {
-        let known = told;
+        let mut told_now = false;
         for signal in signals.wait() {
-            told |= signal == SIGTERM;
+            told_now |= signal == SIGTERM;
             if let Some(signal) = Signal::from_named_raw(signal).filter(|signal| *signal != Signal::CHILD) {
                 // It may have ended already; then there is nobody to tell.
                 let _ = rustix::process::kill_process(child, signal);
@@ -116,10 +116,12 @@ fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>, mut note_tol
         }
         if let Some(how) = reap(child).map_err(failed)? {
             // One that came together with the command's end.
-            let told = told || signals.pending().any(|signal| signal == SIGTERM);
+            let told = told || told_now || signals.pending().any(|signal| signal == SIGTERM);
             return Ok(End { how, told });
         }
-        if told && !known {
+        if told_now {
+            // Each time, so that it is seen when it was told last.
+            told = true;
             note_told();
         }
     }

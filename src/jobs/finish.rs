@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::conclude::conclude;
@@ -12,7 +13,7 @@ use super::deps::{OpError, Shared};
 use super::follow::follow;
 use crate::docker::{ContainerFacts, ContainerState, judge};
 use crate::domain::clock::has_passed;
-use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, Proven, RunnerState, Source, Step};
+use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, Proven, ProvenEnd, RunnerState, Source, Step};
 use crate::store::StoreError;
 use crate::store::log::{LogStream, LogWriter};
 
@@ -38,7 +39,7 @@ pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
         facts.oom_killed = Some(shared.observer.ran_out_of_memory(&aggregate.runner.id).await);
     }
     let receipt = if aggregate.runs_command() { deps.proof.read(&deps.security, aggregate) } else { None };
-    if receipt.and_then(Proven::end).is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
+    if end_of(receipt).is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
         return Err(OpError::NotYet("the container runs after all"));
     }
     if facts.as_ref().is_some_and(|facts| facts.state == ContainerState::Created) {
@@ -87,24 +88,41 @@ pub(super) async fn take_container(shared: &Shared, name: &str) -> Result<(), Op
     }
 }
 
-fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Option<Proven>) -> Outcome {
+/// What was found in a receipt, and since when it stands there.
+type Found = Option<(Proven, Timestamp)>;
+
+fn end_of(receipt: Found) -> Option<ProvenEnd> {
+    receipt.and_then(|(proven, _since)| proven.end())
+}
+
+fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Found) -> Outcome {
     let runner = &aggregate.runner;
     if let RunnerState::Stopping { reason: Some(reason) } | RunnerState::Lost { reason } = runner.state
-        && !(reason == EndReason::TimedOut && receipt.is_none() && was_over_in_time(aggregate, facts))
+        && !(reason == EndReason::TimedOut && end_of(receipt).is_none() && was_over_in_time(aggregate, facts))
     {
         let sentence = stop_sentence(shared, aggregate, reason);
-        if reason == EndReason::TimedOut && aggregate.runs_command() && receipt.is_none() {
+        if reason == EndReason::TimedOut && aggregate.runs_command() && !took_the_word(aggregate, receipt) {
             return unseen(sentence);
         }
         return reason.outcome_when_stopped(sentence);
     }
     if aggregate.runs_command() {
-        return judge(facts, receipt.and_then(Proven::end));
+        return judge(facts, end_of(receipt));
     }
     let Some(facts) = facts else {
         return Outcome::infrastructure(EndReason::ContainerLost, "the engine no longer knows the container");
     };
     runner_exited(aggregate, facts)
+}
+
+/// Whether the first process of a runner that is to end was there to be told so, or has proved the command's end. That it was told before is
+/// another's word: an engine that restarts.
+fn took_the_word(aggregate: &Aggregate, receipt: Found) -> bool {
+    receipt.is_some_and(|(proven, since)| match proven {
+        Proven::Ended(_) => true,
+        // The times of files are somewhat coarse.
+        Proven::Told => since.saturating_add(SignedDuration::from_secs(1)).unwrap_or(since) >= aggregate.runner.state_since,
+    })
 }
 
 /// A command whose first process never took the word to end: it was dead, and its engine had not noticed, or nothing runs there any more. Whether

@@ -71,11 +71,11 @@ impl Proof {
         Ok(ProofFiles { init: self.init.clone(), receipt: HostFile::from_trusted(format!("{}/{runner}", self.on_engine)) })
     }
 
-    /// What a runner's receipt proves, if there is one; said aloud when something else than our receipt is there: the job wrote it, or the disk
+    /// What a runner's receipt proves, if there is one, and since when; said aloud when something else than our receipt is there: the job wrote it, or the disk
     /// lost it.
-    pub(super) fn read(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<Proven> {
+    pub(super) fn read(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<(Proven, Timestamp)> {
         let left = self.left(aggregate);
-        let proven = proven(security, aggregate, &left).map(|(proven, _since)| proven);
+        let proven = proven(security, aggregate, &left);
         if proven.is_none() && left != Left::Nothing {
             let runner = &aggregate.runner;
             let job = runner.job.as_ref().map(|(job, _attempt)| job.as_str());

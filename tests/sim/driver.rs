@@ -207,7 +207,7 @@ impl Driver for SimDriver {
 
     async fn stop(&self, container: &str, grace: Duration) -> Result<(), DriverError> {
         let (container, grace) = (container.to_owned(), u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-        let told = Box::new(move |world: &World, engine: &mut Engine| Ok(engine.stop(&container, grace, world.now())));
+        let told = Box::new(move |world: &World, engine: &mut Engine| Ok(engine.stop(&container, grace, world.now(), |at| world.time.wall(at))));
         let ends = self.call("stop", grace + 10_000, told).await?;
         // An engine answers when the process is gone.
         rest(ends.unwrap_or(0).saturating_sub(self.0.now())).await;

@@ -242,7 +242,7 @@ impl Engine {
     }
 
     /// Tells a container's process to end; answers when it will have.
-    pub(crate) fn stop(&mut self, container: &str, grace: u64, now: u64) -> Option<u64> {
+    pub(crate) fn stop(&mut self, container: &str, grace: u64, now: u64, wall: impl Fn(u64) -> jiff::Timestamp) -> Option<u64> {
         let name = self.name_of(container)?;
         let linger = self.rng.u64(..=grace);
         let container = self.containers.get_mut(&name)?;
@@ -251,7 +251,7 @@ impl Engine {
         match run {
             Some(run) if run.is_alive(now) => {
                 if let Some(ticket) = &container.ticket {
-                    ticket.note_told(&self.receipts.join(container.owner.runner.as_str()));
+                    ticket.note_told(&self.receipts.join(container.owner.runner.as_str()), wall(now));
                 }
                 Some(run.tell(now, linger, grace))
             }
@@ -294,7 +294,7 @@ impl Engine {
                 Death::LiveRestore => {}
                 Death::Killed => self.kill(&name, now, wall),
                 Death::Told => {
-                    self.stop(&name, away.min(1000), now);
+                    self.stop(&name, away.min(1000), now, wall);
                 }
             }
         }

@@ -156,8 +156,10 @@ impl Ticket {
     }
 
     /// Writes that it was told to end, as the first process does as soon as it hears it.
-    pub(crate) fn note_told(&self, path: &Path) {
-        self.lay_down(path, "end none\ntold yes\n");
+    pub(crate) fn note_told(&self, path: &Path, at: Timestamp) {
+        if let Some(file) = self.lay_down(path, "end none\ntold yes\n") {
+            stamp(&file, at);
+        }
     }
 
     fn lay_down(&self, path: &Path, end: &str) -> Option<File> {
