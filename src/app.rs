@@ -27,6 +27,7 @@ use crate::listen::{self, Inherited, ListenError, Listeners, LocalSocket};
 use crate::metrics::Metrics;
 use crate::platform::devices::{self, watch::Held};
 use crate::platform::{HostProbe, PlatformManager, SystemProbe};
+use crate::security::audit::{Act, AuditLog};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
 use crate::store::sqlite::SqliteStore;
@@ -104,6 +105,8 @@ pub struct App {
     pub config: Live,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What was done by whom.
+    pub audit: AuditLog,
 }
 
 /// Starts the daemon. It runs until `lifecycle.stop`.
@@ -120,6 +123,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     refuse_other_host(store.as_ref(), &config.host.name).await?;
     store.set_caps(&config.caps()).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, live.clone())?);
+    let audit = AuditLog::open(&config.data_dir, &security)?;
     let logs = Arc::new(log_store(&live).map_err(StartError::Logs)?);
     let driver = engine(outside.driver, &live, store.instance(), &metrics)?;
     let gitlab = gitlab(&config, store.instance(), &metrics)?;
@@ -149,15 +153,16 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     watch_devices(&config, &platform, &handle, Arc::clone(&outside.clock), lifecycle).await;
     // One bit of the boot's number is given up, because stores count with a sign.
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
+    audit.note(Act::of_daemon("daemon.start", concat!("version ", env!("CARGO_PKG_VERSION"))), outside.clock.now());
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, live.clone(), outside.clock);
-    let state = AppState { metrics: Arc::clone(&metrics), ..state };
+    let state = AppState { metrics: Arc::clone(&metrics), audit: audit.clone(), ..state };
     keep_history(&state, lifecycle);
     export_traces(&config, &store, &handle, lifecycle).await?;
     let address = serve_api(listen::open(&config.http, outside.inherited).await?, state, lifecycle);
     door::keep(Door { broker, driver, config: Arc::clone(&config), url: broker_url_sender, metrics: Arc::clone(&metrics) }, &handle, lifecycle);
     handle.tasks().stake((&lifecycle.tracker, &lifecycle.stop), "manager", JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
-    Ok(App { address, handle, store, config: live, metrics })
+    Ok(App { address, handle, store, config: live, metrics, audit })
 }
 
 fn log_store(live: &Live) -> std::io::Result<LogStore> {

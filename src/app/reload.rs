@@ -11,6 +11,7 @@ use crate::config::{Changes, Config, ConfigFaults, Live};
 use crate::domain::{Clock, chain};
 use crate::jobs::ManagerHandle;
 use crate::metrics::Metrics;
+use crate::security::audit::{Act, AuditLog};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{LogLevel, TelemetryError};
 
@@ -40,14 +41,15 @@ pub struct Reloader {
     clock: Arc<dyn Clock>,
     level: LogLevel,
     metrics: Arc<Metrics>,
+    audit: AuditLog,
 }
 
 impl Reloader {
     /// For a daemon that was started with the configuration in `file`, or in none that was named.
     #[must_use]
     pub fn new(app: &App, file: Option<&Path>, clock: Arc<dyn Clock>, level: LogLevel) -> Self {
-        let App { address, handle, store, config, metrics } = app;
-        let metrics = Arc::clone(metrics);
+        let App { address, handle, store, config, metrics, audit } = app;
+        let (metrics, audit) = (Arc::clone(metrics), audit.clone());
         Self {
             file: file.map(Path::to_path_buf),
             address: *address,
@@ -57,12 +59,19 @@ impl Reloader {
             clock,
             level,
             metrics,
+            audit,
         }
     }
 
     /// Reads the configuration from where the start read it, and puts it in force if nothing is wrong with it. Logs what came of it, and answers
     /// the same in one line.
     pub async fn reload(&self) -> String {
+        let said = self.reload_aloud().await;
+        self.audit.note(Act::of_daemon("configuration.reload", &said), self.clock.now());
+        said
+    }
+
+    async fn reload_aloud(&self) -> String {
         match self.try_reload().await {
             Ok(changes) => {
                 let said = told(&changes);

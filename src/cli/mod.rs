@@ -1,5 +1,6 @@
 //! The command line: the daemon, what sets it up, and clients of a running one.
 
+mod audit;
 mod backup;
 mod check;
 mod client;
@@ -32,6 +33,7 @@ use crate::domain::{Clock as _, SystemClock};
 use crate::lifecycle::{Ended, Lifecycle, Signals, Starting, Stir};
 use crate::listen::Inherited;
 use crate::security::SecurityManager;
+use crate::security::audit::Act;
 use crate::telemetry::{self, LevelSource, LogLevel, TelemetryError};
 
 /// Above the options that every command has, in its help.
@@ -69,6 +71,8 @@ enum Command {
     Backup(backup::BackupOptions),
     /// Put a backup in the place of the store, while the daemon is stopped.
     Restore(backup::RestoreOptions),
+    /// Tell whether the audit log is as it was written.
+    Audit(audit::Options),
     /// Set a group or project of GitLab up for this machine, or undo that.
     Gitlab {
         #[command(subcommand)]
@@ -170,6 +174,7 @@ fn without_configuration(cli: &Cli) -> Option<ExitCode> {
         Command::Config(options) => settings::run(options),
         Command::Backup(options) => backup::backup(file, options),
         Command::Restore(options) => backup::restore(file, options),
+        Command::Audit(options) => audit::run(file, options),
         Command::Token { command: TokenCommand::New { name } } => new_token(name),
         Command::Completions(options) => pages::completions(Cli::command(), options),
         Command::Man(options) => pages::manual(Cli::command(), options),
@@ -198,6 +203,9 @@ fn to_the_end(runtime: Runtime, daemon: impl Future<Output = ExitCode>, last: Du
     code
 }
 
+/// How long the end of the daemon waits until it is written down.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(2);
+
 async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level: LogLevel) -> ExitCode {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
@@ -205,7 +213,7 @@ async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level:
     };
     let lifecycle = Lifecycle::default();
     let outside = Outside { inherited, ..Outside::default() };
-    let clock = Arc::clone(&outside.clock);
+    let (clock, at_end) = (Arc::clone(&outside.clock), Arc::clone(&outside.clock));
     let starting = Starting::begin();
     let app = match app::start(config, outside, &lifecycle).await {
         Ok(app) => app,
@@ -220,6 +228,8 @@ async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level:
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::CutOff => ExitCode::FAILURE,
     };
+    app.audit.note(Act::of_daemon("daemon.stop", if code == ExitCode::SUCCESS { "in order" } else { "not in order" }), at_end.now());
+    let _ = app.audit.flush(AUDIT_PATIENCE);
     // With its last handle the store waits for the thread that writes: where whoever ends the runtime waits for that, and not for ever.
     tokio::task::spawn_blocking(move || drop((app, reloader)));
     code

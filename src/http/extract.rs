@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Uri, header};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::audit::found;
 use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::config::Role;
@@ -139,6 +140,7 @@ where
 /// The name of the caller's token, if it may do what is asked.
 fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<Option<String>, Problem> {
     if parts.extensions.get::<ThroughSocket>().is_some() {
+        found(parts, || "socket".to_owned());
         return Ok(None);
     }
     let access = state.security.access(bearer(&parts.headers));
@@ -146,9 +148,15 @@ fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<Option<String
         // The configuration serves loopback only then. A page in a browser of this machine could still reach us through a name of its
         // own that resolves here, and would say so in `Host`.
         return match (names_this_machine(&parts.headers, &parts.uri), is_of_another_site(&parts.headers)) {
-            (true, false) => Ok(None),
+            (true, false) => {
+                found(parts, || "loopback".to_owned());
+                Ok(None)
+            }
             (false, _) | (true, true) => Err(Problem::ForeignHost),
         };
+    }
+    if let Access::Known(known) = &access {
+        found(parts, || format!("token:{}", known.name));
     }
     match access {
         Access::Known(known) if known.role >= needs => Ok(Some(known.name)),

@@ -17,6 +17,7 @@ use crate::domain::{
 };
 use crate::jobs::{ManagerHandle, Seat, Vitals, channel};
 use crate::metrics::Metrics;
+use crate::security::audit::AuditLog;
 use crate::security::{SecurityManager, sha256};
 use crate::store::log::LogStore;
 use crate::store::{Candidate, JobFilter, SqliteStore, Store};
@@ -168,6 +169,13 @@ image = "debian:bookworm"
         let state = AppState::new(Arc::clone(&store), Arc::clone(&logs), manager.clone(), security, Arc::new(config), clock.clone());
         let state = AppState { metrics, ..state };
         Self { router: router(state.clone()), state, store, logs, clock, manager, _seat: seat, _directory: directory }
+    }
+
+    /// With an audit log in its directory.
+    pub(super) fn audited(mut self) -> Self {
+        self.state.audit = AuditLog::open(&self.state.config.current().data_dir, &self.state.security).expect("a log");
+        self.router = router(self.state.clone());
+        self
     }
 
     /// Sends a request as it is. The answer must be as the API's document says.

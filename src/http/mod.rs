@@ -6,6 +6,7 @@
 //!   └────────────── problem ◀──────────────────────┘ every error, in one place
 //! ```
 
+mod audit;
 pub mod broker;
 mod configuration;
 pub mod dto;
@@ -54,6 +55,7 @@ use crate::domain::MemoryBytes;
 /// Everything that is served to people, programs and GitLab. The broker has a router and an address of its own.
 pub fn router(state: AppState) -> Router {
     let (config, counted, rations) = (state.config.clone(), Arc::clone(&state.metrics), state.rations.clone());
+    let (log, clock) = (state.audit.clone(), Arc::clone(&state.clock));
     let most = |limit: fn(&Limits) -> MemoryBytes| {
         let config = config.clone();
         move || limit(&config.current().limits)
@@ -63,7 +65,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(async || Problem::NoSuchPath)
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .with_state(state);
-    metered(layers::surround(layers::rationed(routes, rations)), counted)
+    metered(layers::surround(audit::audited(layers::rationed(routes, rations), log, clock)), counted)
 }
 
 /// The same routes for the Unix socket: whoever can open its file is `operator`.
@@ -108,6 +110,8 @@ fn described() -> utoipa::openapi::OpenApi {
     api().merge(bell()).into_openapi()
 }
 
+#[cfg(test)]
+mod audit_tests;
 #[cfg(test)]
 mod auth_tests;
 #[cfg(test)]

@@ -20,7 +20,9 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::audit::From;
 use super::problem::Problem;
 use super::rations::{Bound, Traffic};
 
@@ -197,7 +200,7 @@ pub async fn serve<L: Listener<Addr: Peer>>(mut listener: L, routes: Router, doo
                 spare_routes.clone()
             }
         };
-        connections.spawn(attend(protocol, stream, routes, seat, (stop.clone(), cut.clone())));
+        connections.spawn(attend(protocol, (stream, peer.ip()), routes, seat, (stop.clone(), cut.clone())));
     }
     drop(listener);
     connections.close();
@@ -207,11 +210,23 @@ pub async fn serve<L: Listener<Addr: Peer>>(mut listener: L, routes: Router, doo
 }
 
 /// One connection, to its end.
-async fn attend<S>(protocol: http1::Builder, stream: S, routes: Router, seat: Seat, (stop, cut): (CancellationToken, CancellationToken))
-where
+async fn attend<S>(
+    protocol: http1::Builder,
+    (stream, ip): (S, Option<IpAddr>),
+    routes: Router,
+    seat: Seat,
+    (stop, cut): (CancellationToken, CancellationToken),
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
+    let routes = TowerToHyperService::new(routes);
+    let served = service_fn(move |mut request: hyper::Request<Incoming>| {
+        if let Some(ip) = ip {
+            request.extensions_mut().insert(From(ip));
+        }
+        routes.call(request)
+    });
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), served));
     let served = async {
         // The first arm is polled again below, where it is left off.
         tokio::select! {

@@ -11,6 +11,7 @@ use crate::domain::Clock;
 use crate::jobs::{History, ManagerHandle};
 use crate::metrics::Metrics;
 use crate::security::SecurityManager;
+use crate::security::audit::AuditLog;
 use crate::store::Store;
 use crate::store::log::LogStore;
 
@@ -33,6 +34,8 @@ pub struct AppState {
     pub history: Arc<History>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What was done by whom.
+    pub audit: AuditLog,
     /// When the daemon started.
     pub started_at: Timestamp,
     /// What is rationed.
@@ -60,6 +63,7 @@ impl AppState {
             clock,
             history: Arc::default(),
             metrics: Arc::default(),
+            audit: AuditLog::default(),
             started_at,
             rations: Rations::default(),
         }

@@ -34,6 +34,13 @@ impl MasterKey {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
+    /// Reads the key of a daemon that has one.
+    pub(super) fn existing(data_dir: &Path) -> Result<Self, SecurityError> {
+        let path = data_dir.join(KEY_FILE);
+        let bytes = read(&path)?.ok_or_else(|| SecurityError::KeyFile { path, source: io::ErrorKind::NotFound.into() })?;
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+    }
+
     /// The key for one purpose.
     pub(super) fn derive(&self, purpose: &str) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&self.0, purpose.as_bytes()).as_ref())

@@ -2,6 +2,7 @@
 //!
 //! Every comparison of a secret happens in this room, in constant time. Nothing here shows a secret in `Debug` or in an error.
 
+pub mod audit;
 mod compare;
 mod devices;
 mod env;
@@ -55,13 +56,26 @@ pub enum SecurityError {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
+    /// The audit log cannot be read or written.
+    #[error("the audit log {path} cannot be used", path = path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
 }
+
+/// What the key of the audit log is derived for.
+const AUDIT_PURPOSE: &str = "audit log, 1";
 
 /// Decides who may do what.
 pub struct SecurityManager {
     comparer: compare::Comparer,
     runner_tokens: token::RunnerTokens,
     receipt_keys: receipt::ReceiptKeys,
+    audit_key: ring::hmac::Key,
     live: Live,
     rules: Mutex<Arc<Rules>>,
 }
@@ -110,6 +124,7 @@ impl SecurityManager {
         Ok(Self {
             runner_tokens: token::RunnerTokens(master.derive("runner token, 1")),
             receipt_keys: receipt::ReceiptKeys(master.derive("receipt, 1")),
+            audit_key: master.derive(AUDIT_PURPOSE),
             rules: Mutex::new(Rules::of(&comparer, live.current())),
             comparer,
             live,

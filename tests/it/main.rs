@@ -4,6 +4,7 @@
 
 mod api_jobs;
 mod architecture;
+mod audit;
 mod backup;
 mod bench;
 mod big_artifact;
