@@ -1,5 +1,5 @@
 //! The audit log: who did what to this daemon, from where, and what came of it. One JSON line per act in `<data_dir>/audit.log`, each sealed with an
-//! HMAC over itself and the seal of the line before, so that a line that was changed, put in or taken out shows ([`verify`]).
+//! HMAC over itself and the seal of the line before, so that a line that was changed, put in or taken out shows ([`verify()`]).
 //!
 //! The key is derived from `secret.key`. Who can read that can write a log of their own: the chain is for those who can reach the log, a copy or a
 //! backup of it, and not the key. What is written is on the disk a moment after the act; nobody waits for it, and a disk that hangs holds nobody up.
