@@ -153,12 +153,14 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     watch_devices(&config, &platform, &handle, Arc::clone(&outside.clock), lifecycle).await;
     // One bit of the boot's number is given up, because stores count with a sign.
     let epoch = u64::from(outside.probe.probe().boot >> 1) << 32 | run_number() << 16;
-    audit.note(Act::of_daemon("daemon.start", concat!("version ", env!("CARGO_PKG_VERSION"))), outside.clock.now());
+    let clock = Arc::clone(&outside.clock);
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, live.clone(), outside.clock);
     let state = AppState { metrics: Arc::clone(&metrics), audit: audit.clone(), ..state };
     keep_history(&state, lifecycle);
     export_traces(&config, &store, &handle, lifecycle).await?;
-    let address = serve_api(listen::open(&config.http, outside.inherited).await?, state, lifecycle);
+    let listeners = listen::open(&config.http, outside.inherited).await?;
+    audit.note(Act::of_daemon("daemon.start", concat!("version ", env!("CARGO_PKG_VERSION"))), clock.now());
+    let address = serve_api(listeners, state, lifecycle);
     door::keep(Door { broker, driver, config: Arc::clone(&config), url: broker_url_sender, metrics: Arc::clone(&metrics) }, &handle, lifecycle);
     handle.tasks().stake((&lifecycle.tracker, &lifecycle.stop), "manager", JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");

@@ -29,17 +29,6 @@ pub enum Proven {
     Ended(ProvenEnd),
 }
 
-impl Proven {
-    /// The end, if one is proved.
-    #[must_use]
-    pub fn end(self) -> Option<ProvenEnd> {
-        match self {
-            Self::Ended(end) => Some(end),
-            Self::Told => None,
-        }
-    }
-}
-
 /// An end that is proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProvenEnd {

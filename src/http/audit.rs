@@ -18,9 +18,9 @@ use super::extract::ThroughSocket;
 use crate::domain::Clock;
 use crate::security::audit::{Act, AuditLog};
 
-/// Refusals in a minute that are written down one by one; more are counted, so that nobody can fill the log by being refused.
-const REFUSALS: u32 = 60;
-const MINUTE: Duration = Duration::from_secs(60);
+/// Refusals in an hour that are written down one by one; more are counted, so that nobody can fill the log by being refused.
+const REFUSALS: u32 = 120;
+const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Longest path that is written down.
 const MOST_PATH: usize = 256;
 
@@ -39,7 +39,7 @@ pub(super) fn found(parts: &Parts, who: impl FnOnce() -> String) {
     }
 }
 
-/// Refusals of the minute that began then.
+/// Refusals of the hour that began then.
 #[derive(Debug)]
 struct Refusals {
     since: Instant,
@@ -47,9 +47,13 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Whether one more is written down, and how many of the minute before were not.
+    fn begin() -> Mutex<Self> {
+        Mutex::new(Self { since: Instant::now(), count: 0 })
+    }
+
+    /// Whether one more is written down, and how many of the hour before were not.
     fn one_more(&mut self) -> Option<u32> {
-        let over = self.since.elapsed() >= MINUTE;
+        let over = self.since.elapsed() >= HOUR;
         let unwritten = if over { self.count.saturating_sub(REFUSALS) } else { 0 };
         if over {
             (self.since, self.count) = (Instant::now(), 0);
@@ -59,30 +63,72 @@ impl Refusals {
     }
 }
 
+/// What all requests share.
+#[derive(Debug)]
+struct Desk {
+    log: AuditLog,
+    clock: Arc<dyn Clock>,
+    /// Of those who show no token that is known, and of those who do: the former shall not hide the latter.
+    refusals: [Mutex<Refusals>; 2],
+}
+
+impl Desk {
+    fn refused(&self, status: StatusCode) -> Option<u32> {
+        let [strangers, known] = &self.refusals;
+        let refusals = if status == StatusCode::UNAUTHORIZED { strangers } else { known };
+        refusals.lock().unwrap_or_else(PoisonError::into_inner).one_more()
+    }
+}
+
+/// A request that is being answered. One that is left in the middle, because its sender has gone or it took too long, may have been carried out.
+struct UnderWay {
+    desk: Arc<Desk>,
+    found: Found,
+    aim: Aim,
+    act: Option<Act>,
+}
+
+impl UnderWay {
+    fn note(&mut self, more: impl FnOnce(Act) -> Option<Act>) {
+        let Some(mut act) = self.act.take() else { return };
+        act.who = self.found.0.get().cloned().unwrap_or_else(|| "nobody".to_owned());
+        if let Some(act) = more(act) {
+            self.desk.log.note(act, self.desk.clock.now());
+        }
+    }
+
+    fn answered(mut self, response: &Response) {
+        let status = response.status();
+        let unwritten = match kept(self.aim, status) {
+            Kept::Not => None,
+            Kept::Refusal => self.desk.refused(status),
+            Kept::Act => Some(0),
+        };
+        let detail = unwritten.filter(|unwritten| *unwritten > 0).map(|unwritten| format!("{unwritten} more were refused in the hour before"));
+        let target = target(response);
+        self.note(|act| unwritten.map(|_| Act { status: Some(status.as_u16()), target: target.or(act.target), detail, ..act }));
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // Whoever was not known, or had not the right, changed nothing.
+        if self.aim == Aim::Changes && self.found.0.get().is_some() {
+            self.note(|act| Some(Act { detail: Some("it was broken off, and may have been done".to_owned()), ..act }));
+        }
+    }
+}
+
 /// Surrounds all routes.
 pub(super) fn audited(routes: Router, log: AuditLog, clock: Arc<dyn Clock>) -> Router {
-    let refusals = Arc::new(Mutex::new(Refusals { since: Instant::now(), count: 0 }));
+    let desk = Arc::new(Desk { log, clock, refusals: [Refusals::begin(), Refusals::begin()] });
     routes.layer(middleware::from_fn(move |mut request: Request, next: Next| {
-        let (log, clock, refusals) = (log.clone(), Arc::clone(&clock), Arc::clone(&refusals));
+        let (desk, found, act) = (Arc::clone(&desk), Found::default(), act_of(&request));
+        let under_way = UnderWay { desk, found: found.clone(), aim: aim_of(request.method(), &act.act), act: Some(act) };
+        request.extensions_mut().insert(found);
         async move {
-            let found = Found::default();
-            let mut act = act_of(&request);
-            let aim = aim_of(request.method(), &act.act);
-            request.extensions_mut().insert(found.clone());
             let response = next.run(request).await;
-            let unwritten = match kept(aim, response.status()) {
-                Kept::Not => return response,
-                Kept::Refusal => match refusals.lock().unwrap_or_else(PoisonError::into_inner).one_more() {
-                    Some(unwritten) => unwritten,
-                    None => return response,
-                },
-                Kept::Act => 0,
-            };
-            act.who = found.0.get().cloned().unwrap_or_else(|| "nobody".to_owned());
-            act.status = Some(response.status().as_u16());
-            act.target = target(&response).or(act.target);
-            act.detail = (unwritten > 0).then(|| format!("{unwritten} more were refused in the minute before"));
-            log.note(act, clock.now());
+            under_way.answered(&response);
             response
         }
     }))
@@ -153,11 +199,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_of_a_minute_are_bounded_and_the_rest_is_counted() {
-        let mut refusals = Refusals { since: Instant::now(), count: 0 };
+    async fn refusals_of_an_hour_are_bounded_and_the_rest_is_counted() {
+        let mut refusals = Refusals::begin().into_inner().expect("nobody holds it");
         let written = (0..REFUSALS + 40).filter_map(|_| refusals.one_more()).collect::<Vec<_>>();
         assert_eq!(written, vec![0; REFUSALS as usize]);
-        tokio::time::advance(MINUTE).await;
+        tokio::time::advance(HOUR).await;
         assert_eq!((refusals.one_more(), refusals.one_more()), (Some(40), Some(0)));
     }
 }

@@ -48,6 +48,20 @@ async fn what_changes_something_and_who_is_refused_is_written_down_and_nothing_e
 }
 
 #[tokio::test]
+async fn what_is_broken_off_may_have_been_done_and_is_written_down() {
+    let harness = Harness::guarded().audited();
+    let bearer = format!("Bearer {OPERATOR}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    // A body that never comes.
+    let (never, body) = tokio::io::duplex(64);
+    let body = axum::body::Body::from_stream(tokio_util::io::ReaderStream::new(body));
+    let answer = harness.open(request("POST", "/jobs", &headers, body));
+    assert!(tokio::time::timeout(Duration::from_millis(200), answer).await.is_err());
+    drop(never);
+    assert_eq!(lines(&harness), [json!(["POST /jobs", "token:operator", "/jobs", null])]);
+}
+
+#[tokio::test]
 async fn who_needs_no_token_is_named_by_the_way_they_came() {
     for (harness, who) in [(Harness::start().audited(), "loopback"), (Harness::guarded().audited().through_socket(), "socket")] {
         let submitted = harness.post("/jobs", r#"{"image":"a","command":["b"]}"#).await;

@@ -98,7 +98,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     checks.extend(tasks_check(&state.manager.tasks().states()).map(|check| ("tasks", check)));
     checks.extend(disk_check(&status.disks, status.disks_silent).map(|check| ("disk", check)));
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
-    checks.extend(state.audit.failing().map(|(error, since)| ("audit", Check::failing(error, Some(since)))));
+    checks.extend(state.audit.failing().map(|(error, since)| ("audit", Check::failing(error, since))));
     answer_of(checks)
 }
 

@@ -10,15 +10,16 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future;
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::deps::Shared;
+use super::handle::Status;
 use super::observer::{EngineSight, EngineView};
 use crate::config::{Config, StoreUrl};
 use crate::domain::disk::judge;
@@ -88,6 +89,8 @@ pub(super) struct Disks {
     seen: Mutex<Seen>,
     again: Notify,
     looked: Notify,
+    /// Where it is told that a file system does not answer: at once, since who publishes all the rest may wait for that file system too.
+    status: OnceLock<watch::Sender<Arc<Status>>>,
 }
 
 #[derive(Debug, Default)]
@@ -125,10 +128,28 @@ impl Disks {
         seen.silent.is_none() && seen.disks.iter().all(|disk| disk.state != DiskState::Full)
     }
 
+    /// Says where the manager's status is published.
+    pub(super) fn publish_to(&self, status: watch::Sender<Arc<Status>>) {
+        let _ = self.status.set(status);
+    }
+
     /// A look has not ended in time. Not another one is begun beside it: each would keep a thread.
     fn hang(&self, now: Timestamp) {
-        self.seen().silent.get_or_insert(now);
-        warn!("how much of a disk is free is not known: its file system does not answer, and nothing new begins");
+        let mut seen = self.seen();
+        let news = seen.silent.is_none();
+        seen.silent.get_or_insert(now);
+        drop(seen);
+        if news {
+            warn!("how much of a disk is free is not known: its file system does not answer, and nothing new begins");
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let silent = self.silent();
+        if let Some(status) = self.status.get() {
+            status.send_modify(|status| Arc::make_mut(status).disks_silent = silent);
+        }
     }
 
     /// What a look at a disk gave: its state follows from the one before. Tells whether that changed.
@@ -196,12 +217,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 async fn looks(shared: &Shared) -> Infallible {
     let mut reloads = shared.deps.config.subscribe();
     loop {
-        in_time(look(shared), || {
-            shared.disks.hang(shared.deps.clock.now());
-            // So that it is published.
-            shared.deps.handle.nudge();
-        })
-        .await;
+        in_time(look(shared), || shared.disks.hang(shared.deps.clock.now())).await;
         shared.disks.looked.notify_one();
         // All arms only wait. Without settings there is no manager either, and `stop` comes next.
         tokio::select! {
@@ -213,12 +229,11 @@ async fn looks(shared: &Shared) -> Infallible {
     }
 }
 
-/// Waits for a look, and says so when it does not end in time.
-async fn in_time(look: impl Future<Output = ()>, hangs: impl FnOnce()) {
+/// Waits for a look, and says so again and again when it does not end in time: somebody else may have published what was before.
+async fn in_time(look: impl Future<Output = ()>, hangs: impl Fn()) {
     let mut look = pin!(look);
-    if tokio::time::timeout(PATIENCE, look.as_mut()).await.is_err() {
+    while tokio::time::timeout(PATIENCE, look.as_mut()).await.is_err() {
         hangs();
-        look.await;
     }
 }
 
@@ -255,6 +270,7 @@ pub(super) async fn look(shared: &Shared) {
     changed |= seen.root != root || seen.silent.is_some();
     (seen.root, seen.silent) = (root, None);
     drop(seen);
+    shared.disks.publish();
     if changed {
         deps.handle.nudge();
     }
@@ -271,9 +287,10 @@ fn tell(disk: &Disk) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::publish;
     use super::*;
     use crate::docker::fixture;
-    use crate::domain::DiskMark;
+    use crate::domain::{CpuMillis, DiskMark, HostFacts, HostId, MemoryBytes};
 
     fn marks() -> DiskMarks {
         let mark = |text| DiskMark::parse("m", text).expect("a mark");
@@ -292,6 +309,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_begins_while_a_file_system_does_not_answer() {
         let (disks, answer) = (Disks::default(), Notify::new());
+        let facts = HostFacts {
+            id: HostId::from_trusted("box1"),
+            arch: None,
+            cpus: CpuMillis(0),
+            memory: MemoryBytes(0),
+            emulated: Vec::new(),
+            gpus: Vec::new(),
+            notes: Vec::new(),
+            runtimes: Vec::new(),
+        };
+        let (status, told) = watch::channel(Arc::new(publish::initial(facts, at(1))));
+        disks.publish_to(status);
         let hangs = async {
             answer.notified().await;
             disks.seen().silent = None;
@@ -299,7 +328,8 @@ mod tests {
         let mut looking = pin!(in_time(hangs, || disks.hang(at(7))));
         assert!(tokio::time::timeout(PATIENCE / 2, looking.as_mut()).await.is_err());
         assert!(disks.let_begin(&view(None)), "it has time");
-        assert!(tokio::time::timeout(PATIENCE, looking.as_mut()).await.is_err(), "it is waited for, and none is begun beside it");
+        assert!(tokio::time::timeout(3 * PATIENCE, looking.as_mut()).await.is_err(), "it is waited for, and none is begun beside it");
+        assert_eq!(told.borrow().disks_silent, Some(at(7)), "it is told although nobody else publishes");
         assert_eq!((disks.let_begin(&view(None)), disks.silent()), (false, Some(at(7))), "nobody knows how much is free");
         answer.notify_one();
         looking.await;

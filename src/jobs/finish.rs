@@ -5,15 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::conclude::conclude;
 use super::deps::{OpError, Shared};
 use super::follow::follow;
+use super::proof::Found;
 use crate::docker::{ContainerFacts, ContainerState, judge};
 use crate::domain::clock::has_passed;
-use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, Proven, ProvenEnd, RunnerState, Source, Step};
+use crate::domain::{Aggregate, Disposition, EndReason, Failure, JobState, Outcome, RunnerState, Source, Step};
 use crate::store::StoreError;
 use crate::store::log::{LogStream, LogWriter};
 
@@ -27,6 +27,9 @@ const LOG_PATIENCE_UNNOTICED: Duration = Duration::from_secs(2);
 pub(super) async fn stop(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<(), OpError> {
     let name = aggregate.runner.container_name();
     info!(runner.id = %aggregate.runner.id, container = name, reason = aggregate.runner.state.reason().map(EndReason::as_str), "stopping");
+    if aggregate.runs_command() {
+        shared.deps.proof.before_stop(&shared.deps.security, aggregate);
+    }
     shared.deps.driver.stop(&name, shared.deps.config.current().limits.stop_grace).await?;
     Ok(())
 }
@@ -38,8 +41,8 @@ pub(super) async fn finish(shared: &Arc<Shared>, aggregate: &Aggregate) -> Resul
     if let Some(facts) = facts.as_mut().filter(|facts| facts.exit_code == Some(137) && facts.oom_killed != Some(true)) {
         facts.oom_killed = Some(shared.observer.ran_out_of_memory(&aggregate.runner.id).await);
     }
-    let receipt = if aggregate.runs_command() { deps.proof.read(&deps.security, aggregate) } else { None };
-    if end_of(receipt).is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
+    let receipt = if aggregate.runs_command() { deps.proof.read(&deps.security, aggregate) } else { Found::Nothing };
+    if receipt.end().is_none() && facts.as_ref().is_some_and(|facts| facts.state.is_up()) {
         return Err(OpError::NotYet("the container runs after all"));
     }
     if facts.as_ref().is_some_and(|facts| facts.state == ContainerState::Created) {
@@ -88,26 +91,19 @@ pub(super) async fn take_container(shared: &Shared, name: &str) -> Result<(), Op
     }
 }
 
-/// What was found in a receipt, and since when it stands there.
-type Found = Option<(Proven, Timestamp)>;
-
-fn end_of(receipt: Found) -> Option<ProvenEnd> {
-    receipt.and_then(|(proven, _since)| proven.end())
-}
-
 fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts>, receipt: Found) -> Outcome {
     let runner = &aggregate.runner;
     if let RunnerState::Stopping { reason: Some(reason) } | RunnerState::Lost { reason } = runner.state
-        && !(reason == EndReason::TimedOut && end_of(receipt).is_none() && was_over_in_time(aggregate, facts))
+        && !(reason == EndReason::TimedOut && receipt.end().is_none() && was_over_in_time(aggregate, facts))
     {
         let sentence = stop_sentence(shared, aggregate, reason);
-        if reason == EndReason::TimedOut && aggregate.runs_command() && !took_the_word(aggregate, receipt) {
+        if reason == EndReason::TimedOut && aggregate.runs_command() && was_not_there(receipt) {
             return unseen(sentence);
         }
         return reason.outcome_when_stopped(sentence);
     }
     if aggregate.runs_command() {
-        return judge(facts, end_of(receipt));
+        return judge(facts, receipt.end());
     }
     let Some(facts) = facts else {
         return Outcome::infrastructure(EndReason::ContainerLost, "the engine no longer knows the container");
@@ -115,14 +111,13 @@ fn outcome(shared: &Shared, aggregate: &Aggregate, facts: Option<&ContainerFacts
     runner_exited(aggregate, facts)
 }
 
-/// Whether the first process of a runner that is to end was there to be told so, or has proved the command's end. That it was told before is
-/// another's word: an engine that restarts.
-fn took_the_word(aggregate: &Aggregate, receipt: Found) -> bool {
-    receipt.is_some_and(|(proven, since)| match proven {
-        Proven::Ended(_) => true,
-        // The times of files are somewhat coarse.
-        Proven::Told => since.saturating_add(SignedDuration::from_secs(1)).unwrap_or(since) >= aggregate.runner.state_since,
-    })
+/// Whether the first process of a runner that was told to end did not take that word. That it was told before, as by an engine that restarts, is
+/// no sign of life; a job that spoils its receipt is not better off for it.
+fn was_not_there(receipt: Found) -> bool {
+    match receipt {
+        Found::Nothing | Found::Told { by_us: false } => true,
+        Found::Spoiled | Found::Told { by_us: true } | Found::Ended(_) => false,
+    }
 }
 
 /// A command whose first process never took the word to end: it was dead, and its engine had not noticed, or nothing runs there any more. Whether

@@ -80,6 +80,7 @@ impl JobManager {
     #[must_use]
     pub fn new(deps: Deps, seat: Seat, epoch_base: u64) -> Self {
         let shared = Shared::new(deps, epoch_base);
+        shared.disks.publish_to(seat.status.clone());
         Self {
             config: shared.deps.config.current(),
             shared: Arc::new(shared),

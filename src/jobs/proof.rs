@@ -1,7 +1,7 @@
 //! The proof of how jobs of the API end: the first process of their containers, laid down where the engine finds it, and the receipts that it
 //! writes. Jobs of GitLab need none: they end by their runner's own report.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tracing::warn;
 use super::reconcile::Receipt;
 use crate::config::Config;
 use crate::docker::init;
-use crate::domain::{Aggregate, HostFile, Proven, ReceiptOf, RunnerId};
+use crate::domain::{Aggregate, HostFile, Proven, ProvenEnd, ReceiptOf, RunnerId};
 use crate::security::{ProofFiles, SecurityManager};
 use crate::store::receipts::{Left, Receipts};
 
@@ -28,6 +28,34 @@ pub struct Proof {
     receipts: Receipts,
     /// Runners whose jobs wrote more than any receipt has; remembered, because it is taken away at once.
     overgrown: Mutex<HashSet<RunnerId>>,
+    /// Since when runners had been told to end when they were first stopped by us: that was somebody else.
+    told_before: Mutex<HashMap<RunnerId, Option<Timestamp>>>,
+}
+
+/// What is in a runner's receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing.
+    Nothing,
+    /// What is no receipt: the job wrote it.
+    Spoiled,
+    /// The first process was told to end: by us, or by somebody else before.
+    Told {
+        /// Whether it was by us.
+        by_us: bool,
+    },
+    /// The end.
+    Ended(ProvenEnd),
+}
+
+impl Found {
+    /// The end, if it is proved.
+    pub(super) fn end(self) -> Option<ProvenEnd> {
+        match self {
+            Self::Ended(end) => Some(end),
+            Self::Nothing | Self::Spoiled | Self::Told { .. } => None,
+        }
+    }
 }
 
 impl Proof {
@@ -40,7 +68,13 @@ impl Proof {
         let init = init::install(&config.data_dir)?;
         init::remove_others(&init)?;
         let seen = |path: &Path| config.on_engine(path).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "data_dir is not UTF-8"));
-        Ok(Self { init: seen(&init)?, on_engine: seen(&config.data_dir.join(RECEIPTS))?, receipts, overgrown: Mutex::default() })
+        Ok(Self {
+            init: seen(&init)?,
+            on_engine: seen(&config.data_dir.join(RECEIPTS))?,
+            receipts,
+            overgrown: Mutex::default(),
+            told_before: Mutex::default(),
+        })
     }
 
     /// Empties what is too large, before anything else of a daemon whose disk was filled so.
@@ -71,17 +105,33 @@ impl Proof {
         Ok(ProofFiles { init: self.init.clone(), receipt: HostFile::from_trusted(format!("{}/{runner}", self.on_engine)) })
     }
 
-    /// What a runner's receipt proves, if there is one, and since when; said aloud when something else than our receipt is there: the job wrote it, or the disk
-    /// lost it.
-    pub(super) fn read(&self, security: &SecurityManager, aggregate: &Aggregate) -> Option<(Proven, Timestamp)> {
+    /// A runner is about to be told to end; before the first time.
+    pub(super) fn before_stop(&self, security: &SecurityManager, aggregate: &Aggregate) {
+        let told = || match proven(security, aggregate, &self.left(aggregate)) {
+            Some((Proven::Told, since)) => Some(since),
+            Some((Proven::Ended(_), _)) | None => None,
+        };
+        self.told_before.lock().unwrap_or_else(PoisonError::into_inner).entry(aggregate.runner.id.clone()).or_insert_with(told);
+    }
+
+    /// What is in a runner's receipt; said aloud when something else than our receipt is there: the job wrote it, or the disk lost it.
+    pub(super) fn read(&self, security: &SecurityManager, aggregate: &Aggregate) -> Found {
         let left = self.left(aggregate);
-        let proven = proven(security, aggregate, &left);
-        if proven.is_none() && left != Left::Nothing {
-            let runner = &aggregate.runner;
-            let job = runner.job.as_ref().map(|(job, _attempt)| job.as_str());
-            warn!(runner.id = %runner.id, job.id = job, "security: a job's receipt is not one: the job wrote into it, or it was cut off; it proves nothing");
+        match proven(security, aggregate, &left) {
+            Some((Proven::Ended(end), _)) => Found::Ended(end),
+            // Each time that it is told so it writes anew.
+            Some((Proven::Told, since)) => {
+                let before = self.told_before.lock().unwrap_or_else(PoisonError::into_inner).get(&aggregate.runner.id).copied().flatten();
+                Found::Told { by_us: before != Some(since) }
+            }
+            None if left == Left::Nothing => Found::Nothing,
+            None => {
+                let runner = &aggregate.runner;
+                let job = runner.job.as_ref().map(|(job, _attempt)| job.as_str());
+                warn!(runner.id = %runner.id, job.id = job, "security: a job's receipt is not one: the job wrote into it, or it was cut off; it proves nothing");
+                Found::Spoiled
+            }
         }
-        proven
     }
 
     /// What a runner's receipt means for what is to be done.
@@ -99,6 +149,7 @@ impl Proof {
 
     /// Takes a runner's receipt away.
     pub(super) fn forget(&self, runner: &RunnerId) -> io::Result<()> {
+        self.told_before.lock().unwrap_or_else(PoisonError::into_inner).remove(runner);
         self.overgrown.lock().unwrap_or_else(PoisonError::into_inner).remove(runner);
         self.receipts.forget(runner)
     }

@@ -101,7 +101,7 @@ async fn a_job_that_died_with_its_engine_is_tried_again_whatever_exit_code_is_to
 async fn who_was_not_there_to_be_told_to_end_did_not_run_too_long() {
     let engine = OwnEngine::start(Restart::Keeps).await;
     let daemon = daemon("fault-blind", &engine).await;
-    let id = daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", UNTIL_TOLD], "timeout": "3s" })).await;
+    let id = daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", UNTIL_TOLD], "timeout": "15s" })).await;
     daemon.reaches(&id, &["running"]).await;
     engine.blind();
     daemon.runs(&id, 2).await;

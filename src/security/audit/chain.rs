@@ -41,6 +41,8 @@ fn is_zero(number: &u64) -> bool {
 /// The place in a chain behind a line; before the first it is number 0 without a seal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Place {
+    /// The first line that is kept; 0 and 1 before any went by its age.
+    pub(super) first: u64,
     pub(super) seq: u64,
     pub(super) seal: String,
 }
@@ -86,7 +88,7 @@ impl Place {
 
     /// What says how far the log has got, so that an end that was cut off shows.
     pub(super) fn head(&self, key: &hmac::Key) -> String {
-        let said = format!("{} {}", self.seq, self.seal);
+        let said = format!("{} {} {}", self.first, self.seq, self.seal);
         let seal = hex(hmac::sign(key, said.as_bytes()).as_ref());
         format!("{said} {seal}\n")
     }
@@ -104,6 +106,7 @@ pub(super) fn read(key: &hmac::Key, line: &str) -> Option<Link> {
 pub(super) fn read_head(key: &hmac::Key, text: &str) -> Option<Place> {
     let (said, seal) = text.strip_suffix('\n')?.rsplit_once(' ')?;
     hmac::verify(key, said.as_bytes(), &from_hex(seal)?).ok()?;
-    let (seq, seal) = said.split_once(' ')?;
-    Some(Place { seq: seq.parse().ok()?, seal: seal.to_owned() })
+    let (first, place) = said.split_once(' ')?;
+    let (seq, seal) = place.split_once(' ')?;
+    Some(Place { first: first.parse().ok()?, seq: seq.parse().ok()?, seal: seal.to_owned() })
 }

@@ -2,7 +2,7 @@
 //! HMAC over itself and the seal of the line before, so that a line that was changed, put in or taken out shows ([`verify()`]).
 //!
 //! The key is derived from `secret.key`. Who can read that can write a log of their own: the chain is for those who can reach the log, a copy or a
-//! backup of it, and not the key. What is written is on the disk a moment after the act; nobody waits for it, and a disk that hangs holds nobody up.
+//! backup of it, and not the key. A line is in its file at once and on the disk a moment after the act; nobody waits for it, and a disk that hangs holds nobody up.
 
 mod chain;
 mod file;
@@ -100,10 +100,13 @@ impl AuditLog {
         }
     }
 
-    /// Why acts cannot be written down at present, and since when.
+    /// Why acts cannot be written down at present, and since when, if that is known.
     #[must_use]
-    pub fn failing(&self) -> Option<(String, Timestamp)> {
-        self.condition.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn failing(&self) -> Option<(String, Option<Timestamp>)> {
+        let told = self.condition.failing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lost = self.condition.lost.load(Ordering::Relaxed);
+        told.map(|(error, since)| (error, Some(since)))
+            .or_else(|| (lost > 0).then(|| (format!("{lost} acts were lost: the disk does not keep up"), None)))
     }
 
     /// Waits until everything is written down, at most so long; tells whether it was.

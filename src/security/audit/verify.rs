@@ -9,7 +9,7 @@ use ring::hmac;
 use serde::Serialize;
 
 use super::chain::{self, Link};
-use super::file::{Aged, Files};
+use super::file::Files;
 use crate::security::{SecurityError, key};
 
 /// Most faults that are told; a log that was forged has as many as lines.
@@ -48,14 +48,14 @@ pub fn verify(data_dir: &Path) -> Result<Verdict, SecurityError> {
         |source| SecurityError::Audit { path, source }
     };
     // First: a daemon that runs goes on with the log, and then with this.
-    let head = text_of(&files.head()).map_err(failed(&files.head()))?;
+    let read_head = || text_of(&files.head()).map_err(failed(&files.head()));
+    let head = read_head()?;
     let mut reading = Reading::new(key);
-    let aside = files.aside();
-    let aged = files.are_all(&aside);
-    for path in aside.into_iter().chain([files.current()]) {
-        reading.file(&path).map_err(failed(&path))?;
+    for (path, file) in files.all().map_err(failed(&files.current()))? {
+        reading.file(&path, file).map_err(failed(&path))?;
     }
-    reading.begin(aged);
+    // As it is by now: what went by its age meanwhile is not missing.
+    reading.begin(read_head()?.as_deref());
     Ok(reading.end(head.as_deref(), &files.head()))
 }
 
@@ -79,12 +79,8 @@ impl Reading {
         Self { key, verdict: Verdict { lines: 0, first: None, last: None, faults: Vec::new() }, before: None }
     }
 
-    fn file(&mut self, path: &Path) -> io::Result<()> {
-        let mut file = match File::open(path) {
-            Ok(file) => BufReader::new(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
+    fn file(&mut self, path: &Path, file: File) -> io::Result<()> {
+        let mut file = BufReader::new(file);
         for number in 1.. {
             let mut line = Vec::new();
             file.read_until(b'\n', &mut line)?;
@@ -112,10 +108,11 @@ impl Reading {
         self.before = Some(link);
     }
 
-    /// The oldest files go by their age only when there are as many as are kept.
-    fn begin(&mut self, aged: Aged) {
-        if let Some((first, _)) = self.verdict.first.filter(|(first, _)| *first != 1 && aged == Aged::No) {
-            self.fault(format!("the beginning is missing: the first line is {first}"));
+    /// The head knows which lines went by their age.
+    fn begin(&mut self, head: Option<&str>) {
+        let kept = head.and_then(|text| chain::read_head(&self.key, text)).map_or(1, |head| head.first.max(1));
+        if let Some((first, _)) = self.verdict.first.filter(|(first, _)| *first > kept) {
+            self.fault(format!("the beginning is missing: the first line is {first}, and {kept} is kept"));
         }
     }
 
