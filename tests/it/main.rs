@@ -22,6 +22,7 @@ mod doorbell;
 mod drain;
 mod emulation;
 mod engine_proxy;
+mod escape;
 mod explain;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
