@@ -86,7 +86,8 @@ for my $file (qw(/proc/1/environ /proc/1/mem /proc/1/root/etc/hostname /dev/mem 
     say_of("read-$file", open(my $handle, "<", $file));
 }
 for my $file (qw(/proc/kcore /proc/keys /proc/cmdline /proc/interrupts /proc/timer_list)) {
-    my $told = open(my $handle, "<", $file) ? read($handle, my $buffer, 1) : 0;
+    my ($handle, $first);
+    my $told = open($handle, "<", $file) && read($handle, $first, 1);
     say_of("told-$file", $told);
 }
 opendir(my $devices, "/dev") or die "no /dev: $!";
