@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{fail, remark, say};
-use crate::config::Config;
+use super::{fail, remark, say, without_secrets};
 use crate::security::audit::{self, Verdict};
 
 /// What is asked about the audit log.
@@ -28,9 +27,9 @@ enum AuditCommand {
 
 /// Does what was asked.
 pub(super) fn run(config: Option<&Path>, Options { command: AuditCommand::Verify { json } }: &Options) -> ExitCode {
-    let config = match Config::for_setup(config) {
-        Ok(config) => config.config,
-        Err(faults) => return fail(&faults),
+    let config = match without_secrets(config) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
     let verdict = match audit::verify(&config.data_dir) {
         Ok(verdict) => verdict,

@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::render::bytes;
-use super::{complain, fail, now, remark, say};
-use crate::config::{Config, StoreUrl};
+use super::{complain, fail, now, remark, say, without_secrets};
+use crate::config::StoreUrl;
 use crate::store::sqlite::{self, Backup, Contents, CopyError, Overwrite, Restored};
 
 /// What to back up.
@@ -86,9 +86,9 @@ fn done_json(file: &Path, database: &Path, Restored { contents, replaced }: &Res
     json!({ "database": database, "file": file, "replaced": replaced, "schema": schema, "instance": instance, "jobs": jobs })
 }
 
-/// Where the configuration says that the database is. Secrets that cannot be read are not needed here.
+/// Where the configuration says that the database is.
 fn database(config: Option<&Path>) -> Result<PathBuf, ExitCode> {
-    let config = Config::for_setup(config).map_err(|faults| fail(&faults))?.config;
+    let config = without_secrets(config)?;
     let StoreUrl::Sqlite(database) = config.store;
     if database.to_str().is_none() {
         return Err(complain("store.url must be a path in UTF-8"));

@@ -249,6 +249,11 @@ fn new_token(name: &str) -> ExitCode {
     }
 }
 
+/// The configuration for those who need no secret of it, whether or not they can be read.
+fn without_secrets(file: Option<&Path>) -> Result<Config, ExitCode> {
+    Config::for_setup(file).map(|setup| setup.config).map_err(|faults| fail(&faults))
+}
+
 /// Prints an error with its causes, each once.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     let mut text = format!("error: {error}");

@@ -290,7 +290,7 @@ mod tests {
     use super::super::publish;
     use super::*;
     use crate::docker::fixture;
-    use crate::domain::{CpuMillis, DiskMark, HostFacts, HostId, MemoryBytes};
+    use crate::domain::DiskMark;
 
     fn marks() -> DiskMarks {
         let mark = |text| DiskMark::parse("m", text).expect("a mark");
@@ -309,17 +309,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_begins_while_a_file_system_does_not_answer() {
         let (disks, answer) = (Disks::default(), Notify::new());
-        let facts = HostFacts {
-            id: HostId::from_trusted("box1"),
-            arch: None,
-            cpus: CpuMillis(0),
-            memory: MemoryBytes(0),
-            emulated: Vec::new(),
-            gpus: Vec::new(),
-            notes: Vec::new(),
-            runtimes: Vec::new(),
-        };
-        let (status, told) = watch::channel(Arc::new(publish::initial(facts, at(1))));
+        let (status, told) = watch::channel(Arc::new(publish::of_nothing()));
         disks.publish_to(status);
         let hangs = async {
             answer.notified().await;

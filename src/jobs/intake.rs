@@ -265,24 +265,13 @@ fn was_taken_back(job: &Job) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{CpuMillis, HostFacts, HostId, MemoryBytes};
     use crate::jobs::broker::tests::fake::FakeGitLab;
     use crate::jobs::publish;
 
     #[tokio::test(start_paused = true)]
     async fn gitlab_hears_of_a_class_that_is_full_for_long_and_of_no_other() {
-        let facts = HostFacts {
-            id: HostId::from_trusted("box1"),
-            arch: None,
-            cpus: CpuMillis(0),
-            memory: MemoryBytes(0),
-            emulated: Vec::new(),
-            gpus: Vec::new(),
-            notes: Vec::new(),
-            runtimes: Vec::new(),
-        };
         let class = ClassName::from_trusted("docker");
-        let (sender, mut status) = watch::channel(Arc::new(publish::initial(facts, jiff::Timestamp::UNIX_EPOCH)));
+        let (sender, mut status) = watch::channel(Arc::new(publish::of_nothing()));
         let (gitlab, token) = (FakeGitLab::default(), SecretString::from("glrt-class"));
         let free = async {
             tokio::time::sleep(2 * PRESENCE + Duration::from_secs(60)).await;

@@ -39,6 +39,22 @@ pub(super) fn initial(facts: HostFacts, now: Timestamp) -> Status {
     }
 }
 
+/// Of a machine that has nothing, before the first pass.
+#[cfg(test)]
+pub(super) fn of_nothing() -> Status {
+    let facts = HostFacts {
+        id: crate::domain::HostId::from_trusted("box1"),
+        arch: None,
+        cpus: CpuMillis(0),
+        memory: MemoryBytes(0),
+        emulated: Vec::new(),
+        gpus: Vec::new(),
+        notes: Vec::new(),
+        runtimes: Vec::new(),
+    };
+    initial(facts, Timestamp::UNIX_EPOCH)
+}
+
 /// After a pass: what was published before, with what is known outside of the pass.
 pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) -> Status {
     let engine = match shared.observer.view().sight {
