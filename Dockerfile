@@ -10,6 +10,8 @@
 #     -v /etc/runner-coordinator:/etc/runner-coordinator:ro \
 #     runner-coordinator
 #
+# So it has no right to set rules of the firewall and no program nft: classes need `network = "none"` or `"open"`, and others start nothing.
+#
 # It holds the program, the libraries that it is linked to, and certificates: no shell, no packages. BASE puts that on top of another image,
 # for those who want a shell. BINARY=prebuilt takes what `make dist` laid out in the context instead of building it.
 ARG BASE=scratch

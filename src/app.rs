@@ -18,6 +18,7 @@ pub use reload::Reloader;
 use crate::config::{Config, Live, StoreUrl, Traces};
 use crate::docker::{DockerDriver, Driver, DriverError, Metered as MeteredDriver, RegistryLogin};
 use crate::domain::{Clock, HostId, SystemClock};
+use crate::firewall::{Netfilter, Nft};
 use crate::gitlab::{GitLab, GitLabError, HttpGitLab, HttpListing, Listing, Metered as MeteredGitLab};
 use crate::http::{AppState, Doors, router, serve, through_socket};
 use crate::jobs::history;
@@ -82,13 +83,15 @@ pub struct Outside {
     pub clock: Arc<dyn Clock>,
     /// The kernel.
     pub probe: Arc<dyn HostProbe>,
+    /// The kernel's packet filter.
+    pub netfilter: Arc<dyn Netfilter>,
     /// The engine; `None` is the configured one.
     pub driver: Option<Arc<dyn Driver>>,
 }
 
 impl Default for Outside {
     fn default() -> Self {
-        Self { inherited: Inherited::default(), clock: Arc::new(SystemClock), probe: Arc::new(SystemProbe), driver: None }
+        Self { inherited: Inherited::default(), clock: Arc::new(SystemClock), probe: Arc::new(SystemProbe), netfilter: Arc::new(Nft), driver: None }
     }
 }
 
@@ -137,6 +140,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let seams = Seams {
         store: Arc::clone(&store),
         driver: Arc::clone(&driver),
+        netfilter: outside.netfilter,
         platform: Arc::clone(&platform),
         security: Arc::clone(&security),
         proof: Proof::open(&config).map_err(StartError::Proof)?,

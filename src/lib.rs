@@ -18,6 +18,8 @@ pub mod docker;
 
 pub mod platform;
 
+pub mod firewall;
+
 pub mod gitlab;
 
 pub mod traces;

@@ -107,7 +107,7 @@ fn doors(config: &Config) -> Doors {
 async fn broker_address(driver: &dyn Driver, config: &Config) -> Result<SocketAddr, DriverError> {
     match config.broker.listen {
         BrokerListen::Address(address) => Ok(address),
-        BrokerListen::Gateway { port } => Ok(SocketAddr::new(driver.ensure_network().await?.gateway, port)),
+        BrokerListen::Gateway { port } => Ok(SocketAddr::new(driver.ensure_network(None).await?.gateway, port)),
     }
 }
 

@@ -4,6 +4,7 @@ mod canary;
 mod devices;
 mod gitlab;
 mod machine;
+mod network;
 
 pub(super) use gitlab::TOKEN_VARIABLE;
 
@@ -59,6 +60,10 @@ pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
     }
     findings.extend(machine::clocks(config, engine.as_ref()).await);
     findings.extend(machine::listeners(config).await);
+    findings.extend(network::openings(config));
+    if engine.is_some() {
+        findings.extend(network::firewall(config).await);
+    }
     findings.push(match &engine {
         Some(_) => canary::fly(config, options.canary, options.canary_image.as_deref()).await,
         None => Finding::Odd("canary: no engine, so no container was tried".to_owned()),
@@ -133,8 +138,7 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
                 Some(arch) => Finding::Good(format!("architecture: {arch}")),
                 None => Finding::Bad(format!("architecture: {} is none of amd64, arm64, riscv64", info.machine)),
             });
-            let seccomp = info.security_options.iter().any(|option| option.contains("seccomp"));
-            findings.push(if seccomp {
+            findings.push(if info.filters_calls() {
                 Finding::Good("seccomp: the engine filters system calls".to_owned())
             } else {
                 Finding::Bad("seccomp: the engine cannot filter system calls; jobs would run with less protection".to_owned())

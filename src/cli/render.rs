@@ -32,7 +32,7 @@ pub(super) fn paint(style: Style, text: &str) -> String {
 pub(super) fn of_state(state: &str) -> Style {
     match state {
         "succeeded" | "ready" | "free" | "idle" | "up" | "ok" => GOOD,
-        "failed" | "lost" | "engine_down" | "disk_full" | "disk_unresponsive" | "down" | "unhealthy" | "quarantined" => BAD,
+        "failed" | "lost" | "engine_down" | "disk_full" | "disk_unresponsive" | "network_unguarded" | "down" | "unhealthy" | "quarantined" => BAD,
         "running" | "starting" | "busy" | "in_use" | "checking" => BUSY,
         "queued" | "draining" | "drained" | "stopping" => WAIT,
         "canceled" | "gone" | "unused" | "divided" => DIM,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::network;
 use super::section::Section;
 use super::values::{self, SECOND, duration};
 use super::{Class, JobImage, Network, Pull, Shell};
@@ -58,6 +59,7 @@ fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
         pids: section.whole_number("pids", 8..=4_194_304).unwrap_or(base.pids),
         timeout: section.parsed("timeout", duration(SECOND..=around.max_timeout)).unwrap_or(base.timeout.min(around.max_timeout)),
         network: section.parsed("network", values::choice(&Network::ALL, Network::as_str)).unwrap_or(base.network),
+        network_allow: network::destinations(section),
         runtime: section.parsed("runtime", values::runtime).unwrap_or(base.runtime),
         user: section.parsed("user", values::user).unwrap_or(base.user),
         warm: section.whole_number("warm", 0..=MAX_RUNNERS).unwrap_or(base.warm),
@@ -76,6 +78,7 @@ fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
 
 /// Checks what no key can tell by itself.
 fn check(section: &Section<'_>, class: &Class, around: &Around) {
+    network::check(section, class);
     let token_key = if section.has("gitlab_token_file") { "gitlab_token_file" } else { "gitlab_token" };
     if section.has(token_key) {
         if !section.has("image") {

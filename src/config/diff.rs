@@ -129,9 +129,10 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     lists(&mut changes, "http.tokens", (tokens, &new.http.tokens), |token| &token.name, diff_token);
     let (StoreUrl::Sqlite(path), StoreUrl::Sqlite(new_path)) = (store, &new.store);
     changes.compare(Effect::Restart, "store.url", path, new_path);
-    let Docker { host: engine, data_dir: seen, registries } = docker;
+    let Docker { host: engine, data_dir: seen, dns, registries } = docker;
     changes.compare(Effect::Restart, "docker.host", engine, &new.docker.host);
     changes.compare(Effect::Restart, "docker.data_dir", seen, &new.docker.data_dir);
+    changes.compare(Effect::AtOnce, "docker.dns", dns, &new.docker.dns);
     lists(&mut changes, "docker.registries", (registries, &new.docker.registries), |registry| &registry.server, diff_registry);
     compare!(changes, "host.", host, new.host, Host { name: Restart, cpus: Restart, memory: Restart });
     diff_gpu(&mut changes, gpu, &new.gpu);
@@ -227,7 +228,7 @@ fn diff_traces(changes: &mut Changes, old: Option<&Traces>, new: Option<&Traces>
 fn diff_class(changes: &mut Changes, prefix: &str, old: &Class, new: &Class) {
     compare!(changes, prefix, old, new, Class {
         name: AtOnce, image: AtOnce, tags: AtOnce, arch: AtOnce, emulation: AtOnce, gpus: AtOnce, cpus: AtOnce, memory: AtOnce, pids: AtOnce,
-        timeout: AtOnce, network: AtOnce, runtime: AtOnce, user: AtOnce, warm: AtOnce, max_runners: AtOnce, priority: AtOnce, pull: AtOnce,
+        timeout: AtOnce, network: AtOnce, network_allow: AtOnce, runtime: AtOnce, user: AtOnce, warm: AtOnce, max_runners: AtOnce, priority: AtOnce, pull: AtOnce,
         tmp_size: AtOnce, job_image: AtOnce, shell: AtOnce
     } secrets { gitlab_token: AtOnce });
 }
@@ -299,7 +300,7 @@ impl Config {
             data_dir: self.data_dir.clone(),
             http: Http { listen: self.http.listen, socket: self.http.socket.clone(), tokens: new.http.tokens },
             store: self.store.clone(),
-            docker: Docker { host: self.docker.host.clone(), data_dir: self.docker.data_dir.clone(), registries: new.docker.registries },
+            docker: Docker { host: self.docker.host.clone(), data_dir: self.docker.data_dir.clone(), ..new.docker },
             host: self.host.clone(),
             gpu: Gpu { hold_after: new.gpu.hold_after, ..self.gpu.clone() },
             gitlab,

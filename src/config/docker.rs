@@ -1,5 +1,7 @@
 //! The engine and the registries that it fetches images from.
 
+use std::net::IpAddr;
+
 use secrecy::SecretString;
 
 use crate::domain::HostFile;
@@ -11,6 +13,8 @@ pub struct Docker {
     pub host: String,
     /// `docker.data_dir`, default the same path: where the engine sees `data_dir`, when we are in a container and it is not.
     pub data_dir: Option<HostFile>,
+    /// `docker.dns`, default the machine's own: name servers that the engine gives to containers, which they may reach wherever these are.
+    pub dns: Vec<IpAddr>,
     /// `[[docker.registries]]`, default none: credentials to pull images with.
     pub registries: Vec<Registry>,
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -178,7 +179,16 @@ fn docker(section: &mut Section<'_>) -> Docker {
         }
         Some(Registry { server: server?, username: username?, password: password? })
     });
-    Docker { host, data_dir: section.parsed("data_dir", HostFile::parse), registries }
+    Docker { host, data_dir: section.parsed("data_dir", HostFile::parse), dns: dns(section), registries }
+}
+
+fn dns(section: &mut Section<'_>) -> Vec<IpAddr> {
+    let texts = section.texts("dns");
+    let read: Vec<IpAddr> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    if read.len() != texts.len() || read.len() > 10 {
+        section.fault("dns", "must be at most 10 addresses such as 10.0.0.2");
+    }
+    read
 }
 
 fn host(section: &mut Section<'_>) -> Host {

@@ -15,6 +15,7 @@ mod limits;
 mod live;
 mod load;
 mod log;
+mod network;
 mod projects;
 pub mod reference;
 mod retention;
@@ -42,6 +43,7 @@ pub use limits::Limits;
 pub use live::{Live, Loading};
 pub use load::SetupConfig;
 pub use log::{Log, LogFormat};
+pub use network::{Destination, Network, Place};
 pub use projects::Project;
 pub use retention::Retention;
 pub use secret::{read_secret_file, secret_of_env};
@@ -202,6 +204,8 @@ pub struct Class {
     pub timeout: Duration,
     /// `network`, default `isolated`.
     pub network: Network,
+    /// `network_allow`, default none: what containers may reach beside what `network` says.
+    pub network_allow: Vec<Destination>,
     /// `runtime`, default `runc`: the engine's runtime.
     pub runtime: String,
     /// `user`, default `65532:65532`: numeric user and group, neither of them root.
@@ -240,6 +244,7 @@ impl Class {
             pids: 512,
             timeout: Duration::from_secs(60 * 60),
             network: Network::Isolated,
+            network_allow: Vec::new(),
             runtime: "runc".to_owned(),
             user: "65532:65532".to_owned(),
             warm: 0,
@@ -250,29 +255,6 @@ impl Class {
             tmp_size: MemoryBytes(512 << 20),
             job_image: JobImage::Deny,
             shell: Shell::Bash,
-        }
-    }
-}
-
-/// What a container can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// `none`: nothing, not even the broker.
-    None,
-    /// `isolated`: the broker and the outside, but no other container.
-    Isolated,
-}
-
-impl Network {
-    /// Every choice, in the order in which messages list them.
-    pub const ALL: [Self; 2] = [Self::None, Self::Isolated];
-
-    /// The name in the configuration.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Isolated => "isolated",
         }
     }
 }

@@ -56,7 +56,7 @@ fn host_config(plan: &ContainerPlan, profile: &HardenedProfile, network: Option<
         publish_all_ports: Some(false),
         auto_remove: Some(false),
         cap_drop: Some(owned(HardenedProfile::CAP_DROP)),
-        security_opt: Some(owned(HardenedProfile::SECURITY_OPT)),
+        security_opt: Some(profile.security_opt()),
         readonly_rootfs: Some(true),
         tmpfs: Some(tmpfs(plan, profile)),
         mounts: mounts(profile),
@@ -91,7 +91,7 @@ fn host_config(plan: &ContainerPlan, profile: &HardenedProfile, network: Option<
 fn network<'a>(plan: &'a ContainerPlan, profile: &HardenedProfile) -> Option<&'a str> {
     match profile.network() {
         NetworkAccess::None => None,
-        NetworkAccess::Isolated => plan.network.as_deref(),
+        NetworkAccess::Bridge => plan.network.as_deref(),
     }
 }
 

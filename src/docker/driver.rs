@@ -20,11 +20,11 @@ use super::create_body::{create_body, file_seen};
 use super::error::DriverError;
 use super::facts::{ContainerFacts, EngineEvent, EngineInfo, ImageRemoval, LogRecord, NetworkInfo, Usage};
 use super::memory::EngineMemory;
-use super::network::OwnNetwork;
+use super::network::{self, OwnNetworks};
 use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
 use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
 use super::{Driver, error, image, labels, logs};
-use crate::domain::{Arch, HostFile, ImageRef, RunnerId};
+use crate::domain::{Arch, ClassName, HostFile, ImageRef, RunnerId};
 use crate::security::HardenedProfile;
 
 const PING: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ pub struct DockerDriver {
     client: Arc<Client>,
     instance: String,
     logins: Logins,
-    network: OwnNetwork,
+    networks: OwnNetworks,
 }
 
 impl DockerDriver {
@@ -65,8 +65,8 @@ impl DockerDriver {
     /// # Errors
     /// When the address is not one that can be used.
     pub fn new(host: &str, instance: String, logins: Vec<RegistryLogin>) -> Result<Self, DriverError> {
-        let network = OwnNetwork::new(&instance);
-        Ok(Self { client: Arc::new(Client::new(host)?), instance, logins: Logins(Box::new(move || logins.clone())), network })
+        let networks = OwnNetworks::new(&instance);
+        Ok(Self { client: Arc::new(Client::new(host)?), instance, logins: Logins(Box::new(move || logins.clone())), networks })
     }
 
     /// Waits for no call but pulls and streams longer than this, whatever its own deadline is: for tests of what follows.
@@ -82,14 +82,6 @@ impl DockerDriver {
     #[must_use]
     pub fn logging_in_by(self, logins: impl Fn() -> Vec<RegistryLogin> + Send + Sync + 'static) -> Self {
         Self { logins: Logins(Box::new(logins)), ..self }
-    }
-
-    /// Takes our network away, if it is there: for whoever made it for a moment only.
-    ///
-    /// # Errors
-    /// When the engine does not answer, or a container is still on it.
-    pub async fn remove_network(&self) -> Result<(), DriverError> {
-        self.network.remove(&self.client).await
     }
 
     /// The filter for what is ours.
@@ -156,8 +148,16 @@ impl Driver for DockerDriver {
         }
     }
 
-    async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
-        self.network.ensure(&self.client).await
+    async fn ensure_network(&self, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError> {
+        self.networks.ensure(&self.client, class).await
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkInfo>, DriverError> {
+        self.networks.all(&self.client).await
+    }
+
+    async fn remove_network(&self, id: &str) -> Result<(), DriverError> {
+        network::remove(&self.client, id.to_owned()).await
     }
 
     async fn resolve_image(&self, image: &ImageRef) -> Result<Option<ResolvedImage>, DriverError> {

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::devices::GivenDevices;
 use super::plan::Owner;
-use crate::domain::{Arch, GpuId, MemoryBytes, RunnerId};
+use crate::domain::{Arch, ClassName, GpuId, MemoryBytes, RunnerId};
 
 /// What an engine is and can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,14 @@ pub struct EngineInfo {
     pub data_root: Option<String>,
 }
 
+impl EngineInfo {
+    /// Whether it can filter containers' system calls; one that cannot refuses to be told how.
+    #[must_use]
+    pub fn filters_calls(&self) -> bool {
+        self.security_options.iter().any(|option| option.contains("seccomp"))
+    }
+}
+
 /// What became of an image that was to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageRemoval {
@@ -55,7 +64,7 @@ pub enum ImageRemoval {
     InUse,
 }
 
-/// Our own bridge.
+/// A bridge of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkInfo {
     /// Its name.
@@ -64,6 +73,12 @@ pub struct NetworkInfo {
     pub id: String,
     /// The machine's address on it.
     pub gateway: IpAddr,
+    /// The addresses of its containers, and the machine's.
+    pub subnets: Vec<IpNet>,
+    /// The machine's interface.
+    pub bridge: String,
+    /// Whose containers are on it; `None` for the one whose address is the broker's.
+    pub class: Option<ClassName>,
 }
 
 /// The state that an engine reports for a container.

@@ -15,7 +15,7 @@ pub(crate) fn engine() -> EngineInfo {
         memory: MemoryBytes(1 << 30),
         runtimes: Vec::new(),
         cgroup_version: None,
-        security_options: Vec::new(),
+        security_options: vec!["name=seccomp,profile=default".to_owned()],
         cdi_devices: Vec::new(),
         unsupported: Vec::new(),
         forwards: None,

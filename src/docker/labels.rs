@@ -11,7 +11,8 @@ pub(super) const INSTANCE: &str = "runner-coordinator.instance";
 /// Which runner's.
 pub(super) const RUNNER: &str = "runner-coordinator.runner";
 const HOST: &str = "runner-coordinator.host";
-const CLASS: &str = "runner-coordinator.class";
+/// Which class's; also on its network.
+pub(super) const CLASS: &str = "runner-coordinator.class";
 const JOB: &str = "runner-coordinator.job";
 const ATTEMPT: &str = "runner-coordinator.attempt";
 const DEVICES: &str = "runner-coordinator.devices";

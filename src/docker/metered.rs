@@ -13,7 +13,7 @@ use super::{
     ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, EngineMemory, ImageRemoval, LogRecord, NetworkInfo, ResolvedImage,
     Usage,
 };
-use crate::domain::{Arch, HostFile, ImageRef};
+use crate::domain::{Arch, ClassName, HostFile, ImageRef};
 use crate::metrics::Metrics;
 use crate::security::HardenedProfile;
 
@@ -63,8 +63,16 @@ impl Driver for Metered {
         self.timed("info", self.driver.info()).await
     }
 
-    async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
-        self.timed("ensure_network", self.driver.ensure_network()).await
+    async fn ensure_network(&self, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError> {
+        self.timed("ensure_network", self.driver.ensure_network(class)).await
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkInfo>, DriverError> {
+        self.timed("networks", self.driver.networks()).await
+    }
+
+    async fn remove_network(&self, id: &str) -> Result<(), DriverError> {
+        self.timed("remove_network", self.driver.remove_network(id)).await
     }
 
     async fn memory(&self, now: Timestamp) -> Result<Option<EngineMemory>, DriverError> {

@@ -39,7 +39,7 @@ pub use metered::Metered;
 pub use plan::{ContainerPlan, Owner, RegistryLogin, ResolvedImage};
 pub use verdict::judge;
 
-use crate::domain::{Arch, HostFile, ImageRef};
+use crate::domain::{Arch, ClassName, HostFile, ImageRef};
 use crate::security::HardenedProfile;
 
 /// A container engine. Every call has its own deadline, so none hangs with an engine that accepts and never answers.
@@ -60,8 +60,14 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Whether the engine sees this file at this path: another machine's engine does not, nor one outside of the container that we may be in.
     async fn sees_file(&self, file: &HostFile) -> Result<bool, DriverError>;
 
-    /// Our own bridge, made when it is missing.
-    async fn ensure_network(&self) -> Result<NetworkInfo, DriverError>;
+    /// The bridge of a class's containers, or the one whose address is the broker's; made when it is missing.
+    async fn ensure_network(&self, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError>;
+
+    /// Every bridge of ours.
+    async fn networks(&self) -> Result<Vec<NetworkInfo>, DriverError>;
+
+    /// Takes a bridge away on which nothing is. One that is gone is fine.
+    async fn remove_network(&self, id: &str) -> Result<(), DriverError>;
 
     /// An image that the engine already has. `None` when it has not.
     async fn resolve_image(&self, image: &ImageRef) -> Result<Option<ResolvedImage>, DriverError>;

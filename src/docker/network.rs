@@ -1,4 +1,4 @@
-//! Our own bridge: outwards and to the machine, but not from container to container.
+//! Our own bridges: one for each class, outwards only, and one whose address is the broker's. What may pass is the firewall's to say.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,41 +12,49 @@ use super::error::DriverError;
 use super::facts::NetworkInfo;
 use super::labels;
 use super::wire::Network;
+use crate::domain::ClassName;
 
 const CALL: &str = "ensure the network";
+const LIST: &str = "list our networks";
+const REMOVE: &str = "remove a network";
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The network's name and the lock that keeps us from making it twice at once.
+/// Whose the networks are, and the lock that keeps us from making one twice at once.
 #[derive(Debug)]
-pub(super) struct OwnNetwork {
-    name: String,
+pub(super) struct OwnNetworks {
+    prefix: String,
     instance: String,
     making: Mutex<()>,
 }
 
-impl OwnNetwork {
+impl OwnNetworks {
     pub(super) fn new(instance: &str) -> Self {
         // The end of the id is random; its beginning is a time, which two coordinators may share, and engines start no container on a
         // network whose name another one has too.
         let plain: String = instance.chars().filter(char::is_ascii_alphanumeric).collect();
         let short = plain.get(plain.len().saturating_sub(12)..).unwrap_or(&plain);
-        Self { name: format!("rc-{short}"), instance: instance.to_owned(), making: Mutex::new(()) }
+        Self { prefix: format!("rc-{short}"), instance: instance.to_owned(), making: Mutex::new(()) }
+    }
+
+    fn name(&self, class: Option<&ClassName>) -> String {
+        class.map_or_else(|| self.prefix.clone(), |class| format!("{}-{class}", self.prefix))
     }
 
     /// Finds the network or makes it. Older engines make a second network of the same name without a word, so after making one we
     /// look again: all racers then settle on the oldest, and the others are removed.
-    pub(super) async fn ensure(&self, client: &Client) -> Result<NetworkInfo, DriverError> {
+    pub(super) async fn ensure(&self, client: &Client, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError> {
         let _making = self.making.lock().await;
-        let mut found = self.find(client).await?;
+        let name = self.name(class);
+        let mut found = self.find(client, &name).await?;
         if found.is_empty() {
-            let request = self.request();
+            let request = self.request(name.clone(), class);
             let made = client.call(CALL, DEADLINE, |c| async move {
                 c.docker.create_network(request).await.map_err(|error| DriverError::from_engine(CALL, error))
             });
             let made = made.await;
-            found = self.find(client).await?;
+            found = self.find(client, &name).await?;
             if found.is_empty() {
-                let absent = DriverError::Conflict { call: CALL, message: format!("the network {} is gone right after it was made", self.name) };
+                let absent = DriverError::Conflict { call: CALL, message: format!("the network {name} is gone right after it was made") };
                 return Err(made.err().unwrap_or(absent));
             }
         }
@@ -54,49 +62,54 @@ impl OwnNetwork {
         let mut found = found.into_iter();
         let first = found.next().and_then(Network::into_info);
         for double in found {
-            self.remove_double(client, double.id).await;
+            // One that still has a container stays until the next time.
+            if let Err(error) = remove(client, double.id).await {
+                tracing::debug!(network.name = name, %error, "a second network of our name stays for now");
+            }
         }
-        first.ok_or_else(|| DriverError::Garbled { call: CALL, message: format!("the network {} has no gateway", self.name) })
+        first.ok_or_else(|| DriverError::Garbled { call: CALL, message: format!("the network {name} has no gateway") })
     }
 
-    /// Takes it away, if it is there.
-    pub(super) async fn remove(&self, client: &Client) -> Result<(), DriverError> {
-        for network in self.find(client).await? {
-            let id = network.id;
-            let removed = client
-                .call(CALL, DEADLINE, |c| async move { c.docker.remove_network(&id).await.map_err(|error| DriverError::from_engine(CALL, error)) });
-            removed.await?;
-        }
-        Ok(())
+    /// All of ours that have a gateway.
+    pub(super) async fn all(&self, client: &Client) -> Result<Vec<NetworkInfo>, DriverError> {
+        let found = self.labelled(client, LIST, json!({})).await?;
+        Ok(found.into_iter().filter_map(Network::into_info).collect())
     }
 
     /// Networks of this name that are ours; the engine's filter takes a part of a name for the name.
-    async fn find(&self, client: &Client) -> Result<Vec<Network>, DriverError> {
-        let label = format!("{}={}", labels::INSTANCE, self.instance);
-        let filters = json!({ "name": [self.name], "label": [label] }).to_string();
-        let all: Vec<Network> = client.read(CALL, DEADLINE, format!("/networks?filters={}", encode(&filters))).await?;
-        let ours = |network: &Network| network.labels.as_ref().and_then(|labels| labels.get(labels::INSTANCE)) == Some(&self.instance);
-        Ok(all.into_iter().filter(|network| network.name == self.name && ours(network)).collect())
+    async fn find(&self, client: &Client, name: &str) -> Result<Vec<Network>, DriverError> {
+        let mut found = self.labelled(client, CALL, json!({ "name": [name] })).await?;
+        found.retain(|network| network.name == name);
+        Ok(found)
     }
 
-    fn request(&self) -> NetworkCreateRequest {
+    async fn labelled(&self, client: &Client, call: &'static str, mut filters: serde_json::Value) -> Result<Vec<Network>, DriverError> {
+        filters["label"] = json!([format!("{}={}", labels::INSTANCE, self.instance)]);
+        let mut all: Vec<Network> = client.read(call, DEADLINE, format!("/networks?filters={}", encode(&filters.to_string()))).await?;
+        all.retain(|network| network.labels.as_ref().and_then(|labels| labels.get(labels::INSTANCE)) == Some(&self.instance));
+        Ok(all)
+    }
+
+    fn request(&self, name: String, class: Option<&ClassName>) -> NetworkCreateRequest {
+        let class = class.map(|class| (labels::CLASS.to_owned(), class.to_string()));
         NetworkCreateRequest {
-            name: self.name.clone(),
+            name,
             driver: Some("bridge".to_owned()),
             internal: Some(false),
             attachable: Some(false),
             options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
-            labels: Some(HashMap::from([(labels::INSTANCE.to_owned(), self.instance.clone())])),
+            labels: Some([(labels::INSTANCE.to_owned(), self.instance.clone())].into_iter().chain(class).collect()),
             ..NetworkCreateRequest::default()
         }
     }
+}
 
-    /// A double that still has a container stays until the next time.
-    async fn remove_double(&self, client: &Client, id: String) {
-        let removed =
-            client.call(CALL, DEADLINE, |c| async move { c.docker.remove_network(&id).await.map_err(|error| DriverError::from_engine(CALL, error)) });
-        if let Err(error) = removed.await {
-            tracing::debug!(network.name = %self.name, %error, "a second network of our name stays for now");
-        }
+/// Takes one away. One that is gone is fine; one on which a container is stays, and that is an error.
+pub(super) async fn remove(client: &Client, id: String) -> Result<(), DriverError> {
+    let removed =
+        client.call(REMOVE, DEADLINE, |c| async move { c.docker.remove_network(&id).await.map_err(|error| DriverError::from_engine(REMOVE, error)) });
+    match removed.await {
+        Ok(()) | Err(DriverError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }

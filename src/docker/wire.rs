@@ -13,7 +13,7 @@ use super::devices::WireDevices;
 use super::facts::{ContainerFacts, ContainerState, EngineInfo, NetworkInfo, Usage};
 use super::labels;
 use super::plan::ResolvedImage;
-use crate::domain::{Arch, ImageRef, MemoryBytes};
+use crate::domain::{Arch, ClassName, ImageRef, MemoryBytes};
 
 /// `GET /version`.
 #[derive(Debug, Deserialize)]
@@ -255,6 +255,7 @@ pub(super) struct Network {
     #[serde(default)]
     pub(super) created: String,
     pub(super) labels: Option<HashMap<String, String>>,
+    options: Option<HashMap<String, String>>,
     #[serde(rename = "IPAM")]
     ipam: Option<Ipam>,
 }
@@ -270,6 +271,8 @@ struct Ipam {
 struct IpamConfig {
     #[serde(default)]
     gateway: String,
+    #[serde(default)]
+    subnet: String,
 }
 
 impl Network {
@@ -278,7 +281,12 @@ impl Network {
         let configs = self.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
         let address = |config: &IpamConfig| config.gateway.split('/').next().and_then(|text| text.parse::<IpAddr>().ok());
         let gateway = configs.iter().find_map(address)?;
-        Some(NetworkInfo { name: self.name, id: self.id, gateway })
+        let subnets = configs.iter().map(|config| config.subnet.parse().ok()).collect::<Option<_>>()?;
+        // As the engine names it when nobody else does.
+        let plain = || format!("br-{}", self.id.get(..12).unwrap_or(&self.id));
+        let bridge = self.options.unwrap_or_default().remove("com.docker.network.bridge.name").unwrap_or_else(plain);
+        let class = self.labels.unwrap_or_default().remove(labels::CLASS).map(ClassName::from_trusted);
+        Some(NetworkInfo { name: self.name, id: self.id, gateway, subnets, bridge, class })
     }
 }
 

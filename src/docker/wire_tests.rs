@@ -76,11 +76,28 @@ fn memory_leaves_out_cache_and_ended_containers_have_none() {
 #[test]
 fn the_gateway_is_read_with_and_without_its_prefix() {
     let gateway = |text: &str| {
-        read::<Network>(json!({"Name": "n", "Id": "1", "IPAM": {"Config": [{"Gateway": text}]}})).into_info().map(|n| n.gateway.to_string())
+        read::<Network>(json!({"Name": "n", "Id": "1", "IPAM": {"Config": [{"Gateway": text, "Subnet": "172.18.0.0/16"}]}}))
+            .into_info()
+            .map(|n| n.gateway.to_string())
     };
     assert_eq!(gateway("172.18.0.1"), Some("172.18.0.1".to_owned()));
     assert_eq!(gateway("172.18.0.1/16"), Some("172.18.0.1".to_owned()));
     assert_eq!(gateway(""), None);
+}
+
+#[test]
+fn a_bridge_has_the_name_that_it_was_given_or_that_engines_give() {
+    let ipam = json!({"Config": [{"Gateway": "172.18.0.1", "Subnet": "172.18.0.0/16"}]});
+    let info = |more: serde_json::Value| {
+        let mut network = json!({"Name": "n", "Id": "0123456789abcdef", "IPAM": ipam});
+        network.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        read::<Network>(network).into_info().expect("whole")
+    };
+    let plain = info(json!({}));
+    assert_eq!((plain.bridge.as_str(), plain.class), ("br-0123456789ab", None));
+    let named = info(json!({"Options": {"com.docker.network.bridge.name": "br0"}, "Labels": {"runner-coordinator.class": "gpu"}}));
+    assert_eq!((named.bridge.as_str(), named.class.map(|class| class.to_string())), ("br0", Some("gpu".to_owned())));
+    assert_eq!(named.subnets, ["172.18.0.0/16".parse::<ipnet::IpNet>().expect("a network")]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::domain::{DiskState, HostFacts, JobState, ProjectUsage, RunnerState, chain};
-use crate::jobs::{Disk, EngineState, IntakeState, Status, Stuck};
+use crate::jobs::{Disk, EngineState, IntakeState, Status, Stuck, Unguarded};
 use crate::platform::devices::toolkit::ABOUT as TOOLKIT;
 use crate::tasks::{Standing, TaskState};
 
@@ -97,6 +97,9 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     checks.extend(stuck_check(&status.stuck).map(|check| ("containers", check)));
     checks.extend(tasks_check(&state.manager.tasks().states()).map(|check| ("tasks", check)));
     checks.extend(disk_check(&status.disks, status.disks_silent).map(|check| ("disk", check)));
+    if state.config.current().classes.iter().any(|class| class.network.is_filtered()) {
+        checks.extend(status.unguarded.as_ref().map(|Unguarded { why, since }| ("network", Check::failing(why.clone(), Some(*since)))));
+    }
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     checks.extend(state.audit.failing().map(|(error, since)| ("audit", Check::failing(error, since))));
     answer_of(checks)

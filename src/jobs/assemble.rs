@@ -15,6 +15,7 @@ use super::vitals::Vitals;
 use crate::config::Live;
 use crate::docker::Driver;
 use crate::domain::Clock;
+use crate::firewall::Netfilter;
 use crate::gitlab::{GitLab, Listing};
 use crate::metrics::Metrics;
 use crate::platform::PlatformManager;
@@ -29,6 +30,8 @@ pub struct Seams {
     pub store: Arc<dyn Store>,
     /// The engine.
     pub driver: Arc<dyn Driver>,
+    /// The kernel's packet filter.
+    pub netfilter: Arc<dyn Netfilter>,
     /// The machine.
     pub platform: Arc<PlatformManager>,
     /// Tokens and profiles.

@@ -10,7 +10,7 @@ use super::proof::receipt_of;
 use crate::config::{Class, Network, Shell};
 use crate::docker::{ContainerPlan, Owner, ResolvedImage};
 use crate::domain::{Aggregate, HostFile, ImageRef, Work};
-use crate::security::{DeviceGrant, Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
+use crate::security::{CallFilter, DeviceGrant, Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
 
 /// The variable in which the first process of a container finds its ticket; the command does not get it.
 const RECEIPT_VARIABLE: &str = "RUNNER_COORDINATOR_RECEIPT";
@@ -53,7 +53,7 @@ pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, origin: &Ori
         tmpfs,
         network: match class.network {
             Network::None => NetworkAccess::None,
-            Network::Isolated => NetworkAccess::Isolated,
+            Network::Isolated | Network::Allowlist | Network::Open => NetworkAccess::Bridge,
         },
         runtime: class.runtime.clone(),
         stop_grace,
@@ -62,6 +62,7 @@ pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, origin: &Ori
             Origin::Job(_, runner) => Some(runner.clone()),
             Origin::Command(_) | Origin::Class(_) => None,
         },
+        filter: CallFilter::Ours,
         proof: None,
     }
 }

@@ -18,6 +18,7 @@ use super::conclude::Untold;
 use super::disk::Disks;
 use super::handle::ManagerHandle;
 use super::images::ImageBook;
+use super::network::Networks;
 use super::observer::Observer;
 use super::queue_there::QueueBoard;
 use super::reconcile::Deadlines;
@@ -25,6 +26,7 @@ use super::vitals::Vitals;
 use crate::config::{Class, Config};
 use crate::docker::DriverError;
 use crate::domain::{ClassName, Requirement, RetryPolicy, RunnerId, Start};
+use crate::firewall::FirewallError;
 use crate::store::StoreError;
 use crate::store::log::LogWriter;
 
@@ -67,6 +69,7 @@ pub(super) struct Shared {
     pub(super) untold: Untold,
     pub(super) disks: Disks,
     pub(super) images: ImageBook,
+    pub(super) networks: Networks,
 }
 
 /// A log that is being followed; its task hands the writer back when the container's output has ended.
@@ -109,6 +112,8 @@ pub(super) enum OpError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] DriverError),
+    #[error("the rules of the firewall are not in force")]
+    Firewall(#[from] FirewallError),
     #[error("a file of the job could not be written")]
     Log(#[from] std::io::Error),
     #[error("{0}")]
@@ -120,6 +125,7 @@ impl Shared {
     pub(super) fn new(deps: Deps, epoch_base: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let observer = Observer::new(epoch_base, deps.proof.init().clone());
+        let networks = Networks::new(Arc::clone(&deps.netfilter));
         Self {
             deps,
             observer,
@@ -131,6 +137,7 @@ impl Shared {
             untold: Untold::default(),
             disks: Disks::default(),
             images: ImageBook::default(),
+            networks,
         }
     }
 

@@ -1,8 +1,8 @@
 //! An engine that does what a test says, and what the manager works with around it.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +23,8 @@ use crate::docker::{
     ContainerFacts, ContainerPlan, ContainerState, Driver, DriverError, EngineEvent, EngineInfo, EngineMemory, ImageRemoval, LogRecord, LogStream,
     NetworkInfo, ResolvedImage, Usage, fixture,
 };
-use crate::domain::{Arch, Clock, CpuMillis, HostFile, ImageRef, MemoryBytes};
+use crate::domain::{Arch, ClassName, Clock, CpuMillis, HostFile, ImageRef, MemoryBytes};
+use crate::firewall::fixture::Willing;
 use crate::metrics::Metrics;
 use crate::platform::{HostProbe, KernelFacts, PlatformManager};
 use crate::security::{HardenedProfile, SecurityManager};
@@ -37,6 +38,10 @@ pub(crate) struct FakeEngine {
     pub(crate) runs: AtomicBool,
     /// Whether it lists its containers.
     pub(crate) lists: AtomicBool,
+    /// Its networks.
+    pub(crate) networks: Mutex<Vec<NetworkInfo>>,
+    /// Whether something is on each of them.
+    pub(crate) keeps_networks: AtomicBool,
 }
 
 fn no<T>(call: &'static str) -> Result<T, DriverError> {
@@ -61,8 +66,21 @@ impl Driver for FakeEngine {
         Ok(true)
     }
 
-    async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
-        no("network")
+    async fn ensure_network(&self, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError> {
+        let networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        networks.iter().find(|network| network.class.as_ref() == class).cloned().map_or_else(|| no("network"), Ok)
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkInfo>, DriverError> {
+        Ok(self.networks.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn remove_network(&self, id: &str) -> Result<(), DriverError> {
+        if self.keeps_networks.load(Ordering::SeqCst) {
+            return no("remove a network");
+        }
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).retain(|network| network.id != id);
+        Ok(())
     }
 
     async fn resolve_image(&self, _image: &ImageRef) -> Result<Option<ResolvedImage>, DriverError> {
@@ -160,8 +178,13 @@ pub(crate) fn shared(directory: &Path, driver: Arc<FakeEngine>) -> Arc<Shared> {
 
 /// Everything around this engine, with its files in `directory`.
 pub(crate) fn deps(directory: &Path, driver: Arc<FakeEngine>) -> (Deps, Seat) {
+    deps_of(directory, driver, "[[classes]]\nname = \"default\"")
+}
+
+/// The same with these settings.
+pub(crate) fn deps_of(directory: &Path, driver: Arc<FakeEngine>, settings: &str) -> (Deps, Seat) {
     let file = directory.join("config.toml");
-    std::fs::write(&file, format!("data_dir = \"{}\"\n[[classes]]\nname = \"default\"", directory.display())).expect("written");
+    std::fs::write(&file, format!("data_dir = \"{}\"\n{settings}", directory.display())).expect("written");
     let config = Config::load(Some(&file), std::iter::empty()).unwrap_or_else(|faults| panic!("{faults}"));
     let clock: Arc<dyn Clock> = Arc::new(Still);
     let live = Live::new(config, clock.now());
@@ -169,6 +192,7 @@ pub(crate) fn deps(directory: &Path, driver: Arc<FakeEngine>) -> (Deps, Seat) {
     let seams = Seams {
         store: Arc::new(SqliteStore::open(&directory.join("queue.db")).expect("a store")),
         driver,
+        netfilter: Arc::new(Willing::default()),
         platform: Arc::new(PlatformManager::new(settings.host.clone(), &Kernel)),
         security: Arc::new(SecurityManager::open(directory, live.clone()).expect("keys")),
         proof: Proof::open(&settings).expect("a place for receipts"),

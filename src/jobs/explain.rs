@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use super::deps::{class_named, deadlines};
 use super::disk;
 use super::handle::{EngineState, Status};
+use super::network::Unguarded;
 use super::reconcile::{Deadlines, time_limit};
 use crate::config::Config;
 use crate::domain::{
-    Aggregate, CapReached, EventKind, HostFacts, Job, JobId, JobState, Requirement, RequirementId, Runner, RunnerState, Source, Start,
+    Aggregate, CapReached, ClassName, EventKind, HostFacts, Job, JobId, JobState, Requirement, RequirementId, Runner, RunnerState, Source, Start,
 };
 use crate::platform::Unfit;
 use crate::platform::explain::{Ahead, Explanation, HostReport, Machine, Preparing, Readiness, Standing, Tenant, Wish, competes, examine};
@@ -37,7 +38,7 @@ impl<'a> Circumstances<'a> {
         if facts.runtimes.is_empty() {
             return Vec::new();
         }
-        let machine = Machine { facts, tenants: &[], readiness: self.readiness() };
+        let machine = Machine { facts, tenants: &[], readiness: self.readiness(&requirement.class) };
         examine(&machine, self.wish(requirement)).never().cloned().collect()
     }
 
@@ -45,8 +46,13 @@ impl<'a> Circumstances<'a> {
         Wish { requirement, limit: class_named(self.config, &requirement.class).and_then(|class| class.max_runners) }
     }
 
-    fn readiness(&self) -> Readiness {
-        readiness(self.status)
+    /// Whether this machine takes work of a class.
+    fn readiness(&self, class: &ClassName) -> Readiness {
+        let filtered = class_named(self.config, class).is_some_and(|class| class.network.is_filtered());
+        match (readiness(self.status), &self.status.unguarded) {
+            (Readiness::Ready, Some(Unguarded { why, since })) if filtered => Readiness::Unguarded { why: why.clone(), since: *since },
+            (readiness, _) => readiness,
+        }
     }
 
     fn facts(&self) -> &'a HostFacts {
@@ -113,7 +119,7 @@ async fn explain_waiting(
     let tenants: Vec<Tenant> = open.iter().map(|aggregate| tenant(aggregate, ends_by(aggregate))).collect();
     let facts = circumstances.facts();
     let mine = circumstances.wish(&job.spec.requirement);
-    let report = examine(&Machine { facts, tenants: &tenants, readiness: circumstances.readiness() }, mine);
+    let report = examine(&Machine { facts, tenants: &tenants, readiness: circumstances.readiness(&job.spec.requirement.class) }, mine);
     let all = store.waiting().await?;
     let rivals = rivals(circumstances, mine, &report, &all);
     let of_project = |reached: &CapReached| job.spec.project.as_ref() == Some(&reached.project);
@@ -179,7 +185,12 @@ async fn under_way(store: &dyn Store, circumstances: Circumstances<'_>, job: &Jo
         None => (job.created_at, Preparing::Image),
     };
     let preparing = if broker || preparing == Preparing::Runner { preparing } else { Preparing::Broker };
-    Ok(Standing::Starting { since, host: circumstances.facts().id.clone(), readiness: circumstances.readiness(), preparing })
+    Ok(Standing::Starting {
+        since,
+        host: circumstances.facts().id.clone(),
+        readiness: circumstances.readiness(&job.spec.requirement.class),
+        preparing,
+    })
 }
 
 fn preparing(runner: &Runner, job: &Job, latest: Option<EventKind>) -> Preparing {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::disk::Disk;
+use super::network::Unguarded;
 use super::queue_there::GitLabQueue;
 use super::stuck::Stuck;
 use super::vitals::{Vital, Vitals};
@@ -212,6 +213,8 @@ pub struct Status {
     pub disks: Vec<Disk>,
     /// Since when one of their file systems does not answer, if one does not; nothing new begins then.
     pub disks_silent: Option<Timestamp>,
+    /// Why the rules of the firewall are not in force, if they are not.
+    pub unguarded: Option<Unguarded>,
     /// Processor time that runners hold.
     pub used_cpus: CpuMillis,
     /// Memory that runners hold.

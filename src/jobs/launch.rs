@@ -15,10 +15,12 @@ use super::finish::take_container;
 use super::follow::follow;
 use super::grant::{CannotGrant, grant};
 use super::image::{Decision, decide};
-use crate::config::{Class, Config, Network, Pull};
+use super::network;
+use super::observer::EngineSight;
+use crate::config::{Class, Config, Pull};
 use crate::docker::{DriverError, ResolvedImage};
 use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, FieldFault, ImageRef, Outcome, Step, Work, chain};
-use crate::security::{DeviceGrant, ProfileRequest, SecurityManager};
+use crate::security::{CallFilter, DeviceGrant, ProfileRequest, SecurityManager};
 use crate::store::StoreError;
 
 /// Least time between two notes about a pull in a job's history.
@@ -53,10 +55,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Err(Stopped::Attempt(outcome)) => return conclude(shared, &aggregate, outcome).await,
         Err(Stopped::Operation(error)) => return Err(error),
     };
-    let network = match class.network {
-        Network::None => None,
-        Network::Isolated => Some(shared.deps.driver.ensure_network().await?.id),
-    };
+    let network = network::ready(shared, class).await?;
     let broker_url = shared.deps.broker_url.borrow().clone();
     if broker_url.is_none() && !aggregate.runs_command() {
         return Err(OpError::NotYet("the broker does not listen yet"));
@@ -72,7 +71,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         warn!(job.id = %job, attempt, %error, "what is left of another log cannot be taken away");
     }
     let proof = if aggregate.runs_command() { Some(shared.deps.proof.prepare(&aggregate.runner.id)?) } else { None };
-    let request = ProfileRequest { devices, proof, ..profile_request(&aggregate, class, &origin, config.limits.stop_grace) };
+    let request = ProfileRequest { devices, proof, filter: filter(shared), ..profile_request(&aggregate, class, &origin, config.limits.stop_grace) };
     let profile = match SecurityManager::harden(request) {
         Ok(profile) => profile,
         Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,
@@ -111,6 +110,14 @@ async fn granted(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<Result<D
             Outcome::final_failure(EndReason::StartFailed, error.to_string())
         }
     }))
+}
+
+/// Who filters the container's system calls: we, unless the engine has said that it cannot.
+fn filter(shared: &Shared) -> CallFilter {
+    match &shared.observer.view().sight {
+        EngineSight::Up { info, .. } if !info.filters_calls() => CallFilter::EngineHasNone,
+        EngineSight::Up { .. } | EngineSight::Down { .. } | EngineSight::Unknown => CallFilter::Ours,
+    }
 }
 
 async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) -> Result<(), OpError> {

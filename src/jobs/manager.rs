@@ -155,6 +155,7 @@ impl JobManager {
         keep(&self.shared, "sampler", |shared| async move { super::sample::run(&shared).await });
         keep(&self.shared, "retention", |shared| async move { super::retention::run(&shared).await });
         keep(&self.shared, "disks", |shared| async move { super::disk::run(&shared).await });
+        keep(&self.shared, "networks", |shared| async move { super::network::run(&shared).await });
         keep(&self.shared, "upkeep", |shared| async move { super::upkeep::run(&shared).await });
         if self.shared.deps.gitlab.is_some() {
             keep(&self.shared, "repair", |shared| async move { super::repair::run(&shared).await });

@@ -188,7 +188,7 @@ async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], vie
     let rules = Rules { limit: &limit, hold_after: config.gpu.hold_after, kept_long: &kept_long };
     let mut settled = false;
     for _ in 0..CLAIMS_PER_PASS {
-        let all_waiting = startable(shared).await?;
+        let all_waiting = startable(shared, config).await?;
         let turn = if settled { Turn::Nobody } else { turn(&mut room.ledger, &all_waiting, &rules, now) };
         let among = match turn {
             Turn::First(first) => std::slice::from_ref(first),
@@ -218,13 +218,14 @@ async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], vie
         }
     }
     deps.handle.nudge();
-    startable(shared).await
+    startable(shared, config).await
 }
 
-/// What waits and is not kept by its project's limits.
-async fn startable(shared: &Shared) -> Result<Vec<Waiting>, StoreError> {
+/// What waits and is kept neither by its project's limits nor by the firewall.
+async fn startable(shared: &Shared, config: &Config) -> Result<Vec<Waiting>, StoreError> {
     let mut waiting = shared.deps.store.waiting().await?;
-    waiting.retain(|waiting| waiting.capped.is_none());
+    let closed = |class: &ClassName| class_named(config, class).is_some_and(|class| shared.networks.closes(class));
+    waiting.retain(|waiting| waiting.capped.is_none() && !closed(&waiting.requirement.class));
     Ok(waiting)
 }
 
@@ -276,7 +277,7 @@ async fn end_one_that_waits(shared: &Shared, open: &[Aggregate], meant: impl Fn(
 
 /// Plans runners up to each class's `warm`, and those that are owed for one that was asked for and died.
 async fn keep_warm(shared: &Shared, restarts: &mut Restarts, open: &[Aggregate], room: &mut Room<'_>, now: Timestamp) -> Result<(), StoreError> {
-    for class in room.config.classes.iter().filter(|class| class.gitlab_token.is_some()) {
+    for class in room.config.classes.iter().filter(|class| class.gitlab_token.is_some() && !shared.networks.closes(class)) {
         let restart = restarts.by_class.entry(class.name.clone()).or_default();
         if restart.not_before.is_some_and(|not_before| not_before > Instant::now()) {
             continue;
@@ -313,7 +314,7 @@ async fn askable(shared: &Shared, Room { config, ledger, .. }: &Room<'_>, open: 
         let idle = open.iter().any(|aggregate| aggregate.runner.state == RunnerState::Idle && aggregate.runner.class == class.name);
         idle || ledger.fit(&class_requirement(class), class.max_runners).is_ok()
     };
-    let classes = config.classes.iter().filter(|class| class.gitlab_token.is_some());
+    let classes = config.classes.iter().filter(|class| class.gitlab_token.is_some() && !shared.networks.closes(class));
     Ok(classes.filter(|class| !crowded(&class.name) && room(class)).map(|class| class.name.clone()).collect())
 }
 

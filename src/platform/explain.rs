@@ -59,11 +59,19 @@ pub enum Readiness {
     DiskFull(String),
     /// A file system does not answer, since then.
     DiskUnresponsive(Timestamp),
+    /// The job's network is nothing without rules of the firewall, and they are not in force.
+    Unguarded {
+        /// Why, with what to do.
+        why: String,
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 impl Readiness {
     /// Every name in answers.
-    pub const NAMES: [&'static str; 8] = ["ready", "starting", "engine_down", "stopping", "draining", "drained", "disk_full", "disk_unresponsive"];
+    pub const NAMES: [&'static str; 9] =
+        ["ready", "starting", "engine_down", "stopping", "draining", "drained", "disk_full", "disk_unresponsive", "network_unguarded"];
 
     /// The name in answers.
     #[must_use]
@@ -77,6 +85,7 @@ impl Readiness {
             Self::Drained(_) => "drained",
             Self::DiskFull(_) => "disk_full",
             Self::DiskUnresponsive(_) => "disk_unresponsive",
+            Self::Unguarded { .. } => "network_unguarded",
         }
     }
 }

@@ -9,6 +9,7 @@ mod env;
 mod key;
 pub mod profile;
 mod receipt;
+mod seccomp;
 mod secret_file;
 mod token;
 mod webhook;
@@ -23,7 +24,7 @@ use secrecy::SecretString;
 
 pub use devices::{DeviceGrant, GrantedGpu, GrantedNode, NvidiaWay};
 pub use env::is_refused;
-pub use profile::{Exec, HardenedProfile, NetworkAccess, ProfileRequest, ProofFiles, TmpfsMount};
+pub use profile::{CallFilter, Exec, HardenedProfile, NetworkAccess, ProfileRequest, ProofFiles, TmpfsMount};
 pub use secret_file::{Removed, SecretFile, Staged};
 pub use token::Principal;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::devices::DeviceGrant;
+use super::seccomp;
 use crate::domain::{CpuMillis, FieldFault, HostFile, MemoryBytes};
 
 /// Whether files on a mount may be executed.
@@ -35,8 +36,8 @@ pub struct TmpfsMount {
 pub enum NetworkAccess {
     /// None: only its own loopback.
     None,
-    /// Our own bridge: outwards and to the broker, but to no other container.
-    Isolated,
+    /// A bridge of ours: what may pass on it is the firewall's to say.
+    Bridge,
 }
 
 /// What the administrator's class decides about a container.
@@ -63,8 +64,19 @@ pub struct ProfileRequest {
     /// GitLab Runner on the engine's machine, for an image that does not bring it. Beside its GPUs the only thing of the machine that a container
     /// is ever shown: one file, read-only, at [`HardenedProfile::RUNNER_PATH`].
     pub runner_binary: Option<HostFile>,
+    /// Who filters its system calls.
+    pub filter: CallFilter,
     /// What proves a command's end: our first process and the receipt that it writes. A runner of GitLab has none, it reports by itself.
     pub proof: Option<ProofFiles>,
+}
+
+/// Whether a container's system calls can be filtered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallFilter {
+    /// They are, by our own list.
+    Ours,
+    /// The engine says that it cannot, for want of a kernel that does, and refuses every list. `check` tells of it.
+    EngineHasNone,
 }
 
 /// The two files of the engine's machine with which the end of a job is proved.
@@ -94,7 +106,7 @@ pub struct HardenedProfile {
 impl HardenedProfile {
     /// Every capability is dropped: no mknod, chroot, raw sockets, setuid, or writing into the image as root.
     pub const CAP_DROP: &'static [&'static str] = &["ALL"];
-    /// A set-uid program in the image gains nothing. Seccomp stays the engine's own profile, which is what no `seccomp=` entry means.
+    /// A set-uid program in the image gains nothing.
     pub const SECURITY_OPT: &'static [&'static str] = &["no-new-privileges=true"];
     /// Own shared memory: no other container's segments can be seen.
     pub const IPC_MODE: &'static str = "private";
@@ -217,6 +229,16 @@ impl HardenedProfile {
     #[must_use]
     pub fn tmpfs(&self) -> &[TmpfsMount] {
         &self.request.tmpfs
+    }
+
+    /// The engine's options: those that are always set, and the filter of system calls.
+    #[must_use]
+    pub fn security_opt(&self) -> Vec<String> {
+        let filter = match self.request.filter {
+            CallFilter::Ours => Some(seccomp::OPTION.clone()),
+            CallFilter::EngineHasNone => None,
+        };
+        Self::SECURITY_OPT.iter().map(|option| (*option).to_owned()).chain(filter).collect()
     }
 
     /// Network.

@@ -16,6 +16,7 @@ pub(super) fn request() -> ProfileRequest {
         stop_grace: Duration::from_secs(5),
         devices: DeviceGrant::None,
         runner_binary: None,
+        filter: CallFilter::Ours,
         proof: None,
     }
 }

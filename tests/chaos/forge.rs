@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::gitlab::{GitLab, JobSpec, JobView, Outage, Status};
-use crate::marks::{Life, Witness};
+use crate::marks::{Life, REACHED, Witness};
 use crate::rng::Rng;
 use crate::tally::Wrong;
 use crate::work::{Kind, Own};
@@ -51,7 +51,7 @@ impl Forge {
         self.gitlab.add_runner(&token, &[&tag(daemon)]);
         format!(
             "[gitlab]\nurl = {:?}\npoll_interval = \"1s\"\n\
-             [[classes]]\nname = \"gitlab\"\nimage = {RUNNER:?}\npull = \"never\"\ncpus = 0.2\nmemory = \"192MiB\"\ngitlab_token = {token:?}\n",
+             [[classes]]\nname = \"gitlab\"\nimage = {RUNNER:?}\npull = \"never\"\ncpus = 0.2\nmemory = \"192MiB\"\ngitlab_token = {token:?}\n{REACHED}",
             self.gitlab.url()
         )
     }

@@ -12,7 +12,7 @@ use crate::clients::Desk;
 use crate::daemon::Daemon;
 use crate::engine::Engine;
 use crate::ledger::Ledger;
-use crate::marks::Witness;
+use crate::marks::{REACHED, Witness};
 use crate::place::Place;
 use crate::rng::Rng;
 use crate::work::Kind;
@@ -49,7 +49,7 @@ pub(crate) async fn soak() {
     let tasks = tokio_util::task::TaskTracker::new();
     let (engine, _witness) = (Engine::start(place.path()).await, Witness::listen(&tasks).await);
     let more = setting_text("RC_CHAOS_CONFIG").unwrap_or_default();
-    let mut daemon = Daemon::new(place.path(), "soak", PORT, &format!("unix://{}", engine.socket().display()), &more);
+    let mut daemon = Daemon::new(place.path(), "soak", PORT, &format!("unix://{}", engine.socket().display()), &format!("{REACHED}{more}"));
     daemon.start().await;
     let desk = Desk::new(vec![daemon.url.clone()]);
     let until = Instant::now() + lasting;

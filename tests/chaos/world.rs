@@ -11,7 +11,7 @@ use crate::foreign::Foreign;
 use crate::forge::{Forge, RUNNER};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::marks::Witness;
+use crate::marks::{self, Witness};
 use crate::place::Place;
 use crate::proxy::Proxy;
 use crate::rng::Rng;
@@ -64,8 +64,13 @@ impl World {
             let socket = place.path().join(format!("proxy-{at}.sock"));
             let proxy = Proxy::start(&tasks, &socket, &engine.socket(), rng.fork(u64::from(port)));
             let machine = Machine::new();
-            let mut daemon =
-                Daemon::new(place.path(), &format!("daemon-{at}"), port, &proxy.host(), &format!("{}\n{}", machine.settings(), forge.settings(at)));
+            let mut daemon = Daemon::new(
+                place.path(),
+                &format!("daemon-{at}"),
+                port,
+                &proxy.host(),
+                &format!("{}{}\n{}", marks::REACHED, machine.settings(), forge.settings(at)),
+            );
             machines.push(machine);
             daemon.start().await;
             proxies.push(proxy);

@@ -98,9 +98,10 @@ async fn priority_goes_before_age() {
     for (index, id) in jobs.iter().enumerate() {
         let job = daemon.ended(id).await;
         assert_eq!(job["state"], "succeeded", "{job}");
-        started.push((job["started_at"].as_str().expect("a time").to_owned(), index));
+        started.push((job["started_at"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok()).expect("a time"), index));
     }
-    started.sort();
+    // Not as text: `05.12Z` sorts behind `05.123Z`.
+    started.sort_unstable();
     let order: Vec<usize> = started.into_iter().map(|(_, index)| index).collect();
     assert_eq!(order, [1, 4, 0, 2, 3]);
     daemon.finish().await;

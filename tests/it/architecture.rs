@@ -18,6 +18,7 @@ const RANKS: &[&[&str]] = &[
     &["security"],
     &["docker"],
     &["platform"],
+    &["firewall"],
     &["gitlab"],
     &["traces"],
     &["jobs"],

@@ -9,7 +9,7 @@ use bollard::query_parameters::WaitContainerOptions;
 use futures_util::{StreamExt, TryStreamExt};
 use runner_coordinator::docker::{ContainerFacts, ContainerPlan, DockerDriver, Driver, LogRecord, LogStream, Owner, ResolvedImage};
 use runner_coordinator::domain::{ClassName, CpuMillis, HostId, ImageRef, JobId, MemoryBytes, RunnerId};
-use runner_coordinator::security::{DeviceGrant, Exec, HardenedProfile, NetworkAccess, ProfileRequest, SecurityManager, TmpfsMount};
+use runner_coordinator::security::{CallFilter, DeviceGrant, Exec, HardenedProfile, NetworkAccess, ProfileRequest, SecurityManager, TmpfsMount};
 
 /// Longest wait for anything here.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -105,6 +105,7 @@ pub(crate) fn request() -> ProfileRequest {
         network: NetworkAccess::None,
         runtime: "runc".to_owned(),
         runner_binary: None,
+        filter: CallFilter::Ours,
         proof: None,
         stop_grace: Duration::from_secs(5),
         devices: DeviceGrant::None,

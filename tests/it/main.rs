@@ -9,6 +9,7 @@ mod backup;
 mod bench;
 mod big_artifact;
 mod broker;
+mod build_tools;
 mod caps;
 mod check;
 mod cli;
@@ -47,6 +48,7 @@ mod latency;
 mod listen;
 mod metrics;
 mod metrics_docs;
+mod network;
 mod openapi_client;
 mod overload;
 #[path = "../engine/mod.rs"]

@@ -12,7 +12,7 @@ use runner_coordinator::docker::{
     ContainerFacts, ContainerPlan, DockerDriver, Driver, DriverError, EngineEvent, EngineInfo, ImageRemoval, LogRecord, NetworkInfo, ResolvedImage,
     Usage,
 };
-use runner_coordinator::domain::{Arch, Clock, HostFile, ImageRef, SystemClock};
+use runner_coordinator::domain::{Arch, ClassName, Clock, HostFile, ImageRef, SystemClock};
 use runner_coordinator::security::HardenedProfile;
 use tokio::sync::mpsc;
 
@@ -40,8 +40,16 @@ impl Driver for Trap {
         self.engine.sees_file(file).await
     }
 
-    async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
-        self.engine.ensure_network().await
+    async fn ensure_network(&self, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError> {
+        self.engine.ensure_network(class).await
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkInfo>, DriverError> {
+        self.engine.networks().await
+    }
+
+    async fn remove_network(&self, id: &str) -> Result<(), DriverError> {
+        self.engine.remove_network(id).await
     }
 
     async fn resolve_image(&self, image: &ImageRef) -> Result<Option<ResolvedImage>, DriverError> {

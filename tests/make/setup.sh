@@ -40,12 +40,17 @@ look() {
     need curl have curl
     need jq have jq
     need busybox-static static_busybox
+    # What containers reach is held in by rules of nftables.
+    need nftables have nft
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     case $1 in
     run) { have docker && engine_answers; } || engine ;;
     test)
         engine
         need iproute2 have ip
+        # What jobs are shown to build with, beside a compiler.
+        need git have git
+        need make have make
         need docker-registry have docker-registry
         need e2fsprogs have mkfs.ext4
         need mount have mount

@@ -13,7 +13,7 @@ readonly unit=runner-coordinator.service socket=runner-coordinator.socket path=/
 readonly boot_seconds=60 patience=60
 
 suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-base=$directory/base-$suite
+base=$directory/base-$suite-1
 
 # make_base: the base system, made once for each Debian release. Needs a network, which the engine's namespace does not have.
 make_base() {
@@ -25,7 +25,7 @@ make_base() {
     note "debootstrap of $suite"
     rm -rf "$base"
     mkdir -p "$directory"
-    debootstrap --variant=minbase --include=systemd,init-system-helpers,curl "$suite" "$base" "$mirror" >"$directory/debootstrap.log" 2>&1 </dev/null ||
+    debootstrap --variant=minbase --include=systemd,init-system-helpers,curl,nftables "$suite" "$base" "$mirror" >"$directory/debootstrap.log" 2>&1 </dev/null ||
         fail "debootstrap failed: $(tail -n 5 "$directory/debootstrap.log")"
     touch "$base.whole"
 }
@@ -83,8 +83,8 @@ boot() {
     mkdir -p "$machine/etc/systemd/system/$unit.d"
     printf '[Service]\nEnvironment=RUNNER_COORDINATOR__DOCKER__DATA_DIR=%s\n' "$machine/var/lib/runner-coordinator" >"$machine/etc/systemd/system/$unit.d/engine.conf"
     mkdir -p "$machine/packages"
-    # It shares the engine's network, since the daemon listens on the runners' bridge.
-    systemd-nspawn --directory="$machine" --machine=rc-systemd --boot --register=no --keep-unit --console=passive \
+    # It shares the engine's network, since the daemon listens on the runners' bridge and sets the rules of its jobs' networks there.
+    systemd-nspawn --directory="$machine" --machine=rc-systemd --capability=CAP_NET_ADMIN --boot --register=no --keep-unit --console=passive \
         --bind="$engine:/run/docker.sock" </dev/null >"$directory/console.log" 2>&1 &
     nspawn=$!
     trap power_off EXIT
@@ -190,7 +190,7 @@ installs() {
     must 'its user is in the group docker' test "$(inside id -Gn runner-coordinator)" = 'runner-coordinator docker'
     must 'it runs as that user' test "$(inside stat -c %U "/proc/$(property "$unit" MainPID)")" = runner-coordinator
     must 'only root and that group read the configuration' test "$(inside stat -c '%U:%G %a' /etc/runner-coordinator/config.toml)" = 'root:runner-coordinator 640'
-    must 'it has no capability and cannot get any' no_capabilities
+    must 'it has one capability, over the network, and cannot get another' one_capability
     must 'units and package are sound' inside systemd-analyze verify --man=no "$unit" "$socket"
 }
 
@@ -198,8 +198,8 @@ line_tells() {
     [[ $(property "$unit" StatusText) == '0 running, 0 starting, 0 queued; engine '* ]]
 }
 
-no_capabilities() {
-    ! inside grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb):' "/proc/$(property "$unit" MainPID)/status" | grep -vE '0{16}$' &&
+one_capability() {
+    ! inside grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb):' "/proc/$(property "$unit" MainPID)/status" | grep -vE '0{12}1000$' &&
         inside grep -qE '^NoNewPrivs:[[:space:]]*1' "/proc/$(property "$unit" MainPID)/status"
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Dials {
     pub(crate) late: u32,
     /// The engine is slow.
     pub(crate) slow: u32,
+    /// The packet filter does not take rules.
+    pub(crate) firewall_fails: u32,
     /// Per second: the engine dies, with its containers or without.
     pub(crate) engine_dies: u32,
     /// Per second: somebody removes a container.
@@ -70,6 +72,7 @@ impl Dials {
             (&mut dials.hangs, 50),
             (&mut dials.late, 150),
             (&mut dials.slow, 300),
+            (&mut dials.firewall_fails, 300),
             (&mut dials.engine_dies, 120),
             (&mut dials.meddles, 120),
             (&mut dials.misreports, 500),

@@ -11,7 +11,7 @@ use runner_coordinator::docker::{
     ContainerFacts, ContainerPlan, Driver, DriverError, EngineEvent, EngineInfo, ImageRemoval, LogRecord, LogStream, NetworkInfo, ResolvedImage,
     Usage,
 };
-use runner_coordinator::domain::{Arch, HostFile, ImageRef, MemoryBytes, RunnerId};
+use runner_coordinator::domain::{Arch, ClassName, HostFile, ImageRef, MemoryBytes, RunnerId};
 use runner_coordinator::security::HardenedProfile;
 use tokio::sync::mpsc;
 
@@ -148,9 +148,22 @@ impl Driver for SimDriver {
         self.call("sees_file", 30_000, Box::new(|_, _| Ok(true))).await
     }
 
-    async fn ensure_network(&self) -> Result<NetworkInfo, DriverError> {
-        let network = || NetworkInfo { name: "rc".to_owned(), id: "net".to_owned(), gateway: [172, 30, 0, 1].into() };
-        self.call("network", 10_000, Box::new(move |_, _| Ok(network()))).await
+    async fn ensure_network(&self, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError> {
+        let class = class.cloned();
+        let made = move |_: &World, engine: &mut Engine| {
+            engine.networks.insert(class.clone());
+            Ok(network(class))
+        };
+        self.call("network", 10_000, Box::new(made)).await
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkInfo>, DriverError> {
+        let all = |engine: &Engine| engine.networks.iter().map(|class| network(class.clone())).collect();
+        self.call("networks", 10_000, Box::new(move |_, engine| Ok(all(engine)))).await
+    }
+
+    async fn remove_network(&self, _id: &str) -> Result<(), DriverError> {
+        self.call("remove_network", 10_000, Box::new(|_, _| Ok(()))).await
     }
 
     async fn resolve_image(&self, image: &ImageRef) -> Result<Option<ResolvedImage>, DriverError> {
@@ -321,6 +334,12 @@ fn resolved(image: &ImageRef) -> ResolvedImage {
     }
 }
 
+/// The bridge of a class, by whose name the engine knows it too.
+fn network(class: Option<ClassName>) -> NetworkInfo {
+    let name = class.as_ref().map_or_else(|| "rc".to_owned(), |class| format!("rc-{class}"));
+    NetworkInfo { id: format!("br-{name}"), bridge: format!("br-{name}"), name, gateway: [172, 30, 0, 1].into(), subnets: Vec::new(), class }
+}
+
 fn info() -> EngineInfo {
     EngineInfo {
         id: "engine".to_owned(),
@@ -332,7 +351,7 @@ fn info() -> EngineInfo {
         memory: MemoryBytes(16 << 30),
         runtimes: vec!["nvidia".to_owned(), "runc".to_owned()],
         cgroup_version: Some("2".to_owned()),
-        security_options: Vec::new(),
+        security_options: vec!["name=seccomp,profile=default".to_owned()],
         cdi_devices: Vec::new(),
         unsupported: Vec::new(),
         forwards: None,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fastrand::Rng;
 use runner_coordinator::docker::{ContainerFacts, ContainerPlan, ContainerState, DriverError, Owner};
-use runner_coordinator::domain::{CpuMillis, GpuId, HowEnded};
+use runner_coordinator::domain::{ClassName, CpuMillis, GpuId, HowEnded};
 use runner_coordinator::security::HardenedProfile;
 
 use crate::dials::Dials;
@@ -60,6 +60,10 @@ pub(crate) struct Engine {
     pub(crate) deaths: u32,
     /// Jobs of GitLab whose runners ended, and when.
     pub(crate) over: Vec<(u64, u64)>,
+    /// Whose bridges there are.
+    pub(crate) networks: BTreeSet<Option<ClassName>>,
+    /// The rules of the machine's firewall.
+    pub(crate) rules: String,
     receipts: PathBuf,
     made: u64,
 }
@@ -88,6 +92,8 @@ impl Engine {
             told: 0,
             deaths: 0,
             over: Vec::new(),
+            networks: BTreeSet::new(),
+            rules: String::new(),
             receipts,
             made: 0,
         }
@@ -107,6 +113,9 @@ impl Engine {
                 return Ok(there.id.clone());
             }
             return Err(DriverError::Conflict { call: "create", message: "the name is taken".to_owned() });
+        }
+        if plan.network.as_ref().is_some_and(|bridge| !self.rules.contains(bridge)) {
+            self.story.breach(now, &format!("{} is made on a network without rules", plan.name));
         }
         self.made += 1;
         let id = format!("c{}", self.made);

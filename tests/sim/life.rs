@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::driver::SimDriver;
 use crate::engine::CPUS;
+use crate::firewall::SimNetfilter;
 use crate::gitlab::SimGitLab;
 use crate::store::SimStore;
 use crate::users::Users;
@@ -174,6 +175,7 @@ impl Daemon {
         let seams = Seams {
             store: Arc::clone(&store),
             driver: Arc::new(SimDriver(Arc::clone(world))),
+            netfilter: Arc::new(SimNetfilter(Arc::clone(world))),
             platform: Arc::clone(&platform),
             security,
             proof: Proof::open(&settings).expect("a place for receipts"),

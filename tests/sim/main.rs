@@ -23,6 +23,7 @@ mod checks;
 mod dials;
 mod driver;
 mod engine;
+mod firewall;
 mod gitlab;
 mod gpus;
 mod life;

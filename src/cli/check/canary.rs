@@ -10,7 +10,7 @@ use crate::config::{Class, Config, Network};
 use crate::docker::{ContainerFacts, ContainerPlan, ContainerState, DockerDriver, Driver, DriverError, Owner, ResolvedImage};
 use crate::domain::{ImageRef, RunnerId, chain};
 use crate::gitlab::diagnosis::Finding;
-use crate::security::{DeviceGrant, Exec, NetworkAccess, ProfileRequest, SecurityManager, TmpfsMount};
+use crate::security::{CallFilter, DeviceGrant, Exec, NetworkAccess, ProfileRequest, SecurityManager, TmpfsMount};
 
 /// How long the container may run: it does nothing.
 const RUN: Duration = Duration::from_secs(30);
@@ -113,9 +113,10 @@ async fn choose<'c>(
 
 async fn flight(config: &Config, driver: &DockerDriver, class: &Class, image: ResolvedImage, instance: &str) -> Result<Flight, String> {
     let said = |error: DriverError| chain(&error);
+    let engine = driver.info().await.map_err(said)?;
     let network = match class.network {
         Network::None => None,
-        Network::Isolated => Some(driver.ensure_network().await.map_err(said)?.id),
+        Network::Isolated | Network::Allowlist | Network::Open => Some(driver.ensure_network(None).await.map_err(said)?.id),
     };
     let request = ProfileRequest {
         user: class.user.clone(),
@@ -123,11 +124,12 @@ async fn flight(config: &Config, driver: &DockerDriver, class: &Class, image: Re
         memory: class.memory,
         pids: class.pids,
         tmpfs: vec![TmpfsMount { path: "/tmp".to_owned(), size: class.tmp_size.min(class.memory), exec: Exec::Allowed }],
-        network: if network.is_some() { NetworkAccess::Isolated } else { NetworkAccess::None },
+        network: if network.is_some() { NetworkAccess::Bridge } else { NetworkAccess::None },
         runtime: class.runtime.clone(),
         stop_grace: config.limits.stop_grace,
         devices: DeviceGrant::None,
         runner_binary: None,
+        filter: if engine.filters_calls() { CallFilter::Ours } else { CallFilter::EngineHasNone },
         proof: None,
     };
     let profile = SecurityManager::harden(request).map_err(|fault| fault.to_string())?;
@@ -181,12 +183,15 @@ async fn watch_end(driver: &DockerDriver, container: &str) -> Result<ContainerFa
     }
 }
 
-/// Takes everything away that is ours alone: containers, then the network.
+/// Takes everything away that is ours alone: containers, then networks.
 async fn sweep(driver: &DockerDriver) -> Result<(), DriverError> {
     for container in driver.list().await? {
         driver.remove(&container.id).await?;
     }
-    driver.remove_network().await
+    for network in driver.networks().await? {
+        driver.remove_network(&network.id).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

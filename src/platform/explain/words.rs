@@ -29,6 +29,7 @@ impl Display for Readiness {
             Self::Draining(drain) | Self::Drained(drain) => write!(f, "it takes no new work: {drain}"),
             Self::DiskFull(disk) => write!(f, "it takes no new work, for its disk is nearly full: {disk}"),
             Self::DiskUnresponsive(since) => write!(f, "it takes no new work, for a file system has not answered since {since}"),
+            Self::Unguarded { why, since } => write!(f, "it starts no job with this network, for its firewall has not been set since {since}: {why}"),
         }
     }
 }

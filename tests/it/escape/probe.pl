@@ -8,14 +8,14 @@ my %numbers = (
         process_vm_readv => 310, socket => 41, unshare => 272, setns => 308, keyctl => 250, add_key => 248, request_key => 249, bpf => 321,
         perf_event_open => 298, open_by_handle_at => 304, setuid => 105, setgid => 106, setgroups => 116, chroot => 161, sethostname => 170,
         settimeofday => 164, clock_settime => 227, reboot => 169, swapon => 167, syslog => 103, kexec_load => 246, userfaultfd => 323, quotactl => 179,
-        acct => 163, setpriority => 141, sched_setscheduler => 144, fanotify_init => 300, kcmp => 312, fsopen => 430, open_tree => 428,
+        acct => 163, clone => 56, personality => 135, setpriority => 141, sched_setscheduler => 144, fanotify_init => 300, kcmp => 312, fsopen => 430, open_tree => 428,
     },
     aarch64 => {
         mount => 40, umount2 => 39, pivot_root => 41, mknodat => 33, init_module => 105, finit_module => 273, delete_module => 106, ptrace => 117,
         process_vm_readv => 270, socket => 198, unshare => 97, setns => 268, keyctl => 219, add_key => 217, request_key => 218, bpf => 280,
         perf_event_open => 241, open_by_handle_at => 265, setuid => 146, setgid => 144, setgroups => 159, chroot => 51, sethostname => 161,
         settimeofday => 170, clock_settime => 112, reboot => 142, swapon => 224, syslog => 116, kexec_load => 104, userfaultfd => 282, quotactl => 60,
-        acct => 89, setpriority => 140, sched_setscheduler => 119, fanotify_init => 262, kcmp => 272, fsopen => 430, open_tree => 428,
+        acct => 89, clone => 220, personality => 92, setpriority => 140, sched_setscheduler => 119, fanotify_init => 262, kcmp => 272, fsopen => 430, open_tree => 428,
     },
 );
 my $number = $numbers{$ARGV[0]} or die "no numbers for $ARGV[0]";
@@ -76,6 +76,20 @@ try_call("nice", "setpriority", 0, 0, -20);
 try_call("realtime", "sched_setscheduler", 0, 1, pack("l", 1));
 try_call("fanotify", "fanotify_init", 0, 0);
 try_call("kcmp", "kcmp", 1, $$, 0, 0, 0);
+# What the engines' own filters let through, or did until lately. These numbers are the same everywhere.
+$number->{$_->[0]} = $_->[1] for (["io_uring_setup", 425], ["clone3", 435], ["memfd_secret", 447]);
+try_call("io-uring", "io_uring_setup", 1, $room);
+try_call("clone3", "clone3", $room, 88);
+try_call("memfd-secret", "memfd_secret", 0);
+try_call("socket-vsock", "socket", 40, 1, 0);
+try_call("socket-crypto", "socket", 38, 5, 0);
+try_call("socket-netfilter", "socket", 16, 3, 12);
+try_call("socket-diagnosis", "socket", 16, 3, 4);
+try_call("socket-can", "socket", 29, 3, 1);
+try_call("socket-tipc", "socket", 30, 1, 0);
+try_call("no-randomness", "personality", 0x40000);
+# A child that came about all the same must not go on here.
+{ my $child = syscall($number->{clone}, 0x10000000 | 17, 0, 0, 0, 0); if ($child == 0) { print "clone-user DONE\n"; exit } print "clone-user ", $! + 0, "\n" if $child == -1; }
 
 for my $file (qw(/escaped /etc/escaped /usr/bin/perl /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname /proc/sysrq-trigger /proc/1/mem
     /proc/1/oom_score_adj /sys/kernel/uevent_helper /sys/power/state /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/release_agent /dev/mem /dev/kmsg

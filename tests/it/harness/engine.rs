@@ -104,7 +104,8 @@ fn remove_network(id: &str) {
     }
 }
 
-fn instance(data: &Path) -> Option<String> {
+/// The id of the daemon whose data lies here.
+pub(crate) fn instance(data: &Path) -> Option<String> {
     let database = std::fs::read_dir(data).ok()?.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "db"))?;
     let connection = rusqlite::Connection::open(database).ok()?;
     connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0)).ok()

@@ -25,12 +25,17 @@ pub(crate) struct OwnEngine {
 impl OwnEngine {
     /// Starts one with the image [`BUSYBOX`].
     pub(crate) async fn start(restart: Restart) -> Self {
-        Self::start_on(restart, None).await
+        Self::start_on(restart, None, alone).await
+    }
+
+    /// The same in the network that the tests run in, where daemons can set rules for its containers.
+    pub(crate) async fn start_beside(restart: Restart) -> Self {
+        Self::start_on(restart, None, beside).await
     }
 
     /// The same on a disk of so many MiB of its own.
     pub(crate) async fn start_small(mebibytes: u32) -> Self {
-        Self::start_on(Restart::Keeps, Some(mebibytes)).await
+        Self::start_on(Restart::Keeps, Some(mebibytes), alone).await
     }
 
     /// The disk of one that was started with its own.
@@ -38,13 +43,13 @@ impl OwnEngine {
         self.disk.as_ref().expect("a disk of its own")
     }
 
-    async fn start_on(restart: Restart, mebibytes: Option<u32>) -> Self {
+    async fn start_on(restart: Restart, mebibytes: Option<u32>, program: fn() -> Command) -> Self {
         let dir = tempfile::Builder::new().prefix("rc-own.").tempdir_in("/tmp").expect("a directory");
         let disk = mebibytes.map(|mebibytes| {
             fs::create_dir(dir.path().join("data")).expect("a directory");
             SmallDisk::at(&dir.path().join("data"), mebibytes)
         });
-        let dockerd = Dockerd::new(dir.path(), alone);
+        let dockerd = Dockerd::new(dir.path(), program);
         let mut own = Self { disk, dir, restart, dockerd };
         own.resume().await;
         own.dockerd.load(BUSYBOX);
@@ -114,6 +119,20 @@ impl Drop for OwnEngine {
         self.dockerd.kill();
         processes::reap(self.dir.path());
     }
+}
+
+/// On a bridge of its own, which is there before: see below.
+fn beside() -> Command {
+    let bridge = "rc-own0";
+    for arguments in
+        [["link", "add", bridge, "type", "bridge"], ["address", "add", "10.217.0.1/24", "dev", bridge], ["link", "set", "dev", bridge, "up"]]
+    {
+        // Fails where it is there already; the engine says so when it is not.
+        let _ = Command::new("ip").args(arguments).stderr(Stdio::null()).status();
+    }
+    let mut dockerd = Command::new("dockerd");
+    dockerd.args(["--bridge", bridge, "--default-address-pool", "base=10.216.0.0/16,size=24"]);
+    dockerd
 }
 
 /// In a network of its own: an engine without a bridge takes away the bridge of whoever else has one there.

@@ -1,0 +1,132 @@
+//! What containers can reach, enforced below them: rules of nftables on the bridges that their networks are, in tables of our own.
+//!
+//! The kernel keeps the rules when the coordinator ends or the engine restarts, and neither of them touches the other's. Whoever takes them
+//! away (`nft flush ruleset`, a restart of `nftables.service`) is noticed, for they are read back and compared. [`Rules`] says which rules, as
+//! a pure function; [`Netfilter`] is the seam to the kernel; [`Firewall`] sees to it that the two agree.
+
+#[cfg(test)]
+pub(crate) mod fixture;
+mod names;
+mod nft;
+mod rules;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+pub use names::Names;
+pub use nft::Nft;
+pub use rules::{Allowed, Guarded, Reach, Rules};
+
+/// Why the rules are not as they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FirewallError {
+    /// There is no nftables.
+    #[error("there is no program nft: install the package nftables")]
+    Absent,
+    /// The kernel does not let us.
+    #[error("the coordinator may not set rules of the firewall, for which it needs the capability CAP_NET_ADMIN: nft says: {0}")]
+    Forbidden(String),
+    /// The rules would be set where no container of ours passes.
+    #[error(
+        "the engine's bridge {0} is not among the coordinator's network interfaces: it has to be in the engine's network namespace to set its rules"
+    )]
+    Elsewhere(String),
+    /// It did not work.
+    #[error("nft failed: {0}")]
+    Failed(String),
+    /// Rules were set, and others are there.
+    #[error("the kernel does not show the rules that were set")]
+    Unseen,
+}
+
+/// The kernel's packet filter and what else of the network is asked.
+#[async_trait]
+pub trait Netfilter: Send + Sync + std::fmt::Debug {
+    /// Has nftables carry out a script, all of it or nothing. Tells what it printed.
+    async fn run(&self, script: &str) -> Result<String, FirewallError>;
+
+    /// Whether an interface is in our network namespace, to which the rules apply.
+    fn sees(&self, interface: &str) -> bool;
+
+    /// The addresses of a name.
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+
+    /// The machine's name servers, which the engine hands on to containers.
+    fn name_servers(&self) -> Vec<IpAddr>;
+}
+
+/// Keeps the rules.
+#[derive(Debug)]
+pub struct Firewall {
+    netfilter: Arc<dyn Netfilter>,
+    set: Mutex<Option<Set>>,
+}
+
+/// What was set, and how the kernel showed it right afterwards.
+#[derive(Debug)]
+struct Set {
+    script: String,
+    shown: String,
+}
+
+impl Firewall {
+    /// Nothing is set yet; what an earlier run left stays until the first [`Self::hold`].
+    #[must_use]
+    pub fn new(netfilter: Arc<dyn Netfilter>) -> Self {
+        Self { netfilter, set: Mutex::new(None) }
+    }
+
+    /// The kernel's side.
+    #[must_use]
+    pub fn netfilter(&self) -> &Arc<dyn Netfilter> {
+        &self.netfilter
+    }
+
+    /// Sees to it that these are the rules in force: sets them when they are new, and again when somebody changed or removed them. One set of
+    /// rules takes the place of another at once, with no moment between.
+    ///
+    /// # Errors
+    /// When they are not in force.
+    pub async fn hold(&self, rules: &Rules) -> Result<(), FirewallError> {
+        if let Some(guarded) = rules.networks.iter().find(|guarded| !self.netfilter.sees(&guarded.bridge)) {
+            return Err(FirewallError::Elsewhere(guarded.bridge.clone()));
+        }
+        let script = rules.script();
+        let mut set = self.set.lock().await;
+        if let Some(before) = set.as_ref().filter(|set| set.script == script) {
+            match self.shown(rules).await {
+                Ok(shown) if shown == before.shown => return Ok(()),
+                Ok(_) => warn!(table = rules.table, "somebody changed the rules of the firewall; they are set again"),
+                Err(error @ (FirewallError::Absent | FirewallError::Forbidden(_))) => return Err(error),
+                Err(error) => warn!(table = rules.table, %error, "the rules of the firewall are gone; they are set again"),
+            }
+        }
+        *set = None;
+        self.netfilter.run(&script).await?;
+        let shown = self.shown(rules).await?;
+        if !rules.networks.iter().all(|guarded| shown.contains(&guarded.bridge)) {
+            return Err(FirewallError::Unseen);
+        }
+        info!(table = rules.table, networks = rules.networks.len(), "the rules of the firewall are set");
+        *set = Some(Set { script, shown });
+        Ok(())
+    }
+
+    /// How the kernel shows the tables.
+    async fn shown(&self, rules: &Rules) -> Result<String, FirewallError> {
+        let mut shown = String::new();
+        for list in rules.lists() {
+            shown.push_str(&self.netfilter.run(&list).await?);
+        }
+        Ok(shown)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
