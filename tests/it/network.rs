@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::own_engine::{OwnEngine, Restart};
@@ -26,19 +27,24 @@ fn sh(words: &str) -> bool {
 struct Outside {
     namespace: String,
     servers: Vec<Child>,
+    // The last to go: the next test has the same addresses.
+    _turn: MutexGuard<'static, ()>,
 }
 
+/// Tests take turns to have an outside.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 impl Outside {
-    fn new(name: &str, number: u8) -> Self {
+    async fn new(name: &str) -> Self {
+        let turn = TURN.lock().await;
         let namespace = format!("rc-{name}-{}", std::process::id());
-        let (inside, addresses) = (format!("rcout{number}"), [INTERNET, PRIVATE, METADATA]);
+        let (inside, addresses) = ("rcout0", [INTERNET, PRIVATE, METADATA]);
         let on_lo = addresses.map(|address| format!("ip -n {namespace} addr add {address}/32 dev lo")).join(" && ");
-        // One test at a time has these routes, for the addresses are the same.
-        let routes = addresses.map(|address| format!("ip route replace {address}/32 via 10.78.{number}.2")).join(" && ");
+        let routes = addresses.map(|address| format!("ip route replace {address}/32 via 10.78.0.2")).join(" && ");
         let made = sh(&format!(
-            "ip netns add {namespace} && ip link add {inside} type veth peer name eth0 netns {namespace} && ip addr add 10.78.{number}.1/30 dev {inside} && \
-             ip link set {inside} up && ip -n {namespace} addr add 10.78.{number}.2/30 dev eth0 && ip -n {namespace} link set eth0 up && \
-             ip -n {namespace} link set lo up && {on_lo} && ip -n {namespace} route add default via 10.78.{number}.1 && {routes}"
+            "ip netns add {namespace} && ip link add {inside} type veth peer name eth0 netns {namespace} && ip addr add 10.78.0.1/30 dev {inside} && \
+             ip link set {inside} up && ip -n {namespace} addr add 10.78.0.2/30 dev eth0 && ip -n {namespace} link set eth0 up && \
+             ip -n {namespace} link set lo up && {on_lo} && ip -n {namespace} route add default via 10.78.0.1 && {routes}"
         ));
         assert!(made, "the outside could not be made");
         let serve = |port: &str| {
@@ -46,7 +52,7 @@ impl Outside {
             Command::new("ip").args(words).stdin(Stdio::null()).spawn().expect("a server")
         };
         let servers = ["80", "81"].map(serve).into();
-        Self { namespace, servers }
+        Self { namespace, servers, _turn: turn }
     }
 }
 
@@ -56,7 +62,8 @@ impl Drop for Outside {
             let _ = server.kill();
             let _ = server.wait();
         }
-        sh(&format!("ip netns pids {0} | xargs -r kill -9; ip netns delete {0}", self.namespace));
+        // The interface may outlive the name of its namespace by a moment.
+        sh(&format!("ip netns pids {0} | xargs -r kill -9; ip link delete rcout0; ip netns delete {0}", self.namespace));
     }
 }
 
@@ -110,7 +117,7 @@ fn addresses(container: &str) -> (String, String) {
 
 #[tokio::test]
 async fn each_class_reaches_what_it_says_and_no_more() {
-    let _outside = Outside::new("reach", 1);
+    let _outside = Outside::new("reach").await;
     let daemon = Setup::new("network-reach").host("cpus = 8\nmemory = \"16GiB\"").with(CLASSES).start().await;
     daemon.until("it is healthy", Daemon::is_healthy).await;
     let port = service();
@@ -162,7 +169,7 @@ fn held(table: &str) -> bool {
 
 #[tokio::test]
 async fn rules_that_somebody_takes_away_come_back_and_hold_while_the_daemon_is_dead() {
-    let _outside = Outside::new("flush", 2);
+    let _outside = Outside::new("flush").await;
     let mut daemon = Setup::new("network-flush").with("[[classes]]\nname = \"default\"").start().await;
     let targets = [("internet", INTERNET, 80), ("private", PRIVATE, 80), ("metadata", METADATA, 80)];
     let script = format!("{UNTIL_TOLD}\n{}", probe(&targets).replace("broker=", "broker=;false && unused="));

@@ -49,4 +49,4 @@ RC_RUNNER_BIN="$(target_directory)/debug/examples/stand-in-runner"
 export RC_RUNNER_BIN RC_ENGINE_BIN="$bin" RC_ENGINE_DIR="$directory/engine"
 
 step 'Running the tests that drive an engine'
-tests/with-engine cargo test --locked --offline --no-fail-fast --test it -- --include-ignored docker:: gpu_container::
+tests/with-engine cargo test --locked --offline --no-fail-fast --test it -- --include-ignored docker:: gpu_container:: escape:: build_tools:: network::
