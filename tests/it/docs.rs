@@ -9,7 +9,7 @@
 //! ```sh by hand: REASON     not run; the reasons are listed in a snapshot, so that none comes unnoticed
 //! ````
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -273,6 +273,17 @@ fn tests_that_the_documentation_names_exist() {
 }
 
 /// The text of every source below a folder.
+#[test]
+fn each_crate_that_the_daemon_names_has_its_reason() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
+    let section = manifest.split("\n[dependencies]\n").nth(1).and_then(|rest| rest.split("\n[").next()).expect("dependencies");
+    let named: BTreeSet<&str> = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();
+    let page = std::fs::read_to_string(root().join("docs/dependencies.md")).expect("a page");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split(" | ").next());
+    let explained: BTreeSet<&str> = rows.flat_map(|names| names.split(", ")).map(|name| name.trim_matches('`')).collect();
+    assert_eq!(explained, named);
+}
+
 fn sources(folder: &Path) -> String {
     let entries = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
     let text = |path: PathBuf| match path.extension() {

@@ -21,11 +21,11 @@ const RENDER_GROUP: u32 = 61_044;
 const LOOK: &str = "find /dev ! -type d | sed 's/^/file=/'; env | sed 's/^/env=/'; echo groups=$(id -G); \
     cat /run/nvidia/gpus 2>/dev/null | sed 's/^/gpu=/'; grep -E '^(Seccomp|CapBnd|CapEff|NoNewPrivs):' /proc/self/status | tr -d '\\t'";
 
-fn giving(devices: DeviceGrant) -> HardenedProfile {
+pub(crate) fn giving(devices: DeviceGrant) -> HardenedProfile {
     SecurityManager::harden(ProfileRequest { devices, ..request() }).expect("a profile")
 }
 
-fn nvidia(way: NvidiaWay, ids: &[&str]) -> DeviceGrant {
+pub(crate) fn nvidia(way: NvidiaWay, ids: &[&str]) -> DeviceGrant {
     DeviceGrant::Nvidia { way, gpus: ids.iter().map(|id| GpuId::from_trusted(*id)).collect() }
 }
 
@@ -145,13 +145,13 @@ async fn nvidia_cards_are_given_by_cdi_and_no_others() {
 
 /// A `/dev` with two of AMD's cards and one of Intel's. The render nodes are other names for the kernel's log, which a container may open
 /// only when it was given it, and for writing only.
-struct Machine {
+pub(crate) struct Machine {
     _directory: tempfile::TempDir,
     dev: PathBuf,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let dev = directory.path().join("dev");
         std::fs::create_dir_all(dev.join("dri")).expect("directories");
@@ -201,7 +201,7 @@ impl Machine {
         vec![amd("amd-0000:03:00.0", "dri/renderD128"), amd("amd-0000:83:00.0", "dri/renderD129"), intel]
     }
 
-    fn grant(&self, ids: &[&str]) -> DeviceGrant {
+    pub(crate) fn grant(&self, ids: &[&str]) -> DeviceGrant {
         let node = |node: &DeviceNode| GrantedNode {
             host_path: node.host_path.clone(),
             path: node.path.clone(),

@@ -42,7 +42,8 @@ try_call("mknod-mem", "mknodat", $here, "/tmp/mem", 020600, 1 << 8 | 1);
 try_call("init-module", "init_module", $room, 4096, "");
 try_call("finit-module", "finit_module", 0, "", 0);
 try_call("delete-module", "delete_module", "dummy", 2048);
-try_call("ptrace-first", "ptrace", 16, 1, 0, 0);
+# PTRACE_SEIZE, which does not stop whom it gets.
+try_call("ptrace-first", "ptrace", 0x4206, 1, 0, 0);
 try_call("read-first", "process_vm_readv", 1, pack("QQ", unpack("Q", pack("p", $room)), 8), 1, pack("QQ", 4096, 8), 1, 0);
 try_call("socket-packet", "socket", 17, 3, 0x0300);
 try_call("socket-raw", "socket", 2, 3, 1);
@@ -107,6 +108,8 @@ for my $file (qw(/proc/kcore /proc/keys /proc/cmdline /proc/interrupts /proc/tim
 opendir(my $devices, "/dev") or die "no /dev: $!";
 print "devices ", join(",", sort grep { !-l "/dev/$_" && (-b _ || -c _) } readdir($devices)), "\n";
 print "whoami $>:$)\n";
+open(my $root, "-|", "/usr/bin/perl-of-root", "-e", 'print "$>:$)"') or die "no program of root: $!";
+print "root ", scalar(<$root>), "\n";
 
 # As many processes as it gets; each waits until the pipe's other end is closed.
 pipe(my $waits, my $holds) or die "no pipe: $!";
