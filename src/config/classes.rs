@@ -67,6 +67,7 @@ fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
         priority: section.whole_number("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).unwrap_or(base.priority),
         gitlab_token: section.secret("gitlab_token"),
         pull: section.parsed("pull", values::choice(&Pull::ALL, Pull::as_str)).unwrap_or(base.pull),
+        require_digest: section.flag("require_digest").unwrap_or(base.require_digest),
         tmp_size: section.parsed("tmp_size", MemoryBytes::parse).unwrap_or(base.tmp_size),
         job_image: job_image(section).unwrap_or(base.job_image),
         shell: section.parsed("shell", values::choice(&Shell::ALL, Shell::as_str)).unwrap_or(base.shell),
@@ -79,6 +80,9 @@ fn read_one(section: &mut Section<'_>, around: &Around) -> Option<Class> {
 /// Checks what no key can tell by itself.
 fn check(section: &Section<'_>, class: &Class, around: &Around) {
     network::check(section, class);
+    if let Some(fault) = class.image.as_ref().and_then(|image| class.check_image("image", image).err()) {
+        section.fault("image", fault.message);
+    }
     let token_key = if section.has("gitlab_token_file") { "gitlab_token_file" } else { "gitlab_token" };
     if section.has(token_key) {
         if !section.has("image") {

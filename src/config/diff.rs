@@ -229,7 +229,7 @@ fn diff_class(changes: &mut Changes, prefix: &str, old: &Class, new: &Class) {
     compare!(changes, prefix, old, new, Class {
         name: AtOnce, image: AtOnce, tags: AtOnce, arch: AtOnce, emulation: AtOnce, gpus: AtOnce, cpus: AtOnce, memory: AtOnce, pids: AtOnce,
         timeout: AtOnce, network: AtOnce, network_allow: AtOnce, runtime: AtOnce, user: AtOnce, warm: AtOnce, max_runners: AtOnce, priority: AtOnce, pull: AtOnce,
-        tmp_size: AtOnce, job_image: AtOnce, shell: AtOnce
+        require_digest: AtOnce, tmp_size: AtOnce, job_image: AtOnce, shell: AtOnce
     } secrets { gitlab_token: AtOnce });
 }
 

@@ -77,6 +77,7 @@ const ROWS: &[Row] = &[
     ("classes[].memory", "1GiB", "2GiB", "classes[c].memory", AtOnce),
     ("classes[].pids", "100", "200", "classes[c].pids", AtOnce),
     ("classes[].timeout", "1m", "2m", "classes[c].timeout", AtOnce),
+    ("classes[].require_digest", "true", "false", "classes[c].require_digest", AtOnce),
     ("classes[].network", "none", "isolated", "classes[c].network", AtOnce),
     ("classes[].network_allow", "a.example", "b.example", "classes[c].network_allow", AtOnce),
     ("classes[].runtime", "runc", "runsc", "classes[c].runtime", AtOnce),
@@ -146,6 +147,7 @@ fn companions(key: &str) -> &'static [(&'static str, &'static str)] {
         "classes[].runner_binary" => &[("classes[].job_image", "allow")],
         "classes[].gpus.min_memory" | "classes[].gpus.model" | "classes[].gpus.vendor" => &[("classes[].gpus.count", "1")],
         "classes[].gpus.compute_capability" | "classes[].gpus.mig_profile" => &[("classes[].gpus.count", "1"), ("classes[].gpus.vendor", "nvidia")],
+        "classes[].require_digest" => &[("classes[].image", "i@sha256:0000000000000000000000000000000000000000000000000000000000000000")],
         _ => &[],
     }
 }
@@ -242,7 +244,19 @@ proptest! {
 
 /// Names change what the others are told under, files exclude values, and some keys contradict others.
 fn stands_beside_others(key: &str) -> bool {
-    let alone = ["classes[].gpus", "_file", "[].name", "[].server", "job_image", "runner_binary", "network", "gitlab_token", "warm", "read_token"];
+    let alone = [
+        "classes[].gpus",
+        "_file",
+        "[].name",
+        "[].server",
+        "job_image",
+        "runner_binary",
+        "require_digest",
+        "network",
+        "gitlab_token",
+        "warm",
+        "read_token",
+    ];
     !alone.iter().any(|part| key.contains(part)) && !key.ends_with("projects")
 }
 

@@ -17,7 +17,7 @@ fn plain_value(default: &str) -> Option<String> {
     if value.contains('`') {
         return None;
     }
-    let bare = value.parse::<f64>().is_ok() || value.starts_with('[');
+    let bare = value.parse::<f64>().is_ok() || value.parse::<bool>().is_ok() || value.starts_with('[');
     Some(if bare { value.to_owned() } else { format!("{value:?}") })
 }
 

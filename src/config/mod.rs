@@ -49,7 +49,9 @@ pub use retention::Retention;
 pub use secret::{read_secret_file, secret_of_env};
 pub use traces::{TraceHeader, Traces};
 
-use crate::domain::{Arch, ClassName, CpuMillis, DiskMarks, Emulation, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes};
+use crate::domain::{
+    Arch, ClassName, CpuMillis, DiskMarks, Emulation, FieldFault, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes,
+};
 
 /// Everything that an operator decides.
 #[derive(Debug, Clone)]
@@ -220,6 +222,8 @@ pub struct Class {
     pub gitlab_token: Option<SecretString>,
     /// `pull`, default `if-missing`.
     pub pull: Pull,
+    /// `require_digest`, default false: whether every image has to be named by its digest, the class's own and those that jobs name.
+    pub require_digest: bool,
     /// `tmp_size`, default `512MiB`: size of `/tmp`, which counts as memory.
     pub tmp_size: MemoryBytes,
     /// `job_image`, default `deny`: what becomes of a job of GitLab that names an image of its own.
@@ -252,10 +256,25 @@ impl Class {
             priority: 0,
             gitlab_token: None,
             pull: Pull::IfMissing,
+            require_digest: false,
             tmp_size: MemoryBytes(512 << 20),
             job_image: JobImage::Deny,
             shell: Shell::Bash,
         }
+    }
+}
+
+impl Class {
+    /// What is wrong with an image for its jobs.
+    ///
+    /// # Errors
+    /// Names `field` when the class wants a digest and the image has none.
+    pub fn check_image(&self, field: &str, image: &ImageRef) -> Result<(), FieldFault> {
+        if self.require_digest && !image.names_digest() {
+            let message = format!("must name a digest (name@sha256:…), because class {} has require_digest", self.name);
+            return Err(FieldFault::new(field, message));
+        }
+        Ok(())
     }
 }
 

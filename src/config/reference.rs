@@ -265,6 +265,11 @@ pub const REFERENCE: &[Part] = &[
                 "none",
                 "what `isolated` and `allowlist` open beside: names, addresses and networks, each with a port or without, such as `git.example.com:443` or `10.0.0.0/8`",
             ),
+            key(
+                "classes[].require_digest",
+                "`false`",
+                "whether every image has to be named by its digest (`name@sha256:…`), the class's own and those that jobs name",
+            ),
             key("classes[].runtime", "`runc`", "the engine's runtime"),
             key("classes[].user", "`65532:65532`", "numeric user and group, neither of them root"),
             key("classes[].warm", "`0`", "runners kept ready for GitLab's jobs; needs `gitlab_token`"),

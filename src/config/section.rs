@@ -134,6 +134,19 @@ impl<'a> Section<'a> {
         read
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
+        let read = match self.take(key)?.kind {
+            ValueKind::Boolean(flag) => Some(flag),
+            ValueKind::String(text) if self.is_variable(key) => text.parse().ok(),
+            _ => None,
+        };
+        if read.is_none() {
+            self.fault(key, "must be true or false");
+        }
+        read
+    }
+
     /// A number, whole or not, that `read` understands.
     pub(super) fn number<T>(&mut self, key: &str, read: impl FnOnce(&str, f64) -> Result<T, FieldFault>) -> Option<T> {
         let number = match self.take(key)?.kind {

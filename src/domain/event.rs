@@ -52,6 +52,9 @@ pub enum EventKind {
     ContainerCreated {
         /// The engine's id of it.
         container: String,
+        /// The digest or id of its image; `None` of one that an earlier version made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
     },
     /// The container runs.
     ContainerStarted,

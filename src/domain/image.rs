@@ -14,7 +14,30 @@ pub(super) const DOCKER: &str = "docker.io";
 #[serde(transparent)]
 pub struct ImageRef(String);
 
+/// The image that all containers of a job are made of, as it was when the first was made: a tag that moves between two attempts changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedImage {
+    /// The engine's id of it, `sha256:…`.
+    pub id: String,
+    /// `name@sha256:…` when it came from a registry.
+    pub digest: Option<String>,
+}
+
+impl PinnedImage {
+    /// The digest, else the id: what tells it from every other image.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        self.digest.as_deref().unwrap_or(&self.id)
+    }
+}
+
 impl ImageRef {
+    /// Whether it names a digest, so that nobody can put another image in its place.
+    #[must_use]
+    pub fn names_digest(&self) -> bool {
+        self.0.contains('@')
+    }
+
     /// Takes a reference that was checked before it was stored.
     pub fn from_trusted(text: impl Into<String>) -> Self {
         Self(text.into())

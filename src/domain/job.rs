@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gitlab::GitLabRef;
 use super::ids::{HostId, JobId, ProjectName, RunnerId};
-use super::image::ImageRef;
+use super::image::{ImageRef, PinnedImage};
 use super::reason::{EndReason, Outcome};
 use super::requirement::{Placement, Requirement};
 
@@ -172,6 +172,8 @@ pub struct Job {
     pub created_at: Timestamp,
     /// The job whose request it repeats, if it does.
     pub retry_of: Option<JobId>,
+    /// What its containers are made of; `None` before the first, and of a job that a waiting runner took.
+    pub image: Option<PinnedImage>,
 }
 
 /// What a wish to cancel led to.
@@ -201,6 +203,7 @@ impl Job {
             cancel: None,
             created_at: now,
             retry_of: None,
+            image: None,
         }
     }
 

@@ -44,7 +44,7 @@ pub use gpu_wiring::{Nearness, Wiring};
 pub use host::{Drain, HostFacts};
 pub use host_file::HostFile;
 pub use ids::{ClassName, GpuId, HostId, JobId, ProjectName, RequirementId, RunnerId};
-pub use image::ImageRef;
+pub use image::{ImageRef, PinnedImage};
 pub use image_pattern::ImagePattern;
 pub use job::{Attempt, CommandWork, Job, JobSpec, JobState, Source, Work};
 pub use quarantine::{Baseline, GpuRecord, GpuUse, Quarantine, QuarantinedBy, Verdict};

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::arch::Arch;
 use super::event::EventKind;
+use super::image::PinnedImage;
 use super::job::{Attempt, Job, JobState};
 use super::reason::{Disposition, EndReason, Outcome};
 use super::retry::{Next, RetryPolicy};
@@ -19,6 +20,8 @@ pub enum Step {
     ContainerCreated {
         /// The engine's id of it.
         container: String,
+        /// What it was made of.
+        image: Option<PinnedImage>,
     },
     /// The engine is about to be told to start the container.
     StartSent {
@@ -136,7 +139,7 @@ impl Aggregate {
     /// When the step contradicts the state; nothing has changed then.
     pub fn apply(&mut self, step: &Step, now: Timestamp) -> Result<Vec<EventKind>, Refused> {
         match step {
-            Step::ContainerCreated { container } => self.on_created(container),
+            Step::ContainerCreated { container, image } => self.on_created(container, image.as_ref()),
             Step::StartSent { engine_epoch } => self.on_start_sent(*engine_epoch, now),
             Step::Started => self.on_started(now),
             Step::Reported => Ok(self.on_reported(now)),
@@ -158,14 +161,17 @@ impl Aggregate {
         self.runner.state_since = now;
     }
 
-    fn on_created(&mut self, container: &str) -> Result<Vec<EventKind>, Refused> {
+    fn on_created(&mut self, container: &str, image: Option<&PinnedImage>) -> Result<Vec<EventKind>, Refused> {
         if self.runner.container.as_deref() == Some(container) {
             return Ok(Vec::new());
         }
         match self.runner.state {
             RunnerState::Starting { start_sent: None } => {
                 self.runner.container = Some(container.to_owned());
-                Ok(vec![EventKind::ContainerCreated { container: container.to_owned() }])
+                if let Some(job) = &mut self.job {
+                    job.image = job.image.take().or_else(|| image.cloned());
+                }
+                Ok(vec![EventKind::ContainerCreated { container: container.to_owned(), digest: image.map(|image| image.identity().to_owned()) }])
             }
             _ => Err(self.refused("container_created")),
         }

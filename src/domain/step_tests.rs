@@ -46,7 +46,7 @@ fn ended(outcome: Outcome) -> Step {
 }
 
 fn created() -> Step {
-    Step::ContainerCreated { container: "c".to_owned() }
+    Step::ContainerCreated { container: "c".to_owned(), image: None }
 }
 
 /// Every step once, with a name.

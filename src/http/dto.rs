@@ -47,6 +47,9 @@ pub struct JobDto {
     gitlab: Option<GitLabDto>,
     /// The job whose request it repeats.
     retry_of: Option<String>,
+    /// What its containers are made of: the digest (`name@sha256:…`), or the engine's id of an image that came from no registry. The same for all attempts; `null`
+    /// before the first container, and of a job that a waiting runner took.
+    image_digest: Option<String>,
     /// Of a single job: the latest that repeats its request.
     #[serde(skip_serializing_if = "Option::is_none")]
     retried_as: Option<String>,
@@ -184,6 +187,7 @@ impl From<Job> for JobDto {
                 Work::Command(_) => None,
             },
             retry_of: job.retry_of.as_ref().map(ToString::to_string),
+            image_digest: job.image.as_ref().map(|image| image.identity().to_owned()),
             retried_as: None,
             request: (&job.spec).into(),
             usage: None,
@@ -306,8 +310,9 @@ fn particulars(kind: EventKind) -> serde_json::Map<String, Value> {
         EventKind::ImageReady { digest } => {
             put("digest", digest.into());
         }
-        EventKind::ContainerCreated { container } => {
+        EventKind::ContainerCreated { container, digest } => {
             put("container", container.into());
+            put("digest", digest.into());
         }
         EventKind::CancelRequested { reason } | EventKind::StopOrdered { reason } => {
             put("reason", reason.as_str().into());

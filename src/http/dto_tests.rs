@@ -76,7 +76,7 @@ fn every_kind_of_event_is_shown() {
         EventKind::Submitted,
         EventKind::ImagePull { progress: "Downloading 1MB of 2MB".into() },
         EventKind::ImageReady { digest: "sha256:1".into() },
-        EventKind::ContainerCreated { container: "c1".into() },
+        EventKind::ContainerCreated { container: "c1".into(), digest: None },
         EventKind::CancelRequested { reason: EndReason::CanceledByUser },
         EventKind::StopOrdered { reason: EndReason::TimedOut },
         EventKind::Progress { message: "half".into(), percent: Some(50) },

@@ -251,7 +251,7 @@ image = "debian:bookworm"
 
     /// Takes the steps by which a claimed job comes to run.
     pub(super) async fn run(&self, runner: &RunnerId) {
-        for step in [Step::ContainerCreated { container: "c1".to_owned() }, Step::StartSent { engine_epoch: 0 }, Step::Started] {
+        for step in [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 0 }, Step::Started] {
             self.store.apply(runner, step, self.clock.now()).await.expect("a step");
         }
     }

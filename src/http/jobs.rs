@@ -19,9 +19,9 @@ use super::submit::{self, IfUnsatisfiable, SubmitBody};
 use crate::config::Config;
 use crate::domain::gpu_usage;
 use crate::domain::job::CancelEffect;
-use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName};
-use crate::jobs::disk;
+use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName, Work};
 use crate::jobs::explain::Circumstances;
+use crate::jobs::{class_named, disk};
 use crate::security::sha256;
 use crate::store::{IdempotencyKey, JobFilter, NewJob, Store, Submission};
 
@@ -82,6 +82,9 @@ pub(super) async fn admit(
     // Before anything is written. One that asks again by its key is told the same, and comes again.
     if let Some(disk) = disk::full(&state.manager.status().disks) {
         return Err(Problem::DiskFull { detail: disk.to_string() });
+    }
+    if let (Work::Command(command), Some(class)) = (&job.spec.work, class_named(config, &job.spec.requirement.class)) {
+        class.check_image("image", &command.image).map_err(|fault| Problem::InvalidFields(vec![fault]))?;
     }
     if let Some(fault) = config.over_cap(job.spec.project.as_ref(), &job.spec.requirement) {
         return Err(Problem::InvalidFields(vec![fault]));

@@ -119,7 +119,7 @@ fn of_gitlab(job_id: u64) -> Work {
 }
 
 fn up() -> [Step; 3] {
-    [Step::ContainerCreated { container: "c1".to_owned() }, Step::StartSent { engine_epoch: 0 }, Step::Started]
+    [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 0 }, Step::Started]
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_job_that_starts_tells_what_it_waits_for() {
     assert_eq!(fixture.preparing(&id).await, Preparing::Pull("half".to_owned()));
     note(EventKind::ImageReady { digest: "d".to_owned() }).await;
     assert_eq!(fixture.preparing(&id).await, Preparing::Container);
-    fixture.take(&runner, [Step::ContainerCreated { container: "c1".to_owned() }, Step::StartSent { engine_epoch: 0 }]).await;
+    fixture.take(&runner, [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 0 }]).await;
     assert_eq!(fixture.preparing(&id).await, Preparing::Start);
     note(EventKind::ContainerStarted).await;
     assert_eq!(fixture.preparing(&id).await, Preparing::Runner);

@@ -19,7 +19,7 @@ use super::network;
 use super::observer::EngineSight;
 use crate::config::{Class, Config, Pull};
 use crate::docker::{DriverError, ResolvedImage};
-use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, FieldFault, ImageRef, Outcome, Step, Work, chain};
+use crate::domain::{Aggregate, Arch, EndReason, EventKind, Failure, FieldFault, ImageRef, Outcome, PinnedImage, Step, Work, chain};
 use crate::security::{CallFilter, DeviceGrant, ProfileRequest, SecurityManager};
 use crate::store::StoreError;
 
@@ -40,6 +40,9 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Ok(origin) => origin,
         Err(outcome) => return conclude(shared, &aggregate, outcome).await,
     };
+    if let Err(fault) = class.check_image("image", origin.image()) {
+        return conclude(shared, &aggregate, Outcome::final_failure(EndReason::Unsupported, fault.to_string())).await;
+    }
     // A cancelled pull is dropped half-way; the engine keeps the layers it has. What is held is kept until there is a container.
     let fetched = async {
         let held = shared.images.hold(origin.image()).await;
@@ -76,6 +79,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Ok(profile) => profile,
         Err(fault) => return conclude(shared, &aggregate, Outcome::final_failure(EndReason::StartFailed, fault.to_string())).await,
     };
+    let pin = PinnedImage { id: image.id.clone(), digest: image.digest.clone() };
     let plan = container_plan(shared, &aggregate, Parts { class, origin: &origin, image, network, broker_url });
     let _permit = shared.starts.acquire().await.map_err(|_| OpError::NotYet("the coordinator is stopping"))?;
     if cancel.is_cancelled() {
@@ -87,7 +91,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Err(DriverError::NotFound { message, .. }) if message.contains("image") => return Err(OpError::NotYet("its image is gone again")),
         Err(error) => return start_failed(shared, &aggregate, None, error).await,
     };
-    start(shared, aggregate, container).await
+    start(shared, aggregate, container, pin).await
 }
 
 /// What is wrong with a job that asks for more than its project may ever have: it was taken from GitLab, or before the limit was set.
@@ -120,10 +124,10 @@ fn filter(shared: &Shared) -> CallFilter {
     }
 }
 
-async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String) -> Result<(), OpError> {
+async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String, pin: PinnedImage) -> Result<(), OpError> {
     let deps = &shared.deps;
     let runner = aggregate.runner.id.clone();
-    let created = deps.store.apply(&runner, Step::ContainerCreated { container: container.clone() }, deps.clock.now()).await;
+    let created = deps.store.apply(&runner, Step::ContainerCreated { container: container.clone(), image: Some(pin) }, deps.clock.now()).await;
     let sent = match created {
         Ok(_) => deps.store.apply(&runner, Step::StartSent { engine_epoch: shared.observer.epoch() }, deps.clock.now()).await,
         Err(error) => Err(error),
@@ -185,7 +189,37 @@ fn origin(aggregate: &Aggregate, class: &Class) -> Result<Origin, Outcome> {
     }
 }
 
+/// The image that an earlier attempt had, which no tag that has moved since changes.
+async fn same_image(
+    shared: &Arc<Shared>,
+    aggregate: &Aggregate,
+    class: &Class,
+    wanted: &ImageRef,
+    pin: &PinnedImage,
+) -> Result<ResolvedImage, Stopped> {
+    let gone = |what: &str| {
+        let detail = format!("{wanted} was {} when the job was first tried, and that image is no longer on this machine; {what}", pin.identity());
+        Stopped::Attempt(Outcome::final_failure(EndReason::ImageUnavailable, detail))
+    };
+    let local = shared.deps.driver.resolve_image(&ImageRef::from_trusted(&pin.id)).await.map_err(|error| Stopped::Operation(error.into()))?;
+    if let Some(image) = local {
+        note_use(shared, wanted).await;
+        return Ok(ResolvedImage { reference: wanted.clone(), digest: pin.digest.clone(), ..image });
+    }
+    let digest = match &pin.digest {
+        Some(_) if class.pull == Pull::Never => return Err(gone("its class never pulls")),
+        Some(digest) => ImageRef::from_trusted(digest),
+        None => return Err(gone("it came from no registry, so it cannot be fetched again")),
+    };
+    claim_image(shared, &digest).await.map_err(Stopped::Operation)?;
+    let image = pull(shared, aggregate, &digest, aggregate.arch().or(class.arch).or(shared.deps.platform.facts().arch)).await?;
+    if image.id == pin.id { Ok(image) } else { Err(gone("its registry has another one under that digest")) }
+}
+
 async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class, wanted: &ImageRef) -> Result<ResolvedImage, Stopped> {
+    if let Some(pin) = aggregate.job.as_ref().and_then(|job| job.image.as_ref()) {
+        return same_image(shared, aggregate, class, wanted, pin).await;
+    }
     let unavailable = |detail: String| Stopped::Attempt(Outcome::final_failure(EndReason::ImageUnavailable, detail));
     let local = match class.pull {
         Pull::Always => None,

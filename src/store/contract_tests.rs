@@ -163,7 +163,7 @@ pub(super) async fn take(store: &dyn Store, runner: &RunnerId, steps: impl IntoI
 
 /// The steps by which a command comes to run.
 pub(super) fn up() -> [Step; 3] {
-    [Step::ContainerCreated { container: "c1".to_owned() }, Step::StartSent { engine_epoch: 7 }, Step::Started]
+    [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 7 }, Step::Started]
 }
 
 /// The attempt's end.

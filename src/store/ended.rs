@@ -13,8 +13,6 @@ pub(super) struct Ended {
     pub(super) job: Job,
     /// When its latest attempt was given a runner.
     pub(super) claimed_at: Option<Timestamp>,
-    /// The digest or id of the image that was pulled for this attempt; one that was there already is not written down.
-    pub(super) image_digest: Option<String>,
 }
 
 /// How long a job spent where, in milliseconds.
@@ -42,7 +40,7 @@ impl Ended {
 
     /// Writes the line.
     pub(super) fn tell(&self) {
-        let Self { job, image_digest, .. } = self;
+        let Self { job, .. } = self;
         let JobState::Ended { at, outcome } = &job.state else { return };
         let times = self.times(*at);
         let (gitlab, image_name) = match &job.spec.work {
@@ -69,7 +67,7 @@ impl Ended {
             start_ms = times.start,
             run_ms = times.run,
             image = image_name,
-            image.digest = image_digest.as_deref(),
+            image.digest = job.image.as_ref().map(crate::domain::PinnedImage::identity),
             "job {}{} {}{}",
             job.id,
             gitlab.map(|id| format!(" (job {id} of GitLab)")).unwrap_or_default(),
@@ -111,7 +109,7 @@ mod tests {
             ended: Some((at(attempt_ended), outcome.clone())),
         });
         job.state = JobState::Ended { at: at(9000), outcome };
-        Ended { job, claimed_at: claimed_at.map(at), image_digest: None }
+        Ended { job, claimed_at: claimed_at.map(at) }
     }
 
     #[test]

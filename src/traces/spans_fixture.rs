@@ -114,7 +114,7 @@ impl Life {
     }
 
     pub(super) fn created(&mut self) {
-        self.step(&Step::ContainerCreated { container: "c".to_owned() });
+        self.step(&Step::ContainerCreated { container: "c".to_owned(), image: None });
     }
 
     pub(super) fn started(&mut self) {

@@ -92,7 +92,7 @@ impl Rig {
         let (id, now) = (RunnerId::generate(), SystemClock.now());
         let runner = Runner::planned(id.clone(), requirement.class.clone(), HostId::from_trusted("box1"), RunnerOrigin::Pool, placement, now);
         self.store.plan_runner(&runner).await.expect("stored");
-        for step in [Step::ContainerCreated { container: "c".into() }, Step::StartSent { engine_epoch: 0 }, Step::Reported] {
+        for step in [Step::ContainerCreated { container: "c".into(), image: None }, Step::StartSent { engine_epoch: 0 }, Step::Reported] {
             self.store.apply(&id, step, now).await.expect("may be taken");
         }
         let bound = self.store.assign(&id, now).await.expect("stored").expect("a job waits");

@@ -39,6 +39,7 @@ mod gpu_health;
 mod gpu_machine;
 mod gpu_usage;
 mod harness;
+mod image_pin;
 mod images;
 mod init;
 mod job_end;

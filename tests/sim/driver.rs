@@ -326,7 +326,7 @@ fn resolved(image: &ImageRef) -> ResolvedImage {
     ResolvedImage {
         reference: image.clone(),
         id: "sha256:0".to_owned(),
-        digest: None,
+        digest: Some("job@sha256:0".to_owned()),
         arch: Some(Arch::Amd64),
         volumes: Vec::new(),
         forced_env: Vec::new(),

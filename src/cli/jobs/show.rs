@@ -84,6 +84,7 @@ fn lines_at(job: &Value, events: &[Value], now: Timestamp) -> Vec<String> {
         ("runner", word(job, "runner_id")),
         ("gpus", words(job, "devices")),
         ("gpu use", gpu_use(&job["usage"])),
+        ("image", word(job, "image_digest")),
         ("retry of", word(job, "retry_of")),
         ("created", at("created_at")),
         ("not before", word(job, "not_before")),

@@ -81,7 +81,7 @@ impl PartialSchema for EventParticulars {
             .description(Some("What stands in only some events, by their kind."))
             .property("status", maybe(Type::String, "Of `webhook`: how the job stood in GitLab."))
             .property("progress", maybe(Type::String, "Of `image_pull`: how far it is, in the engine's words."))
-            .property("digest", maybe(Type::String, "Of `image_ready`: the image's digest or id."))
+            .property("digest", maybe(Type::String, "Of `image_ready` and `container_created`: the image's digest or id."))
             .property("container", maybe(Type::String, "Of `container_created`: the engine's id of it."))
             .property("reason", reason)
             .property("exit_code", maybe(Type::Integer, "Of `attempt_ended`: the command's exit code, where one is known and believed."))

@@ -59,7 +59,8 @@ pub(super) fn update(connection: &Connection, job: &Job) -> Outcome<()> {
     connection
         .prepare_cached(
             "UPDATE jobs SET state = :state, not_before = :not_before, ended_at = :ended_at, outcome = :outcome, attempt = :attempt, \
-             infrastructure_failures = :infrastructure, own_failures = :own, cancel_reason = :reason, cancel_at = :cancel_at WHERE id = :id",
+             infrastructure_failures = :infrastructure, own_failures = :own, cancel_reason = :reason, cancel_at = :cancel_at, \
+             image = :image WHERE id = :id",
         )?
         .execute(named_params! {
             ":id": job.id.as_str(),
@@ -72,6 +73,7 @@ pub(super) fn update(connection: &Connection, job: &Job) -> Outcome<()> {
             ":own": job.own_failures,
             ":reason": job.cancel.as_ref().map(|cancel| cancel.reason.as_str()),
             ":cancel_at": job.cancel.as_ref().map(|cancel| rows::millis(cancel.at)),
+            ":image": job.image.as_ref().map(rows::json).transpose()?,
         })?;
     if let Some(attempt) = &job.attempt {
         save_attempt(connection, &job.id, attempt)?;

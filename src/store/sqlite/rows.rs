@@ -11,7 +11,7 @@ use crate::domain::{self, Attempt, ClassName, EndReason, Event, HostId, Job, Job
 
 /// What [`job`] reads.
 pub(super) const JOB: &str = "SELECT j.id, j.spec, j.state, j.not_before, j.ended_at, j.outcome, j.attempt, j.infrastructure_failures, \
-     j.own_failures, j.cancel_reason, j.cancel_at, j.created_at, j.retry_of, a.number, a.runner_id, a.host, a.placement, a.started_at, \
+     j.own_failures, j.cancel_reason, j.cancel_at, j.created_at, j.retry_of, j.image, a.number, a.runner_id, a.host, a.placement, a.started_at, \
      a.ended_at AS attempt_ended_at, a.outcome AS attempt_outcome \
      FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt";
 
@@ -85,6 +85,7 @@ pub(super) fn job(row: &Row<'_>) -> Outcome<Job> {
         cancel,
         created_at: time(row.get("created_at")?)?,
         retry_of: row.get::<_, Option<String>>("retry_of")?.map(JobId::from_trusted),
+        image: row.get::<_, Option<String>>("image")?.map(|text| from_json("a job's image", &text)).transpose()?,
         id: JobId::from_trusted(id),
     })
 }

@@ -78,13 +78,11 @@ pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at:
 
 /// What is to be told of a job that has just ended.
 fn end_of(connection: &Connection, job: &Job) -> Outcome<Ended> {
-    let mut ended = Ended { job: job.clone(), claimed_at: None, image_digest: None };
+    let mut ended = Ended { job: job.clone(), claimed_at: None };
     let Some(attempt) = &job.attempt else { return Ok(ended) };
     for event in history::beginning_of(connection, &job.id, attempt.number)? {
-        match event.kind {
-            EventKind::Claimed | EventKind::Assigned => ended.claimed_at = ended.claimed_at.or(Some(event.at)),
-            EventKind::ImageReady { digest } => ended.image_digest = Some(digest),
-            _ => {}
+        if matches!(event.kind, EventKind::Claimed | EventKind::Assigned) {
+            ended.claimed_at = ended.claimed_at.or(Some(event.at));
         }
     }
     Ok(ended)

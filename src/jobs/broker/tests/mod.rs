@@ -80,7 +80,7 @@ impl Rig {
         let broker = broker(directory.path(), &store, &gitlab, &contacts, &nudges);
         let rig = Self { broker, gitlab, store, runner, token, contacts, nudges, directory };
         let mut aggregate = Aggregate::new(planned(&rig.runner), None);
-        for step in [Step::ContainerCreated { container: "c".into() }, Step::StartSent { engine_epoch: 0 }] {
+        for step in [Step::ContainerCreated { container: "c".into(), image: None }, Step::StartSent { engine_epoch: 0 }] {
             aggregate.apply(&step, now()).expect("may be taken");
         }
         rig.store.put(aggregate, None);
