@@ -32,6 +32,7 @@ use crate::config::{Config, Log, LogFormat};
 use crate::domain::{Clock as _, SystemClock};
 use crate::lifecycle::{Ended, Lifecycle, Signals, Starting, Stir};
 use crate::listen::Inherited;
+use crate::platform::process::forbid_core_dumps;
 use crate::security::SecurityManager;
 use crate::security::audit::Act;
 use crate::telemetry::{self, LevelSource, LogLevel, TelemetryError};
@@ -211,6 +212,9 @@ async fn serve(config: Config, inherited: Inherited, file: Option<&Path>, level:
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
+    if let Err(error) = forbid_core_dumps() {
+        tracing::warn!(%error, "the kernel may write this process's memory down when it dies");
+    }
     let lifecycle = Lifecycle::default();
     let outside = Outside { inherited, ..Outside::default() };
     let (clock, at_end) = (Arc::clone(&outside.clock), Arc::clone(&outside.clock));

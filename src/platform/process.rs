@@ -32,6 +32,15 @@ pub fn process() -> io::Result<ProcessFacts> {
     Ok(ProcessFacts { cpu, resident: MemoryBytes(pages.saturating_mul(page)), open_files })
 }
 
+/// Forbids that the kernel writes this process's memory, where secrets are, into a core dump when it dies.
+///
+/// # Errors
+/// When the kernel does not let us.
+pub fn forbid_core_dumps() -> io::Result<()> {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    Ok(rustix::process::setrlimit(rustix::process::Resource::Core, none)?)
+}
+
 /// Clock ticks and resident pages. Fields are counted after the program's name, which may hold anything, closing parentheses too.
 fn from_stat(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;

@@ -4,13 +4,90 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::road::{CLASS_TOKEN, Plan, Road, job};
-use crate::harness::{PATIENCE, Setup, engine};
+use crate::harness::{BUSYBOX, PATIENCE, Setup, engine};
 
 /// What a script writes into every place it may write to: shows that the search finds what is there.
 const MARK: &str = "mark-that-the-search-must-find";
 
 fn has(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Secrets of every kind that the configuration knows, each with a mark that is nowhere else.
+const MARKS: [&str; 6] =
+    ["mark-of-hook-4Rt", "mark-of-reading-8Kw", "mark-of-class-2Zp", "mark-of-registry-6Yh", "mark-of-traces-1Qd", "mark-of-operator-9Vx"];
+/// A key to sign webhooks with, and what people see of it when it is written down.
+const SIGNING: &str = "whsec_bWFyay1vZi1zaWduaW5nLTAxMjM0NTY3ODlhYmNkZWY=";
+const SIGNING_KEY: &str = "mark-of-signing-0123456789abcdef";
+
+#[tokio::test]
+async fn no_secret_of_the_configuration_is_written_or_told_anywhere() {
+    let secrets = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = secrets.path().join(name);
+        std::fs::write(&path, format!("{text}\n")).expect("a file");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+        path.display().to_string()
+    };
+    let [hook, reading, class, registry, traces, operator] = MARKS;
+    let digest: String = runner_coordinator::security::sha256(operator.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    // GitLab, the registry and the collector do not answer: what cannot be sent is what is written about most.
+    let nobody = crate::harness::free_port();
+    let rest = format!(
+        "[gitlab]\nurl = \"http://127.0.0.1:{nobody}\"\nprojects = [\"team/app\"]\nread_token_file = {:?}\npoll_interval = \"1s\"\n\
+         webhook.secret_token_file = {:?}\nwebhook.signing_token_file = {:?}\n\
+         [[http.tokens]]\nname = \"ops\"\nrole = \"operator\"\nsha256 = {digest:?}\n\
+         [[docker.registries]]\nserver = \"127.0.0.1:{nobody}\"\nusername = \"u\"\npassword_file = {:?}\n\
+         [traces]\nendpoint = \"http://127.0.0.1:{nobody}\"\n[[traces.headers]]\nname = \"x-key\"\nvalue_file = {:?}\n\
+         [[classes]]\nname = \"default\"\nimage = {BUSYBOX:?}\ngitlab_token_file = {:?}",
+        write("reading", reading),
+        write("hook", hook),
+        write("signing", SIGNING),
+        write("registry", registry),
+        write("traces", traces),
+        write("class", class),
+    );
+    let mut daemon = Setup::new("secrecy-all").log_filter("trace").with(&rest).start().await;
+    let client = crate::harness::client();
+    let ask = async |method: reqwest::Method, path: &str, body: Option<serde_json::Value>| {
+        let request = client.request(method, format!("{}{path}", daemon.url)).bearer_auth(operator);
+        let request = body.map_or_else(|| request.try_clone().expect("a request"), |body| request.try_clone().expect("a request").json(&body));
+        request.send().await.expect("an answer").text().await.expect("text")
+    };
+    for (header, value) in [("X-Gitlab-Token", hook), ("X-Gitlab-Token", "wrong"), ("webhook-signature", "v1,d3Jvbmc=")] {
+        let bell = client.post(format!("{}/webhook/job", daemon.url)).header(header, value).header("X-Gitlab-Event", "Job Hook").body("{}");
+        bell.send().await.expect("an answer");
+    }
+    let mut ended = Vec::new();
+    for image in [BUSYBOX.to_owned(), format!("127.0.0.1:{nobody}/team/private:1")] {
+        let body = serde_json::json!({ "image": image, "command": ["true"], "timeout": "30s" });
+        let job: serde_json::Value = serde_json::from_str(&ask(reqwest::Method::POST, "/jobs", Some(body)).await).expect("a job");
+        let path = format!("/jobs/{}", job["id"].as_str().expect("an id"));
+        daemon.until("it has ended", async |_| !ask(reqwest::Method::GET, &path, None).await.contains("\"finished_at\":null")).await;
+        ended.push(path);
+    }
+    let mut told = Vec::new();
+    let pages = ["/status", "/metrics", "/health", "/hosts", "/runners", "/jobs", "/queue", "/openapi.json", "/history", "/"].map(str::to_owned);
+    for path in pages.into_iter().chain(ended.iter().flat_map(|path| ["", "/events", "/logs", "/explain"].map(|more| format!("{path}{more}")))) {
+        told.push((path.clone(), ask(reqwest::Method::GET, &path, None).await.into_bytes()));
+    }
+    let check = daemon.command(&["check"]).output().expect("it runs");
+    told.push(("check".to_owned(), [check.stdout, check.stderr].concat()));
+    let process = |file: &str| std::fs::read(format!("/proc/{}/{file}", daemon.pid())).expect("the daemon's process");
+    told.extend(["cmdline", "environ"].map(|file| (file.to_owned(), process(file))));
+    let limits = String::from_utf8(process("limits")).expect("text");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "its memory would be written down when it dies: {core}");
+    daemon.terminate().await;
+    told.push(("log".to_owned(), daemon.log().into_bytes()));
+    told.extend(files_below(&daemon.data()).into_iter().map(|(path, content)| (path.display().to_string(), content)));
+    assert!(told.iter().any(|(_, content)| has(content, "TRACE")) && told.iter().any(|(_, content)| has(content, "secrecy-all")));
+    for (place, content) in told {
+        // As it is, and as it goes to a registry and into a configuration.
+        let found = MARKS.iter().copied().chain([SIGNING, SIGNING_KEY, "bWFyay1vZi"]).find(|mark| has(&content, mark));
+        assert_eq!(found, None, "in {place}: {}", String::from_utf8_lossy(&content));
+    }
+    engine::remove_networks(&daemon.name, &daemon.data());
 }
 
 /// The `docker` command's output as it is.
