@@ -22,7 +22,7 @@ use super::facts::{ContainerFacts, EngineEvent, EngineInfo, ImageRemoval, LogRec
 use super::memory::EngineMemory;
 use super::network::{self, OwnNetworks};
 use super::plan::{ContainerPlan, RegistryLogin, ResolvedImage};
-use super::wire::{Info, InspectedContainer, ListedContainer, Stats};
+use super::wire::{Info, InspectedContainer, ListedContainer, MadeOf, Stats};
 use super::{Driver, error, image, labels, logs};
 use crate::domain::{Arch, ClassName, HostFile, ImageRef, RunnerId};
 use crate::security::HardenedProfile;
@@ -96,12 +96,23 @@ impl DockerDriver {
             |facts: &ContainerFacts| facts.owner.as_ref().is_some_and(|owner| owner.instance == self.instance && owner.runner == plan.owner.runner);
         for _ in 0..APPEARANCE_LOOKS {
             match self.inspect(&plan.name).await? {
-                Some(facts) if ours(&facts) => return Ok(facts.id),
+                Some(facts) if ours(&facts) => return self.as_planned(plan, facts.id).await,
                 Some(_) => break,
                 None => tokio::time::sleep(APPEARANCE_STEP).await,
             }
         }
         Err(DriverError::Conflict { call: "create", message })
+    }
+
+    /// One that an earlier try made, unless its tag has moved since: then it goes, for it never ran, and the next try makes another.
+    async fn as_planned(&self, plan: &ContainerPlan, container: String) -> Result<String, DriverError> {
+        let made: MadeOf = self.client.read("inspect", LOOK, format!("/containers/{container}/json")).await?;
+        if made.image == plan.image.id {
+            return Ok(container);
+        }
+        self.remove(&container).await?;
+        let other = format!("{} was made of {}, and its image is {} now", plan.name, made.image, plan.image.id);
+        Err(DriverError::Interrupted { call: "create", source: other.into() })
     }
 }
 

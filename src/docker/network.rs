@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use serde_json::json;
 use tokio::sync::Mutex;
 
@@ -19,12 +19,13 @@ const LIST: &str = "list our networks";
 const REMOVE: &str = "remove a network";
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Whose the networks are, and the lock that keeps us from making one twice at once.
+/// Whose the networks are, and those that we made or found, under the lock that keeps us from making one twice at once. One that somebody takes
+/// away (`docker network prune`) is made again with the addresses that it had, for running jobs know the broker's.
 #[derive(Debug)]
 pub(super) struct OwnNetworks {
     prefix: String,
     instance: String,
-    making: Mutex<()>,
+    made: Mutex<HashMap<String, NetworkInfo>>,
 }
 
 impl OwnNetworks {
@@ -33,7 +34,7 @@ impl OwnNetworks {
         // network whose name another one has too.
         let plain: String = instance.chars().filter(char::is_ascii_alphanumeric).collect();
         let short = plain.get(plain.len().saturating_sub(12)..).unwrap_or(&plain);
-        Self { prefix: format!("rc-{short}"), instance: instance.to_owned(), making: Mutex::new(()) }
+        Self { prefix: format!("rc-{short}"), instance: instance.to_owned(), made: Mutex::default() }
     }
 
     fn name(&self, class: Option<&ClassName>) -> String {
@@ -43,19 +44,20 @@ impl OwnNetworks {
     /// Finds the network or makes it. Older engines make a second network of the same name without a word, so after making one we
     /// look again: all racers then settle on the oldest, and the others are removed.
     pub(super) async fn ensure(&self, client: &Client, class: Option<&ClassName>) -> Result<NetworkInfo, DriverError> {
-        let _making = self.making.lock().await;
+        let mut made = self.made.lock().await;
         let name = self.name(class);
         let mut found = self.find(client, &name).await?;
         if found.is_empty() {
-            let request = self.request(name.clone(), class);
-            let made = client.call(CALL, DEADLINE, |c| async move {
-                c.docker.create_network(request).await.map_err(|error| DriverError::from_engine(CALL, error))
-            });
-            let made = made.await;
+            let before = made.get(&name).cloned();
+            let mut answer = make(client, self.request(name.clone(), class, before.as_ref())).await;
+            if before.is_some() && answer.is_err() {
+                // Somebody else may have its addresses by now.
+                answer = make(client, self.request(name.clone(), class, None)).await;
+            }
             found = self.find(client, &name).await?;
             if found.is_empty() {
                 let absent = DriverError::Conflict { call: CALL, message: format!("the network {name} is gone right after it was made") };
-                return Err(made.err().unwrap_or(absent));
+                return Err(answer.err().unwrap_or(absent));
             }
         }
         found.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
@@ -67,7 +69,9 @@ impl OwnNetworks {
                 tracing::debug!(network.name = name, %error, "a second network of our name stays for now");
             }
         }
-        first.ok_or_else(|| DriverError::Garbled { call: CALL, message: format!("the network {name} has no gateway") })
+        let first = first.ok_or_else(|| DriverError::Garbled { call: CALL, message: format!("the network {name} has no gateway") })?;
+        made.insert(name, first.clone());
+        Ok(first)
     }
 
     /// All of ours that have a gateway.
@@ -90,18 +94,32 @@ impl OwnNetworks {
         Ok(all)
     }
 
-    fn request(&self, name: String, class: Option<&ClassName>) -> NetworkCreateRequest {
+    fn request(&self, name: String, class: Option<&ClassName>, before: Option<&NetworkInfo>) -> NetworkCreateRequest {
+        let addresses = before.and_then(|before| {
+            let subnet = before.subnets.iter().find(|subnet| subnet.contains(&before.gateway))?;
+            let config = IpamConfig { subnet: Some(subnet.to_string()), gateway: Some(before.gateway.to_string()), ..IpamConfig::default() };
+            Some(Ipam { config: Some(vec![config]), ..Ipam::default() })
+        });
         let class = class.map(|class| (labels::CLASS.to_owned(), class.to_string()));
         NetworkCreateRequest {
             name,
             driver: Some("bridge".to_owned()),
             internal: Some(false),
+            // Whatever the engine's own default is: what the rules say of neighbours is of IPv4.
+            enable_ipv6: Some(false),
             attachable: Some(false),
             options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
+            ipam: addresses,
             labels: Some([(labels::INSTANCE.to_owned(), self.instance.clone())].into_iter().chain(class).collect()),
             ..NetworkCreateRequest::default()
         }
     }
+}
+
+async fn make(client: &Client, request: NetworkCreateRequest) -> Result<(), DriverError> {
+    let made =
+        client.call(CALL, DEADLINE, |c| async move { c.docker.create_network(request).await.map_err(|error| DriverError::from_engine(CALL, error)) });
+    made.await.map(|_id| ())
 }
 
 /// Takes one away. One that is gone is fine; one on which a container is stays, and that is an error.

@@ -237,13 +237,21 @@ impl Image {
         ResolvedImage {
             reference: reference.clone(),
             id: self.id,
-            digest: self.repo_digests.and_then(|digests| digests.into_iter().next()),
+            digest: self.repo_digests.into_iter().flatten().find(|digest| ImageRef::from_trusted(digest).repository() == reference.repository()),
             arch: (self.os == "linux").then(|| Arch::from_machine(&self.architecture)).flatten(),
             volumes: config.volumes.unwrap_or_default().into_keys().collect(),
             forced_env,
             user: config.user.filter(|user| !user.is_empty()),
         }
     }
+}
+
+/// Of `GET /containers/{id}/json`, what the container was made of.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct MadeOf {
+    /// The image's id.
+    pub(super) image: String,
 }
 
 /// One row of `GET /networks`.

@@ -105,6 +105,16 @@ pub(super) fn is_registry(part: &str) -> bool {
     part == "localhost" || part.contains(['.', ':'])
 }
 
+impl ImageRef {
+    /// The same without tag and digest: what a registry keeps together.
+    #[must_use]
+    pub fn repository(&self) -> String {
+        let qualified = self.qualified();
+        let path = qualified.0.split('@').next().unwrap_or_default();
+        without_tag(path).0.to_owned()
+    }
+}
+
 fn without_tag(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),

@@ -93,8 +93,9 @@ impl Firewall {
     /// # Errors
     /// When they are not in force.
     pub async fn hold(&self, rules: &Rules) -> Result<(), FirewallError> {
-        if let Some(guarded) = rules.networks.iter().find(|guarded| !self.netfilter.sees(&guarded.bridge)) {
-            return Err(FirewallError::Elsewhere(guarded.bridge.clone()));
+        // One that has just gone is no reason to leave the others without.
+        if let (Some(first), false) = (rules.networks.first(), rules.networks.iter().any(|guarded| self.netfilter.sees(&guarded.bridge))) {
+            return Err(FirewallError::Elsewhere(first.bridge.clone()));
         }
         let script = rules.script();
         let mut set = self.set.lock().await;

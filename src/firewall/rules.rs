@@ -11,7 +11,7 @@ use ipnet::IpNet;
 const PRIVATE_V4: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 168.63.129.16/32, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, \
                           192.0.2.0/24, 192.88.99.0/24, 192.168.0.0/16, 198.18.0.0/15, 198.51.100.0/24, 203.0.113.0/24, 224.0.0.0/3";
 /// The same of IPv6: all but global unicast, and of that what stands for addresses of IPv4.
-const PRIVATE_V6: &str = "::/3, 2001::/32, 2001:db8::/32, 2002::/16, 4000::/2, 8000::/1";
+const PRIVATE_V6: &str = "::/3, 2001::/32, 2001:2::/48, 2001:db8::/32, 2002::/16, 3fff::/20, 4000::/2, 8000::/1";
 
 /// How one who must not pass is told: at once, rather than by silence.
 const REFUSE: &str = "reject with icmpx type admin-prohibited";
@@ -81,11 +81,11 @@ impl Rules {
         self.write_hooks(&mut script);
         let _ = writeln!(script, "}}\ntable bridge {} {{", self.table);
         let _ = writeln!(script, "chain forward {{\ntype filter hook forward priority -200; policy accept;");
-        // From container to container of one bridge, which may pass below all other rules. By addresses, which no container can change, because not
-        // every kernel knows a bridge's name here.
+        // From container to container of one bridge, to all of them at once too, which may pass below all other rules. By the sender's address, which
+        // no container can change, because not every kernel knows a bridge's name here.
         for subnet in self.networks.iter().flat_map(|guarded| &guarded.subnets) {
             let family = if matches!(subnet, IpNet::V4(_)) { "ip" } else { "ip6" };
-            let _ = writeln!(script, "{family} saddr {subnet} {family} daddr {subnet} drop");
+            let _ = writeln!(script, "{family} saddr {subnet} drop");
         }
         script.push_str("}\n}\n");
         script
@@ -104,9 +104,14 @@ impl Rules {
 
     fn write_chains(&self, script: &mut String, Guarded { bridge, reach, .. }: &Guarded) {
         let mut common = self.common();
+        let mut here = String::new();
         if let Reach::Listed(allowed) | Reach::Internet(allowed) = reach {
             // On the machine itself too: a GitLab or a registry may be there.
-            common.extend(allowed.iter().map(passing));
+            let (loopback, outside): (Vec<&Allowed>, Vec<&Allowed>) = allowed.iter().partition(|allowed| allowed.net.addr().is_loopback());
+            common.extend(outside.into_iter().map(passing));
+            // What is loopback to the machine is another address of it to containers.
+            let ports = loopback.iter().filter_map(|allowed| allowed.port);
+            here.extend(ports.map(|port| format!("meta l4proto {{ tcp, udp }} ct original proto-dst {port} accept\n")));
         }
         let _ = writeln!(script, "chain out_{bridge} {{\nct state established,related accept\noifname {{ {} }} {REFUSE}\n{common}", self.bridges());
         match reach {
@@ -118,7 +123,7 @@ impl Rules {
                 let _ = writeln!(script, "ip daddr @private4 {REFUSE}\nip6 daddr @private6 {REFUSE}\naccept");
             }
         }
-        let _ = writeln!(script, "}}\nchain host_{bridge} {{\nct state established,related accept\n{common}");
+        let _ = writeln!(script, "}}\nchain host_{bridge} {{\nct state established,related accept\n{common}{here}");
         match reach {
             Reach::Everything => script.push_str("accept\n}\n"),
             Reach::Listed(_) | Reach::Internet(_) => {

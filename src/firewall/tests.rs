@@ -72,6 +72,27 @@ async fn what_cannot_be_set_is_told_and_tried_again() {
     }
     let elsewhere = rules(vec![("br-elsewhere", Reach::Everything)]);
     assert_eq!(firewall.hold(&elsewhere).await, Err(FirewallError::Elsewhere("br-elsewhere".to_owned())));
+    let both = rules(vec![("br-1", Reach::Everything), ("br-elsewhere", Reach::Everything)]);
+    assert_eq!(firewall.hold(&both).await, Ok(()), "one that has just gone keeps the others from nothing");
+}
+
+#[test]
+fn a_service_of_this_machine_that_has_a_loopback_address_is_opened_by_its_port_and_nowhere_else() {
+    let script = rules(vec![("br-1", Reach::Internet(allowed(&[("127.0.1.1/32", Some(443)), ("127.0.1.2/32", None)])))]).script();
+    assert!(!script.contains("127.0.1."), "{script}");
+    let port = "meta l4proto { tcp, udp } ct original proto-dst 443 accept";
+    let (outward, host) = script.split_once("chain host_br-1").expect("two chains");
+    assert!(!outward.contains("proto-dst 443") && host.lines().any(|line| line == port), "{script}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_never_answers_costs_a_moment_whatever_is_asked() {
+    let kernel = Willing::default();
+    *kernel.deaf.lock().expect("a lock") = true;
+    let (names, begun) = (Names::default(), tokio::time::Instant::now());
+    let many: BTreeSet<String> = (0..100).map(|number| format!("{number}.example")).collect();
+    assert!(names.addresses(&kernel, &many).await.values().all(Vec::is_empty));
+    assert!(begun.elapsed() <= std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +101,7 @@ async fn addresses_of_a_name_stay_for_a_while_after_it_has_others() {
     let names = Names::default();
     let is = |addresses: &[&str]| addresses.iter().map(|text| text.parse().expect("an address")).collect::<Vec<IpAddr>>();
     let known = async || {
-        let mut known = names.addresses(&kernel, "a.example").await;
+        let mut known = names.addresses(&kernel, &["a.example".to_owned()].into()).await.remove("a.example").expect("asked for");
         known.sort();
         known
     };

@@ -15,7 +15,7 @@ use super::openapi::{fields, words};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
 use super::state::AppState;
-use crate::domain::{ClassName, EndReason, Runner, RunnerId, RunnerState};
+use crate::domain::{ClassName, EndReason, FieldFault, Runner, RunnerId, RunnerState};
 use crate::jobs::{Spawned, Termination, Vital};
 use crate::platform::Ever;
 use crate::store::RunnerFilter;
@@ -206,6 +206,7 @@ pub(super) async fn spawn(_operator: Operator, State(state): State<AppState>, bo
             return Err(if for_ever { Problem::Unsatisfiable(missing(unfit)) } else { Problem::NoRoom(missing(unfit)) });
         }
         Spawned::DiskFull(detail) => return Err(Problem::DiskFull { detail }),
+        Spawned::Unguarded(why) => return Err(Problem::NoRoom(vec![FieldFault::new("class", why)])),
         Spawned::Drained(drain) => return Err(Problem::Drained { detail: drain.to_string() }),
         Spawned::Stopping => return Err(Problem::Stopping),
     };

@@ -70,6 +70,8 @@ pub enum Spawned {
     Drained(Drain),
     /// The machine's disk is nearly full; in words.
     DiskFull(String),
+    /// Its network is nothing without rules of the firewall, and they are not in force; why.
+    Unguarded(String),
     /// The coordinator is stopping.
     Stopping,
 }

@@ -58,7 +58,11 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Err(Stopped::Attempt(outcome)) => return conclude(shared, &aggregate, outcome).await,
         Err(Stopped::Operation(error)) => return Err(error),
     };
-    let network = network::ready(shared, class).await?;
+    let network = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Ok(()),
+        network = network::ready(shared, class) => network?,
+    };
     let broker_url = shared.deps.broker_url.borrow().clone();
     if broker_url.is_none() && !aggregate.runs_command() {
         return Err(OpError::NotYet("the broker does not listen yet"));

@@ -2,7 +2,7 @@
 //! they are in force; they are looked at every few seconds, and set again when somebody took them away.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::deps::{OpError, Shared, class_named};
+use super::handle::{EngineState, Status};
 use super::observer::EngineSight;
 use crate::config::{Class, Config, Destination, Network, Place};
 use crate::docker::NetworkInfo;
@@ -39,6 +40,8 @@ pub(super) struct Networks {
     firewall: Firewall,
     names: Names,
     last: tokio::sync::Mutex<Option<Look>>,
+    /// What was to be in force last.
+    rules: Mutex<Option<Rules>>,
     fault: Mutex<Option<Unguarded>>,
     /// Whether there was a look yet; before that nothing is claimed that would have to wait for it.
     looked: AtomicBool,
@@ -61,6 +64,7 @@ impl Networks {
             firewall: Firewall::new(netfilter),
             names: Names::default(),
             last: tokio::sync::Mutex::default(),
+            rules: Mutex::default(),
             fault: Mutex::default(),
             looked: AtomicBool::new(false),
             held_to: Mutex::default(),
@@ -81,10 +85,9 @@ impl Networks {
         class.network.is_filtered() && (!self.looked.load(Ordering::SeqCst) || self.known_fault().is_some())
     }
 
-    /// Notes how a look ended. Tells whether that is news.
-    fn post(&self, fault: Option<&FirewallError>, now: Timestamp) -> bool {
+    /// Notes how a look ended: why the rules are not in force, if they are not. Tells whether that is news.
+    fn post(&self, why: Option<String>, now: Timestamp) -> bool {
         let mut known = self.known_fault();
-        let why = fault.map(ToString::to_string);
         let first = !self.looked.swap(true, Ordering::SeqCst);
         if !first && known.as_ref().map(|known| &known.why) == why.as_ref() {
             return false;
@@ -110,43 +113,76 @@ pub(super) async fn ready(shared: &Shared, class: &Class) -> Result<Option<Strin
 }
 
 async fn guard(shared: &Shared, network: &NetworkInfo) -> Result<(), OpError> {
-    let config = shared.deps.config.current();
     let mut last = shared.networks.last.lock().await;
+    // Not before: a reload may have made them stricter while we waited.
+    let config = shared.deps.config.current();
     let holds = |look: &Look| look.at.elapsed() < FRESH && Arc::ptr_eq(&look.config, &config) && look.bridges.contains(&network.bridge);
     if last.as_ref().is_some_and(holds) {
         return Ok(());
     }
     *last = None;
-    *last = Some(look(shared, config).await?);
+    let look = last.insert(look(shared, config).await?);
+    if !look.bridges.contains(&network.bridge) {
+        return Err(OpError::NotYet("its network has just gone again"));
+    }
+    if !shared.networks.firewall.netfilter().sees(&network.bridge) {
+        return Err(FirewallError::Elsewhere(network.bridge.clone()).into());
+    }
     Ok(())
 }
 
 /// Looks until told to stop.
 pub(super) async fn run(shared: &Arc<Shared>) {
     let deps = &shared.deps;
-    let (mut reloads, mut broker) = (deps.config.subscribe(), deps.broker_url.clone());
+    let (mut reloads, mut broker, mut status) = (deps.config.subscribe(), deps.broker_url.clone(), deps.handle.status.clone());
     let looks = async {
         loop {
-            if matches!(shared.observer.view().sight, EngineSight::Up { .. }) {
-                let mut last = shared.networks.last.lock().await;
-                *last = None;
-                match look(shared, deps.config.current()).await {
-                    Ok(look) => *last = Some(look),
-                    // Told where it is posted.
-                    Err(OpError::Firewall(_)) => {}
-                    Err(error) => debug!(error = chain(&error), "the networks cannot be looked at"),
-                }
+            let was_up = is_up(&status.borrow_and_update());
+            let mut last = shared.networks.last.lock().await;
+            *last = None;
+            let looked = match &shared.observer.view().sight {
+                EngineSight::Up { .. } => look(shared, deps.config.current()).await,
+                EngineSight::Down { .. } | EngineSight::Unknown => Err(OpError::NotYet("the engine does not answer")),
+            };
+            match looked {
+                Ok(look) => *last = Some(look),
+                // Told where it is posted.
+                Err(OpError::Firewall(_)) => {}
+                Err(error) => hold_as_before(shared, &error).await,
             }
+            drop(last);
             // All arms only wait. One whose other end is gone waits for nothing; `stop` comes next.
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(EVERY) => {}
                 Ok(()) = reloads.changed() => {}
                 Ok(()) = broker.changed() => {}
+                // An engine that has just come has jobs waiting.
+                Ok(_) = status.wait_for(|status| is_up(status) != was_up) => {}
             }
         }
     };
     deps.stop.run_until_cancelled(looks).await;
+}
+
+fn is_up(status: &Status) -> bool {
+    matches!(status.engine, EngineState::Up { .. })
+}
+
+/// The networks cannot be looked at. What runs on them goes on, so their last rules are kept in force all the same.
+async fn hold_as_before(shared: &Shared, error: &OpError) {
+    debug!(error = chain(error), "the networks cannot be looked at");
+    let rules = shared.networks.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(rules) = rules
+        && let Err(error) = shared.networks.firewall.hold(&rules).await
+    {
+        debug!(%error, "the rules of networks that cannot be looked at are not in force");
+    }
+    let engine_is_up = matches!(shared.observer.view().sight, EngineSight::Up { .. });
+    if engine_is_up && !shared.networks.looked.load(Ordering::SeqCst) {
+        shared.networks.post(Some(format!("what networks there are is not known: {}", chain(error))), shared.deps.clock.now());
+        shared.deps.handle.nudge();
+    }
 }
 
 /// Finds what networks there are and sees to it that their rules are in force.
@@ -155,7 +191,8 @@ async fn look(shared: &Shared, config: Arc<Config>) -> Result<Look, OpError> {
     let networks = clear(shared, &config, deps.driver.networks().await?).await;
     let rules = rules(shared, &config, &networks).await;
     let held = shared.networks.firewall.hold(&rules).await;
-    if shared.networks.post(held.as_ref().err(), deps.clock.now()) {
+    *shared.networks.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(rules);
+    if shared.networks.post(held.as_ref().err().map(ToString::to_string), deps.clock.now()) {
         match &held {
             Ok(()) => info!("the rules of the firewall are in force"),
             Err(error) if config.classes.iter().any(|class| class.network.is_filtered()) => {
@@ -188,33 +225,34 @@ async fn rules(shared: &Shared, config: &Config, networks: &[NetworkInfo]) -> Ru
     let all = &shared.networks;
     let named = config.classes.iter().flat_map(|class| &class.network_allow).chain(&gitlab(config)).chain(&broker(shared)).filter_map(name).collect();
     let named: BTreeSet<String> = named;
-    all.names.retain(|name| named.contains(name)).await;
-    let mut guarded = Vec::new();
-    for network in networks {
-        let reach = match network.class.as_ref() {
-            // An earlier version had all containers on the broker's network.
-            None => Reach::Internet(addresses(shared, &gitlab(config)).await),
-            Some(class) => reach(shared, config, class).await,
-        };
-        guarded.push(Guarded { bridge: network.bridge.clone(), subnets: network.subnets.clone(), reach });
-    }
+    let known = all.names.addresses(all.firewall.netfilter().as_ref(), &named).await;
+    let reach = |network: &NetworkInfo| match network.class.as_ref() {
+        // An earlier version had all containers on the broker's network.
+        None => Reach::Internet(addresses(&known, &gitlab(config))),
+        Some(class) => reach(shared, config, class, &known),
+    };
+    let guard = |network: &NetworkInfo| Guarded { bridge: network.bridge.clone(), subnets: network.subnets.clone(), reach: reach(network) };
+    let mut guarded: Vec<Guarded> = networks.iter().map(guard).collect();
+    all.held_to
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .retain(|class, _| networks.iter().any(|network| network.class.as_ref() == Some(class)));
     guarded.sort_by(|one, other| one.bridge.cmp(&other.bridge));
     let dns = if config.docker.dns.is_empty() { all.firewall.netfilter().name_servers() } else { config.docker.dns.clone() };
-    let broker = addresses(shared, &broker(shared)).await;
+    let broker = addresses(&known, &broker(shared));
     let broker = broker.into_iter().filter_map(|Allowed { net, port }| Some(SocketAddr::new(net.addr(), port?))).collect();
     Rules { table: table(shared.deps.store.instance()), dns: dns.into_iter().collect(), broker, networks: guarded }
 }
 
+/// The addresses of names.
+type Known = HashMap<String, Vec<IpAddr>>;
+
 /// What the containers of a class may reach.
-async fn reach(shared: &Shared, config: &Config, name: &ClassName) -> Reach {
-    let held_to = || shared.networks.held_to.lock().unwrap_or_else(PoisonError::into_inner);
+fn reach(shared: &Shared, config: &Config, name: &ClassName, known: &Known) -> Reach {
+    let mut held_to = shared.networks.held_to.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(class) = class_named(config, name).filter(|class| class.network != Network::None) else {
-        // What runs goes on as it began; what that was nobody may remember.
-        let before = held_to().get(name).cloned();
-        return match before {
-            Some(before) => before,
-            None => Reach::Listed(addresses(shared, &gitlab(config)).await),
-        };
+        // What runs goes on as it began; when that was before this daemon, nobody remembers what it was.
+        return held_to.get(name).cloned().unwrap_or_else(|| Reach::Listed(BTreeSet::new()));
     };
     let mut wanted = class.network_allow.clone();
     if class.gitlab_token.is_some() {
@@ -222,10 +260,10 @@ async fn reach(shared: &Shared, config: &Config, name: &ClassName) -> Reach {
     }
     let reach = match class.network {
         Network::Open => Reach::Everything,
-        Network::Isolated => Reach::Internet(addresses(shared, &wanted).await),
-        Network::Allowlist | Network::None => Reach::Listed(addresses(shared, &wanted).await),
+        Network::Isolated => Reach::Internet(addresses(known, &wanted)),
+        Network::Allowlist | Network::None => Reach::Listed(addresses(known, &wanted)),
     };
-    held_to().insert(name.clone(), reach.clone());
+    held_to.insert(name.clone(), reach.clone());
     reach
 }
 
@@ -244,19 +282,15 @@ fn name(destination: &Destination) -> Option<String> {
     }
 }
 
-async fn addresses(shared: &Shared, destinations: &[Destination]) -> BTreeSet<Allowed> {
-    let all = &shared.networks;
-    let mut found = BTreeSet::new();
-    for Destination { place, port } in destinations {
-        match place {
-            Place::Net(net) => found.extend([Allowed { net: *net, port: *port }]),
-            Place::Name(name) => {
-                let addresses = all.names.addresses(all.firewall.netfilter().as_ref(), name).await;
-                found.extend(addresses.into_iter().map(|address| Allowed { net: IpNet::from(address), port: *port }));
-            }
-        }
-    }
-    found
+fn addresses(known: &Known, destinations: &[Destination]) -> BTreeSet<Allowed> {
+    let of = |Destination { place, port }: &Destination| -> Vec<Allowed> {
+        let nets = match place {
+            Place::Net(net) => vec![*net],
+            Place::Name(name) => known.get(name).into_iter().flatten().map(|address| IpNet::from(*address)).collect(),
+        };
+        nets.into_iter().map(|net| Allowed { net, port: *port }).collect()
+    };
+    destinations.iter().flat_map(of).collect()
 }
 
 /// The end of the instance's id, as in the names of its networks.

@@ -332,6 +332,9 @@ pub(super) async fn spawn(shared: &Shared, name: ClassName) -> Result<Spawned, S
     if let Some(disk) = disk::full(&shared.disks.read()) {
         return Ok(Spawned::DiskFull(disk.to_string()));
     }
+    if let Some(unguarded) = shared.networks.unguarded().filter(|_| class.network.is_filtered()) {
+        return Ok(Spawned::Unguarded(unguarded.why));
+    }
     let now = deps.clock.now();
     let open = deps.store.open_runners(&config.host.name).await?;
     gpus::hold(shared, &open, &shared.observer.view(), now);

@@ -39,7 +39,7 @@ mod tests {
         assert_eq!((&profile()["defaultAction"], &profile()["defaultErrnoRet"]), (&Value::from("SCMP_ACT_ERRNO"), &Value::from(1)));
         let plain = allowed(None);
         assert!(plain.len() > 300 && plain.contains("execve") && plain.contains("openat"), "{plain:?}");
-        assert_eq!(allowed(Some("args")), ["clone", "personality", "socket"].map(str::to_owned).into());
+        assert_eq!(allowed(Some("args")), ["clone", "personality", "socket", "socketpair"].map(str::to_owned).into());
     }
 
     #[test]
@@ -72,6 +72,7 @@ mod tests {
             "clone3",
             "socket",
             "socketcall",
+            "socketpair",
             "personality",
             "fanotify_init",
             "modify_ldt",

@@ -205,6 +205,7 @@ async fn the_network_is_one_and_keeps_containers_apart() {
     bench.raw.remove_network(&network.id).await.expect("removed");
     let anew = bench.driver.ensure_network(None).await.expect("made again");
     assert_ne!(anew.id, network.id);
+    assert_eq!((anew.gateway, &anew.subnets), (network.gateway, &network.subnets), "running jobs know the broker's address");
     bench.finish().await;
 }
 

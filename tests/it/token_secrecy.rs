@@ -30,7 +30,7 @@ async fn no_secret_of_the_configuration_is_written_or_told_anywhere() {
         path.display().to_string()
     };
     let [hook, reading, class, registry, traces, operator] = MARKS;
-    let digest: String = runner_coordinator::security::sha256(operator.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = runner_coordinator::security::sha256(operator.as_bytes()).map(|byte| format!("{byte:02x}")).concat();
     // GitLab, the registry and the collector do not answer: what cannot be sent is what is written about most.
     let nobody = crate::harness::free_port();
     let rest = format!(

@@ -82,6 +82,11 @@ boot() {
     # The engine is outside and sees the machine's files below this directory.
     mkdir -p "$machine/etc/systemd/system/$unit.d"
     printf '[Service]\nEnvironment=RUNNER_COORDINATOR__DOCKER__DATA_DIR=%s\n' "$machine/var/lib/runner-coordinator" >"$machine/etc/systemd/system/$unit.d/engine.conf"
+    # A machine that boots for the first time starts every service that it has; these would flush the engine's rules, and manage its interfaces,
+    # which are in the same network.
+    for other in nftables.service systemd-networkd.service systemd-networkd.socket systemd-networkd-wait-online.service; do
+        ln -s /dev/null "$machine/etc/systemd/system/$other"
+    done
     mkdir -p "$machine/packages"
     # It shares the engine's network, since the daemon listens on the runners' bridge and sets the rules of its jobs' networks there.
     systemd-nspawn --directory="$machine" --machine=rc-systemd --capability=CAP_NET_ADMIN --boot --register=no --keep-unit --console=passive \
@@ -209,6 +214,10 @@ is_hardened() {
     report=$(inside systemd-analyze security --no-pager "$unit")
     note "$(tail -n 1 <<<"$report")"
     must 'the exposure is 2.0 or better' awk '/Overall exposure level/ { found = 1; for (i = 1; i <= NF; i++) if ($i ~ /^[0-9.]+$/) exit !($i <= 2.0) } END { if (!found) exit 1 }' <<<"$report"
+}
+
+none_failed() {
+    ! inside systemctl list-units --failed --quiet --plain | grep .
 }
 
 lets_in() {
@@ -385,7 +394,7 @@ goes() {
     note 'its user and group are gone'
     must 'dpkg knows nothing of it any more' test -z "$(inside dpkg-query --show --showformat '${db:Status-Abbrev}' runner-coordinator 2>/dev/null | grep -v '^un')"
     forget_networks <"$directory/journal"
-    must 'no unit failed' test -z "$(inside systemctl list-units --failed --quiet --plain)"
+    must 'no unit failed' none_failed
 }
 
 package

@@ -31,10 +31,8 @@ async fn tried(config: &Config) -> Result<(), String> {
     let guarded = Guarded { bridge: network.bridge.clone(), subnets: network.subnets.clone(), reach: Reach::Internet(BTreeSet::new()) };
     let firewall = Firewall::new(Arc::new(Nft));
     let held = firewall.hold(&Rules { networks: vec![guarded], ..none.clone() }).await;
-    let cleared = match &held {
-        Ok(()) => firewall.hold(&none).await,
-        Err(_) => Ok(()),
-    };
+    // Also after a failure, which may have come when they were set already.
+    let cleared = firewall.hold(&none).await;
     let removed = driver.remove_network(&network.id).await;
     held.and(cleared).map_err(|error| error.to_string())?;
     removed.map_err(|error| format!("its network {} is left: {}", network.name, chain(&error)))
