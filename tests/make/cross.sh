@@ -22,7 +22,7 @@ cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 base() {
     local mirror
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' "Codename: $(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")" 'Component: main' | head -n 1)
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' "Codename: $(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")" 'Component: main' | sed -n 1p)
     [ -n "$mirror" ] || fail 'this machine knows no mirror of Debian'
     rm -rf "$root"
     mkdir -p "$directory"

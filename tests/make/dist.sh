@@ -22,7 +22,7 @@ triple() {
 # stripped FROM TO: what a release build is already.
 stripped() {
     install -D -m 755 "$1" "$2"
-    ! readelf --sections --wide "$2" | grep -q '\.symtab' || strip --strip-all "$2"
+    ! readelf --sections --wide "$2" | grep '\.symtab' >/dev/null || strip --strip-all "$2"
 }
 
 # archive BINARY ARCHITECTURE: for machines without dpkg.

@@ -15,7 +15,7 @@ bin=$directory/bin
 # unpack: the programs, with a package index of their own, so that the machine's packages stay as they are.
 unpack() {
     local mirror apt=$directory/apt interpreter
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Component: main' | head -n 1)
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Component: main' | sed -n 1p)
     [ -n "$mirror" ] || fail 'this machine knows no mirror of Debian'
     mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial" "$directory/packages" "$bin"
     : >"$apt/state/status"
@@ -34,14 +34,14 @@ unpack() {
     find "$directory/root" -type f -path '*bin/*' \( -name dockerd -o -name docker-proxy -o -name runc -o -name containerd -o -name 'containerd-shim-runc-v2' \) \
         -exec cp {} "$bin" \;
     # It wants a newer C library than the machine's, and calls itself by its own path, so no wrapper does.
-    interpreter=$(find "$directory/root" -name 'ld-linux*' -type f | head -n 1)
+    interpreter=$(find "$directory/root" -name 'ld-linux*' -type f | sed -n 1p)
     patchelf --set-interpreter "$interpreter" --set-rpath "$(dirname "$interpreter")" "$bin/runc"
     touch "$directory/whole"
 }
 
 step "Getting the engine of $suite"
 [ -e "$directory/whole" ] || { rm -rf "$directory" && unpack; }
-note "$("$bin/dockerd" --version), $("$bin/runc" --version | head -n 1)"
+note "$("$bin/dockerd" --version), $("$bin/runc" --version | sed -n 1p)"
 
 step 'Building the tests'
 cargo test --locked --no-run

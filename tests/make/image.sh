@@ -28,7 +28,7 @@ note "$tag, $(docker image inspect --format '{{.Size}}' "$tag" | numfmt --to=iec
 container=$(docker run --detach --network host --read-only --cap-drop ALL --security-opt no-new-privileges --user "65532:$(stat -c %g "$engine")" \
     --volume "$engine:/var/run/docker.sock" --env RUNNER_COORDINATOR__HTTP__LISTEN=127.0.0.1:0 "$tag")
 said() {
-    docker logs "$container" 2>&1 | grep -q "$1"
+    docker logs "$container" 2>&1 | grep -- "$1" >/dev/null
 }
 listens_and_sees() {
     ended_early && { docker logs "$container" >&2 || true; } && fail 'the daemon ended'

@@ -112,7 +112,7 @@ pid_of() {
     local pid program
     [ -f "$state/$1.pid" ] || return 1
     read -r pid program <"$state/$1.pid" || return 1
-    [ "$(basename -- "$(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | head -n 1)")" = "$program" ] || return 1
+    [ "$(basename -- "$(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | sed -n 1p)")" = "$program" ] || return 1
     printf '%s' "$pid"
 }
 

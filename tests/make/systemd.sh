@@ -20,7 +20,7 @@ make_base() {
     local origin mirror
     [ ! -e "$base.whole" ] || return 0
     origin=$(. /etc/os-release && printf '%s' "${ID^}")
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Origin: $origin" "Codename: $suite" 'Component: main' | head -n 1)
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Origin: $origin" "Codename: $suite" 'Component: main' | sed -n 1p)
     [ -n "$suite" ] && [ -n "$mirror" ] || fail 'this machine knows no mirror of its distribution'
     note "debootstrap of $suite"
     rm -rf "$base"
@@ -94,10 +94,10 @@ boot() {
     nspawn=$!
     trap power_off EXIT
     is_up() {
-        leader=$(tr ' ' '\n' <"/proc/$nspawn/task/$nspawn/children" | head -n 1) && [ -n "$leader" ] && [ "$(inside systemctl is-system-running 2>/dev/null)" = running ]
+        leader=$(tr ' ' '\n' <"/proc/$nspawn/task/$nspawn/children" | sed -n 1p) && [ -n "$leader" ] && [ "$(inside systemctl is-system-running 2>/dev/null)" = running ]
     }
     until_true "$boot_seconds" is_up || fail "systemd does not come up: $(tail -n 20 "$directory/console.log")"
-    note "$(inside systemctl --version | head -n 1)"
+    note "$(inside systemctl --version | sed -n 1p)"
 }
 
 power_off() {
@@ -161,7 +161,7 @@ end_job() {
 }
 
 adopted() {
-    api GET "/jobs/$job/events" | grep -q adopted
+    api GET "/jobs/$job/events" | grep adopted >/dev/null
 }
 
 package() {
@@ -353,7 +353,7 @@ is_new() {
 }
 
 named_in_journal() {
-    inside journalctl --no-pager --unit "$unit" | grep -q "$1"
+    inside journalctl --no-pager --unit "$unit" | grep -- "$1" >/dev/null
 }
 
 upgrades() {
