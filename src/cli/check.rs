@@ -23,6 +23,7 @@ use crate::gitlab::diagnosis::Finding;
 use crate::jobs::{DiskRole, class_requirement, disk_places};
 use crate::platform::process::disk_use;
 use crate::platform::{PlatformManager, SystemProbe, fits_ever};
+use crate::security::CallFilter;
 
 /// Where in GitLab to look, with an administrator's token in `GITLAB_TOKEN`.
 #[derive(Debug, Args)]
@@ -65,7 +66,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> ExitCode {
         findings.extend(network::firewall(config).await);
     }
     findings.push(match &engine {
-        Some(_) => canary::fly(config, options.canary, options.canary_image.as_deref()).await,
+        Some(info) => canary::fly(config, info.call_filter(), options.canary, options.canary_image.as_deref()).await,
         None => Finding::Odd("canary: no engine, so no container was tried".to_owned()),
     });
     gitlab::examine(config, options, &mut findings).await;
@@ -138,7 +139,7 @@ async fn engine(config: &Config, findings: &mut Vec<Finding>) -> Option<EngineIn
                 Some(arch) => Finding::Good(format!("architecture: {arch}")),
                 None => Finding::Bad(format!("architecture: {} is none of amd64, arm64, riscv64", info.machine)),
             });
-            findings.push(if info.filters_calls() {
+            findings.push(if info.call_filter() == CallFilter::Ours {
                 Finding::Good("seccomp: the engine filters system calls".to_owned())
             } else {
                 Finding::Bad("seccomp: the engine cannot filter system calls; jobs would run with less protection".to_owned())

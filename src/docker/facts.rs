@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::devices::GivenDevices;
 use super::plan::Owner;
 use crate::domain::{Arch, ClassName, GpuId, MemoryBytes, RunnerId};
+use crate::security::CallFilter;
 
 /// What an engine is and can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +49,11 @@ pub struct EngineInfo {
 }
 
 impl EngineInfo {
-    /// Whether it can filter containers' system calls; one that cannot refuses to be told how.
+    /// Who filters containers' system calls: we, unless it cannot, and refuses to be told how.
     #[must_use]
-    pub fn filters_calls(&self) -> bool {
-        self.security_options.iter().any(|option| option.contains("seccomp"))
+    pub fn call_filter(&self) -> CallFilter {
+        let filters = self.security_options.iter().any(|option| option.contains("seccomp"));
+        if filters { CallFilter::Ours } else { CallFilter::EngineHasNone }
     }
 }
 

@@ -13,6 +13,7 @@ use super::facts::NetworkInfo;
 use super::labels;
 use super::wire::Network;
 use crate::domain::ClassName;
+use crate::domain::ids::short_instance;
 
 const CALL: &str = "ensure the network";
 const LIST: &str = "list our networks";
@@ -30,11 +31,8 @@ pub(super) struct OwnNetworks {
 
 impl OwnNetworks {
     pub(super) fn new(instance: &str) -> Self {
-        // The end of the id is random; its beginning is a time, which two coordinators may share, and engines start no container on a
-        // network whose name another one has too.
-        let plain: String = instance.chars().filter(char::is_ascii_alphanumeric).collect();
-        let short = plain.get(plain.len().saturating_sub(12)..).unwrap_or(&plain);
-        Self { prefix: format!("rc-{short}"), instance: instance.to_owned(), made: Mutex::default() }
+        // Engines start no container on a network whose name another one has too.
+        Self { prefix: format!("rc-{}", short_instance(instance)), instance: instance.to_owned(), made: Mutex::default() }
     }
 
     fn name(&self, class: Option<&ClassName>) -> String {

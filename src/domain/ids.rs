@@ -61,6 +61,14 @@ string_id! {
     GpuId
 }
 
+/// The end of a coordinator's id, by which what it makes beside containers is called: that is random, and the id's beginning is a time, which two
+/// coordinators may share.
+#[must_use]
+pub fn short_instance(instance: &str) -> String {
+    let plain: String = instance.chars().filter(char::is_ascii_alphanumeric).collect();
+    plain.get(plain.len().saturating_sub(12)..).unwrap_or(&plain).to_owned()
+}
+
 /// A requirement as the store numbers it: equal requirements have one id, so that the queue can be kept by requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequirementId(pub i64);

@@ -69,6 +69,14 @@ impl ImageRef {
         }
     }
 
+    /// The same without tag and digest: what a registry keeps together.
+    #[must_use]
+    pub fn repository(&self) -> String {
+        let qualified = self.qualified();
+        let path = qualified.0.split('@').next().unwrap_or_default();
+        without_tag(path).0.to_owned()
+    }
+
     /// The same with everything that Docker adds by itself, so that one image has one spelling: `alpine` becomes
     /// `docker.io/library/alpine:latest`. An engine cannot take it for an image's id either.
     #[must_use]
@@ -103,16 +111,6 @@ impl fmt::Display for ImageRef {
 /// Docker takes the first part for a registry when it could not be a user's name.
 pub(super) fn is_registry(part: &str) -> bool {
     part == "localhost" || part.contains(['.', ':'])
-}
-
-impl ImageRef {
-    /// The same without tag and digest: what a registry keeps together.
-    #[must_use]
-    pub fn repository(&self) -> String {
-        let qualified = self.qualified();
-        let path = qualified.0.split('@').next().unwrap_or_default();
-        without_tag(path).0.to_owned()
-    }
 }
 
 fn without_tag(text: &str) -> (&str, Option<&str>) {

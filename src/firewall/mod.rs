@@ -64,21 +64,21 @@ pub trait Netfilter: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub struct Firewall {
     netfilter: Arc<dyn Netfilter>,
-    set: Mutex<Option<Set>>,
+    kept: Mutex<Option<Kept>>,
 }
 
-/// What was set, and how the kernel showed it right afterwards.
+/// What is to be in force, and how the kernel showed it right after it was set; `None` until then.
 #[derive(Debug)]
-struct Set {
-    script: String,
-    shown: String,
+struct Kept {
+    rules: Rules,
+    shown: Option<String>,
 }
 
 impl Firewall {
     /// Nothing is set yet; what an earlier run left stays until the first [`Self::hold`].
     #[must_use]
     pub fn new(netfilter: Arc<dyn Netfilter>) -> Self {
-        Self { netfilter, set: Mutex::new(None) }
+        Self { netfilter, kept: Mutex::new(None) }
     }
 
     /// The kernel's side.
@@ -93,28 +93,43 @@ impl Firewall {
     /// # Errors
     /// When they are not in force.
     pub async fn hold(&self, rules: &Rules) -> Result<(), FirewallError> {
+        let mut kept = self.kept.lock().await;
+        if kept.as_ref().is_none_or(|kept| kept.rules != *rules) {
+            *kept = Some(Kept { rules: rules.clone(), shown: None });
+        }
+        self.keep(&mut kept).await
+    }
+
+    /// The same for the rules of before, where it is not known which they should be now. Nothing where there were none.
+    ///
+    /// # Errors
+    /// When they are not in force.
+    pub async fn hold_as_before(&self) -> Result<(), FirewallError> {
+        self.keep(&mut *self.kept.lock().await).await
+    }
+
+    async fn keep(&self, kept: &mut Option<Kept>) -> Result<(), FirewallError> {
+        let Some(Kept { rules, shown }) = kept else { return Ok(()) };
         // One that has just gone is no reason to leave the others without.
         if let (Some(first), false) = (rules.networks.first(), rules.networks.iter().any(|guarded| self.netfilter.sees(&guarded.bridge))) {
             return Err(FirewallError::Elsewhere(first.bridge.clone()));
         }
-        let script = rules.script();
-        let mut set = self.set.lock().await;
-        if let Some(before) = set.as_ref().filter(|set| set.script == script) {
+        if let Some(before) = &*shown {
             match self.shown(rules).await {
-                Ok(shown) if shown == before.shown => return Ok(()),
+                Ok(now) if now == *before => return Ok(()),
                 Ok(_) => warn!(table = rules.table, "somebody changed the rules of the firewall; they are set again"),
                 Err(error @ (FirewallError::Absent | FirewallError::Forbidden(_))) => return Err(error),
                 Err(error) => warn!(table = rules.table, %error, "the rules of the firewall are gone; they are set again"),
             }
         }
-        *set = None;
-        self.netfilter.run(&script).await?;
-        let shown = self.shown(rules).await?;
-        if !rules.networks.iter().all(|guarded| shown.contains(&guarded.bridge)) {
+        *shown = None;
+        self.netfilter.run(&rules.script()).await?;
+        let now = self.shown(rules).await?;
+        if !rules.networks.iter().all(|guarded| now.contains(&guarded.bridge)) {
             return Err(FirewallError::Unseen);
         }
         info!(table = rules.table, networks = rules.networks.len(), "the rules of the firewall are set");
-        *set = Some(Set { script, shown });
+        *shown = Some(now);
         Ok(())
     }
 

@@ -123,8 +123,8 @@ async fn granted(shared: &Arc<Shared>, aggregate: &Aggregate) -> Result<Result<D
 /// Who filters the container's system calls: we, unless the engine has said that it cannot.
 fn filter(shared: &Shared) -> CallFilter {
     match &shared.observer.view().sight {
-        EngineSight::Up { info, .. } if !info.filters_calls() => CallFilter::EngineHasNone,
-        EngineSight::Up { .. } | EngineSight::Down { .. } | EngineSight::Unknown => CallFilter::Ours,
+        EngineSight::Up { info, .. } => info.call_filter(),
+        EngineSight::Down { .. } | EngineSight::Unknown => CallFilter::Ours,
     }
 }
 
@@ -216,8 +216,13 @@ async fn same_image(
         None => return Err(gone("it came from no registry, so it cannot be fetched again")),
     };
     claim_image(shared, &digest).await.map_err(Stopped::Operation)?;
-    let image = pull(shared, aggregate, &digest, aggregate.arch().or(class.arch).or(shared.deps.platform.facts().arch)).await?;
+    let image = pull(shared, aggregate, &digest, wanted_arch(shared, aggregate, class)).await?;
     if image.id == pin.id { Ok(image) } else { Err(gone("its registry has another one under that digest")) }
+}
+
+/// What its image has to be for. What the machine emulates was placed here only where that is allowed.
+fn wanted_arch(shared: &Shared, aggregate: &Aggregate, class: &Class) -> Option<Arch> {
+    aggregate.arch().or(class.arch).or(shared.deps.platform.facts().arch)
 }
 
 async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class, wanted: &ImageRef) -> Result<ResolvedImage, Stopped> {
@@ -229,8 +234,7 @@ async fn fetch_image(shared: &Arc<Shared>, aggregate: &Aggregate, class: &Class,
         Pull::Always => None,
         Pull::IfMissing | Pull::Never => shared.deps.driver.resolve_image(wanted).await.map_err(|error| Stopped::Operation(error.into()))?,
     };
-    // What the machine emulates was placed here only where that is allowed.
-    let arch = aggregate.arch().or(class.arch).or(shared.deps.platform.facts().arch);
+    let arch = wanted_arch(shared, aggregate, class);
     let fits = |image: &ResolvedImage| image.arch.is_none() || arch.is_none() || image.arch == arch;
     let wrong = |image: &ResolvedImage| {
         let name = |arch: Option<Arch>| arch.map_or("another architecture", Arch::as_str);

@@ -17,6 +17,7 @@ use super::handle::{EngineState, Status};
 use super::observer::EngineSight;
 use crate::config::{Class, Config, Destination, Network, Place};
 use crate::docker::NetworkInfo;
+use crate::domain::ids::short_instance;
 use crate::domain::{ClassName, chain};
 use crate::firewall::{Allowed, Firewall, FirewallError, Guarded, Names, Netfilter, Reach, Rules};
 
@@ -40,8 +41,6 @@ pub(super) struct Networks {
     firewall: Firewall,
     names: Names,
     last: tokio::sync::Mutex<Option<Look>>,
-    /// What was to be in force last.
-    rules: Mutex<Option<Rules>>,
     fault: Mutex<Option<Unguarded>>,
     /// Whether there was a look yet; before that nothing is claimed that would have to wait for it.
     looked: AtomicBool,
@@ -64,7 +63,6 @@ impl Networks {
             firewall: Firewall::new(netfilter),
             names: Names::default(),
             last: tokio::sync::Mutex::default(),
-            rules: Mutex::default(),
             fault: Mutex::default(),
             looked: AtomicBool::new(false),
             held_to: Mutex::default(),
@@ -172,10 +170,7 @@ fn is_up(status: &Status) -> bool {
 /// The networks cannot be looked at. What runs on them goes on, so their last rules are kept in force all the same.
 async fn hold_as_before(shared: &Shared, error: &OpError) {
     debug!(error = chain(error), "the networks cannot be looked at");
-    let rules = shared.networks.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Some(rules) = rules
-        && let Err(error) = shared.networks.firewall.hold(&rules).await
-    {
+    if let Err(error) = shared.networks.firewall.hold_as_before().await {
         debug!(%error, "the rules of networks that cannot be looked at are not in force");
     }
     let engine_is_up = matches!(shared.observer.view().sight, EngineSight::Up { .. });
@@ -191,7 +186,6 @@ async fn look(shared: &Shared, config: Arc<Config>) -> Result<Look, OpError> {
     let networks = clear(shared, &config, deps.driver.networks().await?).await;
     let rules = rules(shared, &config, &networks).await;
     let held = shared.networks.firewall.hold(&rules).await;
-    *shared.networks.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(rules);
     if shared.networks.post(held.as_ref().err().map(ToString::to_string), deps.clock.now()) {
         match &held {
             Ok(()) => info!("the rules of the firewall are in force"),
@@ -293,10 +287,9 @@ fn addresses(known: &Known, destinations: &[Destination]) -> BTreeSet<Allowed> {
     destinations.iter().flat_map(of).collect()
 }
 
-/// The end of the instance's id, as in the names of its networks.
+/// As its networks are called.
 fn table(instance: &str) -> String {
-    let plain: String = instance.chars().filter(char::is_ascii_alphanumeric).collect();
-    format!("rc_{}", plain.get(plain.len().saturating_sub(12)..).unwrap_or(&plain))
+    format!("rc_{}", short_instance(instance))
 }
 
 #[cfg(test)]

@@ -30,6 +30,21 @@ fn make_image() {
     assert!(made.success(), "the image could not be made");
 }
 
+/// A job beside the one that tries.
+async fn neighbour(daemon: &Daemon) -> String {
+    let id = daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", format!("{UNTIL_TOLD}; echo untouched")] })).await;
+    daemon.reaches(&id, &["running"]).await;
+    id
+}
+
+/// It still runs, and ends well when it is told to.
+async fn is_untouched(daemon: &Daemon, neighbour: &str) {
+    assert_eq!(daemon.job(neighbour).await["state"], "running");
+    engine::tell(neighbour);
+    assert_eq!(daemon.ended(neighbour).await["state"], "succeeded");
+    assert_eq!(daemon.logs(neighbour).await, "untouched\n");
+}
+
 /// What the probe told: what it tried, and what came of it.
 fn told(log: &str) -> BTreeMap<&str, &str> {
     let told: BTreeMap<&str, &str> = log.lines().filter_map(|line| line.split_once(' ')).collect();
@@ -48,8 +63,7 @@ async fn a_job_that_tries_everything_gets_nowhere_and_nobody_notices() {
     make_image();
     let classes = "[[classes]]\nname = \"default\"\ncpus = 0.5\nmemory = \"128MiB\"\npids = 64\npull = \"never\"";
     let daemon = Setup::new("escape").host("cpus = 2").with(classes).start().await;
-    let neighbour = daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", format!("{UNTIL_TOLD}; echo untouched")] })).await;
-    daemon.reaches(&neighbour, &["running"]).await;
+    let neighbour = neighbour(&daemon).await;
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     let probe = daemon.submit(json!({ "image": IMAGE, "command": ["perl", "-e", PROBE, std::env::consts::ARCH] })).await;
     let job = daemon.ended(&probe).await;
@@ -64,10 +78,7 @@ async fn a_job_that_tries_everything_gets_nowhere_and_nobody_notices() {
     let forked: u32 = told["forked"].parse().expect("a number");
     assert!(told["fork"] == "11" && (50..64).contains(&forked), "{log}");
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name"), hostname);
-    assert_eq!(daemon.job(&neighbour).await["state"], "running");
-    engine::tell(&neighbour);
-    assert_eq!(daemon.ended(&neighbour).await["state"], "succeeded");
-    assert_eq!(daemon.logs(&neighbour).await, "untouched\n");
+    is_untouched(&daemon, &neighbour).await;
     assert!(daemon.is_healthy().await);
     daemon.finish().await;
 }
@@ -125,8 +136,7 @@ async fn a_job_that_takes_all_it_can_get_gets_its_share_and_nobody_notices() {
     make_image();
     let classes = "[limits]\nlog_size = \"1MiB\"\n[[classes]]\nname = \"default\"\ncpus = 0.5\nmemory = \"96MiB\"\ntmp_size = \"32MiB\"\npids = 64\npull = \"never\"\nnetwork = \"none\"\ntimeout = \"60s\"";
     let daemon = Setup::new("escape-gluttons").host("cpus = 4").with(classes).start().await;
-    let neighbour = daemon.submit(json!({ "image": BUSYBOX, "command": ["sh", "-c", format!("{UNTIL_TOLD}; echo untouched")] })).await;
-    daemon.reaches(&neighbour, &["running"]).await;
+    let neighbour = neighbour(&daemon).await;
     let mut ends = Vec::new();
     for (what, program, script) in GLUTTONS {
         let id = daemon.submit(json!({ "image": IMAGE, "command": [program, "-e", script] })).await;
@@ -141,10 +151,7 @@ async fn a_job_that_takes_all_it_can_get_gets_its_share_and_nobody_notices() {
     }
     assert_eq!((&came[0].2, &came[1].3, &came[2].1), (&json!("out_of_memory"), &json!(7), &json!("succeeded")), "{came:?}");
     assert!(came[3].3 == json!(8) || came[3].2 == json!("out_of_memory"), "{came:?}");
-    assert_eq!(daemon.job(&neighbour).await["state"], "running");
-    engine::tell(&neighbour);
-    assert_eq!(daemon.ended(&neighbour).await["state"], "succeeded");
-    assert_eq!(daemon.logs(&neighbour).await, "untouched\n");
+    is_untouched(&daemon, &neighbour).await;
     daemon.until("it is well", Daemon::is_healthy).await;
     daemon.finish().await;
 }

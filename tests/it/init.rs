@@ -212,7 +212,9 @@ async fn that_it_was_told_to_end_is_written_at_once_and_stays_when_it_is_killed(
     let attempt = Attempt::new();
     // What the job wrote there before is gone too.
     let script = format!("i=0; while [ $i -lt 50 ]; do echo a line of the job >> {}; i=$((i+1)); done; ", attempt.path().display());
-    let mut child = ready(&attempt, &format!("{script} trap : TERM; echo ready; while :; do sleep 0.02; done"));
+    // It outlives its first process here, and ends with the directory of this attempt.
+    let lives = format!("while [ -e {} ]; do sleep 0.02; done", attempt.path().display());
+    let mut child = ready(&attempt, &format!("{script} trap : TERM; echo ready; {lives}"));
     kill_process(Pid::from_child(&child), Signal::TERM).expect("signalled");
     let deadline = Instant::now() + PATIENCE;
     let whole = |text: &str| text.split_once("proof ").is_some_and(|(_, proof)| proof.len() == 65);

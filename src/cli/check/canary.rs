@@ -38,7 +38,7 @@ struct Flight {
 }
 
 /// Runs the canary and says how it went; nothing of it is left, however it went.
-pub(super) async fn fly(config: &Config, mode: Mode, image: Option<&str>) -> Finding {
+pub(super) async fn fly(config: &Config, filter: CallFilter, mode: Mode, image: Option<&str>) -> Finding {
     if mode == Mode::Off {
         return Finding::Odd("canary: left out, so no container was tried".to_owned());
     }
@@ -58,7 +58,7 @@ pub(super) async fn fly(config: &Config, mode: Mode, image: Option<&str>) -> Fin
         Err(why) => return Finding::Bad(format!("canary: {why}")),
     };
     let name = image.reference.to_string();
-    let flown = flight(config, &driver, class, image, &instance).await;
+    let flown = flight((config, class), filter, &driver, image, &instance).await;
     let swept = sweep(&driver).await;
     match (flown, swept) {
         (Ok(flight), Ok(())) => landed(&name, class.name.as_str(), &flight),
@@ -111,9 +111,14 @@ async fn choose<'c>(
     }
 }
 
-async fn flight(config: &Config, driver: &DockerDriver, class: &Class, image: ResolvedImage, instance: &str) -> Result<Flight, String> {
+async fn flight(
+    (config, class): (&Config, &Class),
+    filter: CallFilter,
+    driver: &DockerDriver,
+    image: ResolvedImage,
+    instance: &str,
+) -> Result<Flight, String> {
     let said = |error: DriverError| chain(&error);
-    let engine = driver.info().await.map_err(said)?;
     let network = match class.network {
         Network::None => None,
         Network::Isolated | Network::Allowlist | Network::Open => Some(driver.ensure_network(None).await.map_err(said)?.id),
@@ -129,7 +134,7 @@ async fn flight(config: &Config, driver: &DockerDriver, class: &Class, image: Re
         stop_grace: config.limits.stop_grace,
         devices: DeviceGrant::None,
         runner_binary: None,
-        filter: if engine.filters_calls() { CallFilter::Ours } else { CallFilter::EngineHasNone },
+        filter,
         proof: None,
     };
     let profile = SecurityManager::harden(request).map_err(|fault| fault.to_string())?;
