@@ -313,7 +313,8 @@ fn serve_api(listeners: Listeners, state: AppState, lifecycle: &Lifecycle) -> So
         let beside = AppState { rations: state.rations.beside(), ..state.clone() };
         tasks.stake(within, "http_socket", serve_socket(socket, through_socket(router(beside)), stop.clone()));
     }
-    tasks.stake(within, "http", serve(http, router(state), Doors::default(), stop));
+    let doors = Doors::default().speaking(state.config.clone());
+    tasks.stake(within, "http", serve(http, router(state), doors, stop));
     address
 }
 

@@ -6,8 +6,8 @@ use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
 use super::fault::{ConfigFault, ConfigFaults};
 use super::{
-    ApiToken, Broker, Class, Config, Docker, GitLab, Gpu, Host, Http, Images, Limits, Log, Project, Registry, Retention, StoreUrl, TraceHeader,
-    Traces,
+    ApiToken, Broker, Class, Config, Docker, GitLab, Gpu, Host, Http, Images, Limits, Log, Project, Registry, Retention, StoreUrl, Tls, TraceHeader,
+    Traces, Transport,
 };
 use crate::domain::DiskMarks;
 
@@ -123,9 +123,10 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     } = old;
     changes.compare(Effect::Restart, "service_name", service_name, &new.service_name);
     changes.compare(Effect::Restart, "data_dir", data_dir, &new.data_dir);
-    let Http { listen, socket, tokens } = http;
+    let Http { listen, socket, transport, tokens } = http;
     changes.compare(Effect::Restart, "http.listen", listen, &new.http.listen);
     changes.compare(Effect::Restart, "http.socket", socket, &new.http.socket);
+    diff_tls(&mut changes, transport, &new.http.transport);
     lists(&mut changes, "http.tokens", (tokens, &new.http.tokens), |token| &token.name, diff_token);
     let (StoreUrl::Sqlite(path), StoreUrl::Sqlite(new_path)) = (store, &new.store);
     changes.compare(Effect::Restart, "store.url", path, new_path);
@@ -166,6 +167,18 @@ fn lists<T>(changes: &mut Changes, key: &str, (old, new): (&[T], &[T]), name: im
     for entry in new.iter().filter(|entry| !old.iter().any(|other| name(other) == name(entry))) {
         changes.note(Effect::AtOnce, format!("{key}[{}]", name(entry)));
     }
+}
+
+/// By what the files hold, whatever they are called.
+fn diff_tls(changes: &mut Changes, old: &Transport, new: &Transport) {
+    let parts = |transport: &Transport| match transport {
+        Transport::Tls(Tls { certificate, key, client_ca, server: _ }) => (Some(certificate.clone()), Some(key.clone()), client_ca.clone()),
+        Transport::Plain | Transport::Sealed => (None, None, None),
+    };
+    let ((certificate, key, client_ca), new) = (parts(old), parts(new));
+    changes.compare(Effect::AtOnce, "http.tls.certificate_file", &certificate, &new.0);
+    changes.compare_secrets(Effect::AtOnce, "http.tls.key_file", &key, &new.1);
+    changes.compare(Effect::AtOnce, "http.tls.client_ca_file", &client_ca, &new.2);
 }
 
 fn diff_token(changes: &mut Changes, prefix: &str, old: &ApiToken, new: &ApiToken) {
@@ -298,7 +311,7 @@ impl Config {
         let config = Self {
             service_name: self.service_name.clone(),
             data_dir: self.data_dir.clone(),
-            http: Http { listen: self.http.listen, socket: self.http.socket.clone(), tokens: new.http.tokens },
+            http: Http { listen: self.http.listen, socket: self.http.socket.clone(), ..new.http },
             store: self.store.clone(),
             docker: Docker { host: self.docker.host.clone(), data_dir: self.docker.data_dir.clone(), ..new.docker },
             host: self.host.clone(),

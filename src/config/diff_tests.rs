@@ -22,6 +22,9 @@ const ROWS: &[Row] = &[
     ("data_dir", "/tmp/a", "/tmp/b", "data_dir store.url", Restart),
     ("http.listen", "127.0.0.1:1", "127.0.0.1:2", "http.listen", Restart),
     ("http.socket", "/a", "/b", "http.socket", Restart),
+    ("http.tls.certificate_file", "tls-one", "tls-two", "http.tls.certificate_file", AtOnce),
+    ("http.tls.key_file", "tls-key", "tls-key-again", "http.tls.key_file", AtOnce),
+    ("http.tls.client_ca_file", "tls-one", "tls-two", "http.tls.client_ca_file", AtOnce),
     ("http.tokens[].name", "a", "b", "http.tokens[a] http.tokens[b]", AtOnce),
     ("http.tokens[].role", "viewer", "operator", "http.tokens[ci].role", AtOnce),
     ("http.tokens[].sha256", SHA_1, SHA_2, "http.tokens[ci].sha256", AtOnce),
@@ -141,6 +144,9 @@ const BASE: &str = "data_dir = \"data\"\n[gitlab]\nurl = \"https://g.test\"\n[[h
 /// What else has to be given, so that the key may be.
 fn companions(key: &str) -> &'static [(&'static str, &'static str)] {
     match key {
+        "http.tls.certificate_file" => &[("http.tls.key_file", "tls-key")],
+        "http.tls.key_file" => &[("http.tls.certificate_file", "tls-one")],
+        "http.tls.client_ca_file" => &[("http.tls.certificate_file", "tls-one"), ("http.tls.key_file", "tls-key")],
         "gitlab.projects" => &[("gitlab.read_token", "x")],
         "classes[].warm" => &[("classes[].gitlab_token", "x")],
         "classes[].job_images" => &[("classes[].job_image", "allow"), ("classes[].runner_binary", "/r")],
@@ -162,6 +168,13 @@ fn directory() -> TempDir {
     for (name, text) in [("c.toml", BASE), ("one", "hunter4"), ("two", "hunter5"), ("key-one", SIGNING_1), ("key-two", SIGNING_2)] {
         write(name, text);
     }
+    // Two certificates of one key, and the key in two forms.
+    let key = rcgen::KeyPair::generate().expect("a key");
+    for name in ["tls-one", "tls-two"] {
+        write(name, &rcgen::CertificateParams::new([format!("{name}.test")]).and_then(|of| of.self_signed(&key)).expect("a certificate").pem());
+    }
+    write("tls-key", &key.serialize_pem());
+    write("tls-key-again", &format!("the same\n{}", key.serialize_pem()));
     dir
 }
 

@@ -140,6 +140,7 @@ fn default_data_dir() -> PathBuf {
 fn http(section: &mut Section<'_>) -> Http {
     let listen = section.parsed("listen", values::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
     let socket = section.parsed("socket", values::socket);
+    let transport = section.within("tls", super::tls::read).unwrap_or_default();
     let mut seen: Vec<String> = Vec::new();
     let mut given = 0_u32;
     let tokens = section.each("tokens", |token| {
@@ -158,7 +159,7 @@ fn http(section: &mut Section<'_>) -> Http {
     if !listen.ip().to_canonical().is_loopback() && given == 0 {
         section.fault("listen", "must be a loopback address, because there is no [[http.tokens]]: everyone could run jobs");
     }
-    Http { listen, socket, tokens }
+    Http { listen, socket, transport, tokens }
 }
 
 fn docker(section: &mut Section<'_>) -> Docker {

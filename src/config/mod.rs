@@ -21,6 +21,7 @@ pub mod reference;
 mod retention;
 mod secret;
 mod section;
+mod tls;
 mod traces;
 mod values;
 
@@ -46,7 +47,8 @@ pub use log::{Log, LogFormat};
 pub use network::{Destination, Network, Place};
 pub use projects::Project;
 pub use retention::Retention;
-pub use secret::{read_secret_file, secret_of_env};
+pub use secret::{read_secret_file, read_secret_text, secret_of_env};
+pub use tls::{Tls, Transport};
 pub use traces::{TraceHeader, Traces};
 
 use crate::domain::{
@@ -99,6 +101,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// `http.socket`, default none: a Unix socket with the same API, for whom its file's mode lets in.
     pub socket: Option<PathBuf>,
+    /// `http.tls.*`, default plain HTTP: what is spoken at `http.listen`.
+    pub transport: Transport,
     /// `[[http.tokens]]`, default none: bearer tokens of the API.
     pub tokens: Vec<ApiToken>,
 }

@@ -110,6 +110,17 @@ pub const REFERENCE: &[Part] = &[
                 "none",
                 "path of a Unix socket that serves the same (mode 0660). Who may open it is `operator` without a token, see [the Unix socket](#the-unix-socket-and-socket-activation)",
             ),
+            key(
+                "http.tls.certificate_file",
+                "none",
+                "the server's certificate, then those that lead to its authority, in PEM: `http.listen` speaks TLS 1.2 and 1.3 and nothing else, see [TLS](#tls). Needs `http.tls.key_file`",
+            ),
+            key("http.tls.key_file", "none", "the certificate's private key in PEM, not encrypted; the file must be closed to others"),
+            key(
+                "http.tls.client_ca_file",
+                "none",
+                "authorities in PEM: every client at `http.listen` needs a certificate from one of them, beside its token",
+            ),
             key("store.url", "`sqlite:coordinator.db`", "the queue. A relative path counts from `data_dir`. `postgres://` is not supported yet"),
             key("docker.host", "`DOCKER_HOST`, else `unix:///var/run/docker.sock`", "the engine: `unix://`, `tcp://` or `http://`"),
             key(
@@ -369,26 +380,5 @@ pub const REFERENCE: &[Part] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_of_markdown_are_for_the_page_only() {
-        assert_eq!(plain("a GPU in [quarantine](gpu.md#health) is `x`"), "a GPU in quarantine is x");
-        assert_eq!(plain("a list, `[\"team/app\", 42]`; or `[[http.tokens]]`"), "a list, [\"team/app\", 42]; or [[http.tokens]]");
-        assert_eq!(plain("[a](b) and [c](d)"), "a and c");
-        assert_eq!(plain("[unfinished](x"), "[unfinished](x");
-    }
-
-    #[test]
-    fn no_key_is_told_twice_and_every_one_in_its_part() {
-        let names: Vec<String> = REFERENCE.iter().flat_map(|part| part.keys).flat_map(|key| key.names()).collect();
-        let mut once = names.clone();
-        once.sort();
-        once.dedup();
-        assert_eq!(once.len(), names.len());
-        for part in REFERENCE.iter().filter(|part| part.name != "general") {
-            assert!(part.keys.iter().all(|key| key.name.starts_with(part.name)), "{}", part.name);
-        }
-    }
-}
+#[path = "reference_tests.rs"]
+mod tests;

@@ -69,16 +69,26 @@ impl Section<'_> {
 
 impl Reading {
     /// A relative name is one of systemd's credentials, or else stands beside the configuration file.
-    fn secret_path(&self, name: &str) -> PathBuf {
+    pub(super) fn secret_path(&self, name: &str) -> PathBuf {
         let beside = || self.file.as_ref().and_then(|file| file.parent()).map_or_else(PathBuf::new, Path::to_path_buf);
         self.credentials.clone().unwrap_or_else(beside).join(name)
     }
 
     fn secret_file(&self, name: &str) -> Result<SecretString, String> {
         let path = self.secret_path(name);
+        read_file(&path, self.too_wide(&path))
+    }
+
+    /// The same for a secret of several lines.
+    pub(super) fn secret_file_of_lines(&self, name: &str) -> Result<SecretString, String> {
+        let path = self.secret_path(name);
+        read_text(&path, self.too_wide(&path)).map(SecretString::from)
+    }
+
+    fn too_wide(&self, path: &Path) -> u32 {
         // systemd lets the service read its credentials through an access list, whose mask shows as the group's bits.
         let is_credential = self.credentials.as_ref().is_some_and(|directory| path.starts_with(directory));
-        read_file(&path, if is_credential { 0o037 } else { 0o077 })
+        if is_credential { 0o037 } else { 0o077 }
     }
 }
 
@@ -90,6 +100,14 @@ pub fn read_secret_file(path: &Path) -> Result<SecretString, String> {
     read_file(path, 0o077)
 }
 
+/// The same of several lines, such as a key in PEM.
+///
+/// # Errors
+/// As [`read_secret_file`].
+pub fn read_secret_text(path: &Path) -> Result<SecretString, String> {
+    read_text(path, 0o077).map(SecretString::from)
+}
+
 /// The secret in the environment under `name`; `None` when it is not there, or empty.
 #[must_use]
 pub fn secret_of_env(name: &str) -> Option<SecretString> {
@@ -98,6 +116,13 @@ pub fn secret_of_env(name: &str) -> Option<SecretString> {
 }
 
 fn read_file(path: &Path, too_wide: u32) -> Result<SecretString, String> {
+    let text = read_text(path, too_wide)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let secret = checked(line.strip_suffix('\r').unwrap_or(line).to_owned());
+    secret.map_err(|message| format!("names {}, which holds a secret that {message}", path.display()))
+}
+
+fn read_text(path: &Path, too_wide: u32) -> Result<String, String> {
     let told = |what: String| format!("names {}, which {what}", path.display());
     let about = fs::metadata(path).map_err(|error| told(format!("cannot be read: {error}")))?;
     if !about.is_file() || about.len() > MAX_BYTES {
@@ -107,9 +132,7 @@ fn read_file(path: &Path, too_wide: u32) -> Result<SecretString, String> {
     if mode & too_wide != 0 {
         return Err(told(format!("others can read (mode {mode:04o}): make it 0600")));
     }
-    let text = fs::read_to_string(path).map_err(|error| told(format!("cannot be read: {error}")))?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    checked(line.strip_suffix('\r').unwrap_or(line).to_owned()).map_err(|message| told(format!("holds a secret that {message}")))
+    fs::read_to_string(path).map_err(|error| told(format!("cannot be read: {error}")))
 }
 
 fn checked(text: String) -> Result<SecretString, String> {

@@ -34,6 +34,7 @@ pub mod runners;
 mod serve;
 pub mod state;
 pub mod submit;
+mod tls;
 pub mod webhook;
 
 pub use broker::broker_router;

@@ -34,6 +34,8 @@ use tracing::debug;
 use super::audit::From;
 use super::problem::Problem;
 use super::rations::{Bound, Traffic};
+use super::tls::{Opening, Speech, handshake};
+use crate::config::Live;
 
 /// Most connections to one group of listeners.
 pub(super) const MAX_CONNECTIONS: usize = 512;
@@ -59,6 +61,7 @@ pub struct Doors {
     peers: Option<Peers>,
     head: Duration,
     spare_head: Duration,
+    speech: Speech,
 }
 
 impl Default for Doors {
@@ -69,6 +72,7 @@ impl Default for Doors {
             peers: None,
             head: HEAD,
             spare_head: SPARE_HEAD,
+            speech: Speech::default(),
         }
     }
 }
@@ -93,6 +97,12 @@ impl Doors {
     #[must_use]
     pub fn fair() -> Self {
         Self { peers: Some(Peers::new(MAX_PER_PEER)), ..Self::default() }
+    }
+
+    /// Behind which is spoken what `http.tls` says at the time.
+    #[must_use]
+    pub fn speaking(self, live: Live) -> Self {
+        Self { speech: Speech::of(live), ..self }
     }
 
     /// A place, waited for while there is none of either kind.
@@ -190,17 +200,25 @@ pub async fn serve<L: Listener<Addr: Peer>>(mut listener: L, routes: Router, doo
         let Some(seat) = doors.seat(found, peer.ip()) else { continue };
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).max_buf_size(MAX_HEAD_BYTES);
-        let routes = match seat.place {
-            Place::Own => {
-                protocol.header_read_timeout(doors.head);
-                routes.clone()
-            }
+        let (head, routes) = match seat.place {
+            Place::Own => (doors.head, routes.clone()),
             Place::Spare => {
-                protocol.header_read_timeout(doors.spare_head).keep_alive(false);
-                spare_routes.clone()
+                protocol.keep_alive(false);
+                (doors.spare_head, spare_routes.clone())
             }
         };
-        connections.spawn(attend(protocol, (stream, peer.ip()), routes, seat, (stop.clone(), cut.clone())));
+        protocol.header_read_timeout(head);
+        let (ip, ends) = (peer.ip(), (stop.clone(), cut.clone()));
+        match doors.speech.opening() {
+            Opening::Plain => drop(connections.spawn(attend(protocol, (stream, ip), routes, seat, ends))),
+            Opening::Handshake(server) => drop(connections.spawn(async move {
+                let opened = ends.0.run_until_cancelled(handshake(stream, server, head)).await;
+                if let Some(Some(stream)) = opened {
+                    attend(protocol, (stream, ip), routes, seat, ends).await;
+                }
+            })),
+            Opening::Closed => {}
+        }
     }
     drop(listener);
     connections.close();

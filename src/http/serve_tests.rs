@@ -14,7 +14,14 @@ async fn open(places: usize, spare: usize, head: Duration) -> (SocketAddr, Cance
 }
 
 fn doors(places: usize, spare: usize, head: Duration) -> Doors {
-    Doors { places: Arc::new(Semaphore::new(places)), spare: Arc::new(Semaphore::new(spare)), peers: None, head, spare_head: head }
+    Doors {
+        places: Arc::new(Semaphore::new(places)),
+        spare: Arc::new(Semaphore::new(spare)),
+        peers: None,
+        head,
+        spare_head: head,
+        speech: Speech::default(),
+    }
 }
 
 async fn behind(doors: Doors) -> (SocketAddr, CancellationToken, TaskTracker) {

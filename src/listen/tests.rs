@@ -3,10 +3,10 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::config::{ApiToken, Role};
+use crate::config::{ApiToken, Role, Transport};
 
 fn http(socket: Option<PathBuf>) -> Http {
-    Http { listen: ([127, 0, 0, 1], 0).into(), socket, tokens: Vec::new() }
+    Http { listen: ([127, 0, 0, 1], 0).into(), socket, transport: Transport::Plain, tokens: Vec::new() }
 }
 
 fn tcp(name: &str, address: &str) -> Offer {

@@ -220,9 +220,16 @@ fn configurations_that_the_documentation_shows_are_read() {
     let configurations = pages().into_iter().flat_map(|(page, text)| blocks(&page, &text)).filter(|block| block.info == "toml");
     for Block { page, line, text, .. } in configurations {
         let dir = tempfile::tempdir().expect("a directory");
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let (certificate, own_key) = (own.cert.pem(), own.signing_key.serialize_pem());
         for (key, rest) in text.lines().filter_map(|line| line.split_once("_file = ")) {
             for name in rest.split('"').skip(1).step_by(2) {
-                let secret = if key.ends_with("signing_token") { "whsec_cmVwbGFjZSBtZSB3aXRoIEdpdExhYidzIG93biBvbmU=" } else { "secret" };
+                let secret = match key {
+                    "tls.certificate" => &certificate,
+                    "tls.key" => &own_key,
+                    key if key.ends_with("signing_token") => "whsec_cmVwbGFjZSBtZSB3aXRoIEdpdExhYidzIG93biBvbmU=",
+                    _ => "secret",
+                };
                 fs::write(dir.path().join(name), secret).expect("written");
                 fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o600)).expect("a mode");
             }

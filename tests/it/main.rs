@@ -69,6 +69,7 @@ mod runner_mock;
 mod service;
 mod stuck;
 mod stuck_tasks;
+mod tls;
 mod token_secrecy;
 mod traces;
 mod traces_exporter;

@@ -15,6 +15,12 @@ pub(in crate::cli) enum ClientError {
     /// The token's file cannot be used.
     #[error("--token-file {0}")]
     TokenFile(String),
+    /// The authorities' file cannot be used.
+    #[error("--ca-file {0}")]
+    CaFile(String),
+    /// The client certificate's file cannot be used.
+    #[error("--client-cert-file {0}")]
+    ClientCertFile(String),
     /// The token cannot be sent.
     #[error("the token has characters that no token has")]
     Token,
@@ -109,6 +115,8 @@ impl ClientError {
             Self::Refused(refusal) => matches!(refusal.status, 408 | 502..=504),
             Self::Configuration(_)
             | Self::TokenFile(_)
+            | Self::CaFile(_)
+            | Self::ClientCertFile(_)
             | Self::Token
             | Self::Unusable { .. }
             | Self::Strange(_)
@@ -124,6 +132,8 @@ impl ClientError {
                 "say where it is with --server URL or RUNNER_COORDINATOR_SERVER: http://HOST:PORT, https://HOST or unix:/PATH; then no configuration is read"
             }
             Self::TokenFile(_) => "put the token, and nothing else, into a file with mode 0600",
+            Self::CaFile(_) => "ask whoever runs the daemon for the certificate of the authority that its own is from",
+            Self::ClientCertFile(_) => "put the certificate and its private key, both in PEM, into a file with mode 0600",
             Self::Token => "a token looks like rca-…; `runner-coordinator token new` makes one",
             Self::Unusable { .. } => "https needs trusted certificates on this machine: package ca-certificates",
             Self::Unreachable { place, source } => return Some(unreachable(place, source)),
@@ -148,6 +158,9 @@ fn unreachable(place: &Place, error: &reqwest::Error) -> String {
         Place::Socket(path) if denied => {
             format!("you may not open it: be in the group of {} (`ls -l` shows it), or use --server http://HOST:PORT with a token", path.display())
         }
+        Place::Url(url) if url.scheme() == "https" && is_about_tls(error) => {
+            "both sides must come to terms: --ca-file names an authority of the daemon's certificate, --client-cert-file a certificate that it asks for, and --server must use the name that the certificate is for; if it speaks plain HTTP, --server http://…".to_owned()
+        }
         Place::Socket(_) | Place::Url(_) => {
             "is it running? `systemctl start runner-coordinator` or `runner-coordinator serve` starts it; if it is elsewhere, --server URL or RUNNER_COORDINATOR_SERVER says where".to_owned()
         }
@@ -156,15 +169,30 @@ fn unreachable(place: &Place, error: &reqwest::Error) -> String {
 
 /// What the kernel said, deep in an error.
 fn io_kind(error: &reqwest::Error) -> Option<ErrorKind> {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
-        }
-        cause = inner.source();
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
 }
+
+/// Whether it was reached, and TLS failed.
+fn is_about_tls(error: &reqwest::Error) -> bool {
+    causes(error).any(is_of_tls)
+}
+
+/// The library wraps its errors into those of the kernel, once or twice, which do not tell them as their causes.
+fn is_of_tls(cause: &Cause) -> bool {
+    let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    cause.is::<rustls::Error>() || inner.is_some_and(|inner| is_of_tls(inner))
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &Cause> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+type Cause = dyn std::error::Error + 'static;
 
 #[cfg(test)]
 mod tests {

@@ -3,10 +3,12 @@
 mod error;
 mod patience;
 mod place;
+mod trust;
 
 pub(super) use error::{ClientError, Refusal};
 pub(super) use patience::Patience;
 pub(super) use place::Place;
+use trust::Trust;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,6 +47,12 @@ pub(super) struct Target {
     /// A file that holds the token, with mode 0600. Goes before --token.
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// A file of authorities in PEM, to which the certificate of an https daemon must lead, beside this machine's.
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_CA_FILE", hide_env_values = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A file with a client certificate and its private key in PEM, mode 0600, for a daemon that asks for one (`http.tls.client_ca_file`).
+    #[arg(long, global = true, env = "RUNNER_COORDINATOR_CLIENT_CERT_FILE", hide_env_values = true, value_name = "FILE")]
+    client_cert_file: Option<PathBuf>,
     /// Print the daemon's answer as JSON.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -53,6 +61,8 @@ pub(super) struct Target {
 impl Target {
     /// A client of the daemon that is meant. The configuration is read only where nothing else says where that is.
     pub(super) fn client(&self, config: Option<&Path>) -> Result<Client, ClientError> {
+        // Another part of the process may have installed it before; either is the same. Certificates are read with it, too.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let place = match &self.server {
             Some(place) => place.clone(),
             // Secrets that only the daemon can read are not missed here.
@@ -62,7 +72,13 @@ impl Target {
             Some(path) => Some(read_secret_file(path).map_err(ClientError::TokenFile)?),
             None => self.token.clone().filter(|token| !token.expose_secret().is_empty()),
         };
-        Client::new(place, token.as_ref())
+        Client::new(place, token.as_ref(), &self.trust()?)
+    }
+
+    fn trust(&self) -> Result<Trust, ClientError> {
+        let authorities = self.ca_file.as_deref().map(trust::authorities).transpose().map_err(ClientError::CaFile)?;
+        let identity = self.client_cert_file.as_deref().map(trust::identity).transpose().map_err(ClientError::ClientCertFile)?;
+        Ok(Trust { authorities: authorities.unwrap_or_default(), identity })
     }
 
     /// Prints an answer: as it is where that was asked for, else as `lines`.
@@ -106,9 +122,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new(place: Place, token: Option<&SecretString>) -> Result<Self, ClientError> {
-        // Another part of the process may have installed it before; either is the same.
-        drop(rustls::crypto::ring::default_provider().install_default());
+    fn new(place: Place, token: Option<&SecretString>, trust: &Trust) -> Result<Self, ClientError> {
         let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, bearer(token)?);
@@ -122,6 +136,10 @@ impl Client {
         if !place.is_encrypted() {
             // Without this a machine that has no certificates at all could not even speak plain HTTP.
             builder = builder.tls_certs_only(std::iter::empty());
+        }
+        builder = builder.tls_certs_merge(trust.authorities.iter().cloned());
+        if let Some(identity) = &trust.identity {
+            builder = builder.identity(identity.clone());
         }
         if place.is_here() {
             builder = builder.no_proxy();

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use reqwest::Url;
 use rustix::fs::{Access, access};
 
-use crate::config::Http;
+use crate::config::{Http, Transport};
 
 /// Where a daemon is met.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,14 @@ impl Place {
         if let Some(path) = http.socket.clone().filter(open) {
             return Self::Socket(path);
         }
-        let url = format!("http://{}", reachable(http.listen));
+        let url = match http.transport {
+            Transport::Plain => format!("http://{}", reachable(http.listen)),
+            // No certificate is made for an address that stands for all of them.
+            Transport::Tls(_) | Transport::Sealed if http.listen.ip().is_unspecified() || http.listen.ip().is_loopback() => {
+                format!("https://localhost:{}", http.listen.port())
+            }
+            Transport::Tls(_) | Transport::Sealed => format!("https://{}", http.listen),
+        };
         // An address and a port are always a URL.
         Url::parse(&url).map_or_else(|_| Self::Socket(PathBuf::from(url)), Self::Url)
     }
@@ -123,12 +130,14 @@ mod tests {
     fn the_configuration_tells_the_socket_if_it_is_there_else_the_address() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("api.sock");
-        let at = |listen: &str| {
-            Place::of(&Http { listen: listen.parse().expect("an address"), socket: Some(path.clone()), tokens: Vec::new() }).to_string()
+        let at = |listen: &str, transport: &Transport| {
+            let (listen, transport) = (listen.parse().expect("an address"), transport.clone());
+            Place::of(&Http { listen, socket: Some(path.clone()), transport, tokens: Vec::new() }).to_string()
         };
-        let without: Vec<String> = ["0.0.0.0:81", "[::]:81", "10.0.0.1:8"].into_iter().map(at).collect();
-        assert_eq!(without, ["http://127.0.0.1:81", "http://[::1]:81", "http://10.0.0.1:8"]);
+        let all = |transport| ["0.0.0.0:81", "[::]:81", "10.0.0.1:8"].map(|listen| at(listen, &transport));
+        assert_eq!(all(Transport::Plain), ["http://127.0.0.1:81", "http://[::1]:81", "http://10.0.0.1:8"]);
+        assert_eq!(all(Transport::Sealed), ["https://localhost:81", "https://localhost:81", "https://10.0.0.1:8"]);
         std::fs::write(&path, "").expect("written");
-        assert_eq!(at("0.0.0.0:81"), format!("unix:{}", path.display()));
+        assert_eq!(at("0.0.0.0:81", &Transport::Sealed), format!("unix:{}", path.display()));
     }
 }

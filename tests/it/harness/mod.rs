@@ -5,10 +5,13 @@
 pub(crate) mod browser;
 pub(crate) mod collector;
 pub(crate) mod engine;
+mod http;
 pub(crate) mod loop_disk;
 pub(crate) mod own_engine;
 pub(crate) mod road;
 pub(crate) mod small_disk;
+
+pub(crate) use http::{client, free_port};
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -39,6 +42,7 @@ pub(crate) struct Setup {
     name: String,
     docker_host: String,
     docker: String,
+    tls: Option<(String, reqwest::Client)>,
     top: String,
     rest: String,
     disk: String,
@@ -55,6 +59,7 @@ impl Setup {
             name: name.to_owned(),
             docker_host: engine::host(),
             docker: String::new(),
+            tls: None,
             top: String::new(),
             rest: String::new(),
             // However full the disk is that the tests run on.
@@ -91,6 +96,12 @@ impl Setup {
         self
     }
 
+    /// Speaks TLS with these keys of `[http.tls]`, and is met by this client.
+    pub(crate) fn tls(mut self, toml: &str, client: reqwest::Client) -> Self {
+        self.tls = Some((toml.to_owned(), client));
+        self
+    }
+
     /// Adds tables to the configuration.
     pub(crate) fn with(mut self, toml: &str) -> Self {
         self.rest.push_str(toml);
@@ -121,31 +132,23 @@ impl Setup {
     pub(crate) async fn start(self) -> Daemon {
         let dir = TempDir::with_prefix(format!("rc-{}-", self.name)).expect("a directory");
         let port = free_port();
-        let Self { name, docker_host, docker, top, rest, disk, log_filter, env, data, limits } = self;
+        let Self { name, docker_host, docker, tls, top, rest, disk, log_filter, env, data, limits } = self;
         let data = data.unwrap_or_else(|| dir.path().join("data"));
+        let (scheme, tls, client) = match tls {
+            Some((toml, client)) => ("https", format!("[http.tls]\n{toml}"), client),
+            None => ("http", String::new(), client()),
+        };
         let config = format!(
-            "data_dir = \"{}\"\n{disk}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
+            "data_dir = \"{}\"\n{disk}\n[http]\nlisten = \"127.0.0.1:{port}\"\n{tls}\n[docker]\nhost = {docker_host:?}\n{docker}[host]\nname = {name:?}\n{top}\n{rest}",
             data.display()
         );
         let file = dir.path().join("config.toml");
         std::fs::write(&file, config).expect("a configuration");
-        let url = format!("http://127.0.0.1:{port}");
-        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client: client(), log_filter, env, data, limits };
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        let mut daemon = Daemon { name, url, file, dir, child: None, starts: 0, client, log_filter, env, data, limits };
         daemon.start().await;
         daemon
     }
-}
-
-/// A client for plain HTTP.
-pub(crate) fn client() -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().expect("a client")
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// A daemon as a process of its own.
