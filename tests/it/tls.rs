@@ -67,7 +67,7 @@ impl Files {
     }
 
     fn settings(&self) -> String {
-        format!("certificate_file = {:?}\nkey_file = {:?}\n", self.path("tls.crt"), self.path("tls.key"))
+        format!("certificate_file = \"{}\"\nkey_file = \"{}\"\n", self.path("tls.crt").display(), self.path("tls.key").display())
     }
 }
 
@@ -128,7 +128,7 @@ async fn where_clients_need_a_certificate_nobody_comes_without() {
     let (ours, theirs, other) = (Authority::new("ours"), Authority::new("theirs"), Authority::new("other"));
     let files = Files::new(ours.server());
     files.put("clients.crt", &theirs.pem);
-    let settings = format!("{}client_ca_file = {:?}\n", files.settings(), files.path("clients.crt"));
+    let settings = format!("{}client_ca_file = \"{}\"\n", files.settings(), files.path("clients.crt").display());
     let good = theirs.issue(ExtendedKeyUsagePurpose::ClientAuth);
     let harness = client(&ours, Some(&good));
     let mut daemon = Setup::new("tls-clients").tls(&settings, harness).start().await;
