@@ -182,7 +182,7 @@ fn diff_tls(changes: &mut Changes, old: &Transport, new: &Transport) {
 }
 
 fn diff_token(changes: &mut Changes, prefix: &str, old: &ApiToken, new: &ApiToken) {
-    compare!(changes, prefix, old, new, ApiToken { name: AtOnce, role: AtOnce, sha256: AtOnce });
+    compare!(changes, prefix, old, new, ApiToken { name: AtOnce, role: AtOnce, projects: AtOnce, sha256: AtOnce });
 }
 
 fn diff_registry(changes: &mut Changes, prefix: &str, old: &Registry, new: &Registry) {

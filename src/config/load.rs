@@ -12,7 +12,7 @@ use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, SecretFiles, Section};
 use super::values;
 use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Registry, Role, StoreUrl, classes, gitlab, gpu};
-use crate::domain::{CpuMillis, FieldFault, HostFile, HostId, MemoryBytes};
+use crate::domain::{CpuMillis, FieldFault, HostFile, HostId, MemoryBytes, ProjectName};
 
 /// Where a packaged daemon keeps its data.
 const SYSTEM_DATA_DIR: &str = "/var/lib/runner-coordinator";
@@ -154,12 +154,26 @@ fn http(section: &mut Section<'_>) -> Http {
             }
             seen.push(name.clone());
         }
-        Some(ApiToken { name: name?, role: role?, sha256: sha256? })
+        let projects = projects_of(token, role);
+        Some(ApiToken { name: name?, role: role?, projects, sha256: sha256? })
     });
     if !listen.ip().to_canonical().is_loopback() && given == 0 {
         section.fault("listen", "must be a loopback address, because there is no [[http.tokens]]: everyone could run jobs");
     }
     Http { listen, socket, transport, tokens }
+}
+
+/// What a token is bound to.
+fn projects_of(token: &mut Section<'_>, role: Option<Role>) -> Vec<ProjectName> {
+    let (texts, field) = (token.texts("projects"), token.field("projects"));
+    match role {
+        Some(Role::Submitter) if texts.is_empty() => token.fault("projects", "must be given: the projects whose jobs a submitter may submit"),
+        Some(Role::Viewer | Role::Operator) if token.has("projects") => {
+            token.fault("projects", "needs role = \"submitter\"; the other roles are not bound to projects");
+        }
+        Some(_) | None => {}
+    }
+    texts.iter().filter_map(|text| token.note("projects", ProjectName::parse(&field, text))).collect()
 }
 
 fn docker(section: &mut Section<'_>) -> Docker {

@@ -52,7 +52,7 @@ pub use tls::{Tls, Transport};
 pub use traces::{TraceHeader, Traces};
 
 use crate::domain::{
-    Arch, ClassName, CpuMillis, DiskMarks, Emulation, FieldFault, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes,
+    Arch, ClassName, CpuMillis, DiskMarks, Emulation, FieldFault, GpuRequest, HostFile, HostId, ImagePattern, ImageRef, MemoryBytes, ProjectName,
 };
 
 /// Everything that an operator decides.
@@ -114,6 +114,8 @@ pub struct ApiToken {
     pub name: String,
     /// `role`.
     pub role: Role,
+    /// `projects`: of a `submitter`, and needed there: those whose jobs it may submit and look at. Else empty.
+    pub projects: Vec<ProjectName>,
     /// `sha256`: SHA-256 of the token, 64 hexadecimal digits in the file.
     pub sha256: [u8; 32],
 }
@@ -121,6 +123,8 @@ pub struct ApiToken {
 /// What the holder of a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
+    /// `submitter`: submit jobs of its projects, and look at those that came so.
+    Submitter,
     /// `viewer`: look.
     Viewer,
     /// `operator`: look, submit, cancel, spawn, terminate, drain.
@@ -129,12 +133,13 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order in which messages list them.
-    pub const ALL: [Self; 2] = [Self::Viewer, Self::Operator];
+    pub const ALL: [Self; 3] = [Self::Submitter, Self::Viewer, Self::Operator];
 
     /// The name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Submitter => "submitter",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
         }

@@ -191,7 +191,12 @@ pub const REFERENCE: &[Part] = &[
         name: "http.tokens[]",
         keys: &[
             key("http.tokens[].name", "needed", "who holds it, for logs; unique"),
-            key("http.tokens[].role", "needed", "`viewer` looks; `operator` also submits, cancels, spawns, terminates and drains"),
+            key(
+                "http.tokens[].role",
+                "needed",
+                "`viewer` looks; `operator` also submits, cancels, spawns, terminates and drains; `submitter` submits jobs of its projects and looks at those, and nothing else",
+            ),
+            key("http.tokens[].projects", "none", "of a `submitter`, and needed there: its projects, as jobs name them, such as `[\"team/app\"]`"),
             key("http.tokens[].sha256", "needed", "SHA-256 of the token in 64 hexadecimal digits"),
         ],
     },

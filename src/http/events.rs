@@ -17,11 +17,11 @@ use utoipa::ToSchema;
 
 use super::dto::EventDto;
 use super::extract::Viewer;
-use super::jobs::known;
 use super::openapi::fields;
 use super::params::{self, Params};
 use super::problem::Problem;
 use super::rations::Permit;
+use super::scope::Watcher;
 use super::state::AppState;
 use crate::domain::{Event, FieldFault, JobId};
 use crate::store::{EventQuery, Store};
@@ -61,10 +61,10 @@ fn position(name: &str, text: &str) -> Result<i64, FieldFault> {
     responses(
         (status = 200, description = "A part of the history.", body = EventList),
     ),
-    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+    extensions(("x-role" = json!("viewer")), ("x-submitter" = json!(true)), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
 )]
 pub(super) async fn of_job(
-    _viewer: Viewer,
+    Watcher(scope): Watcher,
     State(store): State<Arc<dyn Store>>,
     Path(id): Path<String>,
     mut params: Params,
@@ -72,7 +72,7 @@ pub(super) async fn of_job(
     let after = params.read("after", position).unwrap_or(0);
     let limit = params.limit();
     params.finish()?;
-    known(&*store, &id).await?;
+    scope.job(&*store, &id).await?;
     let found = store.events(EventQuery { job: Some(JobId::from_trusted(id)), after, limit: limit + 1 }).await?;
     let (events, next_after) = params::page_after(found, limit, |event| event.seq);
     Ok(Json(EventList { events: events.into_iter().map(EventDto::from).collect(), next_after }))

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::Viewer;
 use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
+use super::scope::Watcher;
 use super::state::AppState;
 use crate::domain::{Job, JobId};
 use crate::jobs::explain::{Circumstances, explain};
@@ -169,10 +169,10 @@ struct UnusableDto {
     responses(
         (status = 200, description = "Why it waits, or that it does not.", body = ExplanationDto),
     ),
-    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+    extensions(("x-role" = json!("viewer")), ("x-submitter" = json!(true)), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
 )]
 pub(super) async fn of_job(
-    _viewer: Viewer,
+    Watcher(scope): Watcher,
     State(state): State<AppState>,
     Path(id): Path<String>,
     params: Params,
@@ -183,6 +183,7 @@ pub(super) async fn of_job(
     let circumstances = Circumstances { status: &status, config: &config, now: state.clock.now() };
     let explained = explain(&*state.store, circumstances, &JobId::from_trusted(&*id)).await?;
     let (job, explanation) = explained.ok_or_else(|| Problem::unknown_job(&id))?;
+    let job = scope.only(job)?;
     Ok(Json(shown(&job, explanation)))
 }
 

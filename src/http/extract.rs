@@ -14,7 +14,7 @@ use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::config::Role;
 use crate::domain::FieldFault;
-use crate::security::Access;
+use crate::security::{Access, Principal};
 
 /// A JSON body, with its bytes for those who must tell one from another.
 #[derive(Debug)]
@@ -139,6 +139,14 @@ where
 
 /// The name of the caller's token, if it may do what is asked.
 fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<Option<String>, Problem> {
+    match who(parts, state)? {
+        Some(known) if known.role < needs => Err(Problem::Forbidden { needs }),
+        known => Ok(known.map(|known| known.name)),
+    }
+}
+
+/// The caller, by their token; `None` of one who needs none.
+pub(super) fn who(parts: &Parts, state: &AppState) -> Result<Option<Principal>, Problem> {
     if parts.extensions.get::<ThroughSocket>().is_some() {
         found(parts, || "socket".to_owned());
         return Ok(None);
@@ -159,8 +167,7 @@ fn require(needs: Role, parts: &Parts, state: &AppState) -> Result<Option<String
         found(parts, || format!("token:{}", known.name));
     }
     match access {
-        Access::Known(known) if known.role >= needs => Ok(Some(known.name)),
-        Access::Known(_) => Err(Problem::Forbidden { needs }),
+        Access::Known(known) => Ok(Some(known)),
         Access::Open | Access::Unknown => Err(Problem::Unauthorized),
     }
 }

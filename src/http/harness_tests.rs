@@ -34,6 +34,8 @@ pub(super) const HOOK_SIGNING_TOKEN: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwM
 pub(super) const NOW: i64 = 1_795_000_000;
 /// A token that may look.
 pub(super) const VIEWER: &str = "rca-viewer";
+/// A token that may submit jobs of the projects `team/app` and `team/lib`.
+pub(super) const SUBMITTER: &str = "rca-submitter";
 /// A token that may do everything.
 pub(super) const OPERATOR: &str = "rca-operator";
 /// Never tried again.
@@ -112,7 +114,9 @@ impl Harness {
             let digest = hex(&sha256(token.as_bytes()));
             format!("[[http.tokens]]\nname = \"{name}\"\nrole = \"{name}\"\nsha256 = \"{digest}\"\n")
         };
-        Self::with(&(token("viewer", VIEWER) + &token("operator", OPERATOR)))
+        Self::with(
+            &(token("viewer", VIEWER) + &token("operator", OPERATOR) + &token("submitter", SUBMITTER) + "projects = [\"team/app\", \"team/lib\"]\n"),
+        )
     }
 
     /// A daemon with more in its configuration.

@@ -14,6 +14,7 @@ use super::extract::{JsonBody, Operator, Viewer};
 use super::openapi::{fields, words};
 use super::params::{self, Params};
 use super::problem::{Problem, missing};
+use super::scope::{Submitter, Watcher};
 use super::state::AppState;
 use super::submit::{self, IfUnsatisfiable, SubmitBody};
 use crate::config::Config;
@@ -53,22 +54,31 @@ struct JobPage {
     responses(
         (status = 202, description = "The job was stored; or, with a known `Idempotency-Key`, the job of the first request.", body = JobDto, headers(("Location" = String, description = "Where it is."))),
     ),
-    extensions(("x-role" = json!("operator")), ("x-problems" = json!(["invalid-parameter", "disk-full", "unsatisfiable", "idempotency-key-reused", "queue-full", "whole-queue-full", "store-unavailable"]))),
+    extensions(("x-role" = json!("operator")), ("x-submitter" = json!(true)), ("x-problems" = json!(["invalid-parameter", "disk-full", "unsatisfiable", "idempotency-key-reused", "queue-full", "whole-queue-full", "store-unavailable"]))),
 )]
 pub(super) async fn submit(
-    _operator: Operator,
+    Submitter(scope): Submitter,
     State(state): State<AppState>,
     headers: HeaderMap,
     body: JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
     let idempotency = idempotency_key(&headers)?.map(|key| IdempotencyKey { key, body_sha256: sha256(&body.bytes) });
     let config = state.config.current();
-    let checked = submit::check(body.value, &config)?;
+    let checked = submit::check(body.value, &config, &scope)?;
     let if_unsatisfiable = checked.if_unsatisfiable;
-    admit(&state, &config, checked.into_job(state.clock.now()), if_unsatisfiable, idempotency).await
+    let job = admit(&state, &config, checked.into_job(state.clock.now()), if_unsatisfiable, idempotency).await?;
+    // The same key and words may be those of another who has a right to more.
+    let job = scope.only(job).map_err(|_| Problem::KeyReused)?;
+    Ok(accepted(job))
 }
 
-/// Takes a job in whose request makes sense, and answers with it.
+/// What is said of a job that was taken in.
+pub(super) fn accepted(job: Job) -> Response {
+    let location = format!("/jobs/{}", job.id);
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobDto::from(job))).into_response()
+}
+
+/// Takes a job in whose request makes sense.
 ///
 /// # Errors
 /// When the disk is nearly full, this machine or its project's limits can never run it, its key was used otherwise, or the queue is full.
@@ -78,7 +88,7 @@ pub(super) async fn admit(
     job: Job,
     if_unsatisfiable: IfUnsatisfiable,
     idempotency: Option<IdempotencyKey>,
-) -> Result<Response, Problem> {
+) -> Result<Job, Problem> {
     // Before anything is written. One that asks again by its key is told the same, and comes again.
     if let Some(disk) = disk::full(&state.manager.status().disks) {
         return Err(Problem::DiskFull { detail: disk.to_string() });
@@ -99,19 +109,17 @@ pub(super) async fn admit(
     let weight = config.weight_of(job.spec.project.as_ref());
     let (queue_limit, whole_queue_limit) = (config.limits.queue_per_project, config.limits.queue);
     let new = NewJob { job, gitlab: None, idempotency, weight, queue_limit, whole_queue_limit };
-    let job = match state.store.submit(new).await? {
+    match state.store.submit(new).await? {
         Submission::Created(job) => {
             tracing::info!(job.id = %job.id, "job {} was accepted", job.id);
             state.manager.nudge();
-            job
+            Ok(*job)
         }
-        Submission::Existing(job) => job,
-        Submission::KeyReused => return Err(Problem::KeyReused),
-        Submission::QueueFull { limit } => return Err(Problem::QueueFull { limit }),
-        Submission::WholeQueueFull { limit } => return Err(Problem::WholeQueueFull { limit }),
-    };
-    let location = format!("/jobs/{}", job.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobDto::from(*job))).into_response())
+        Submission::Existing(job) => Ok(*job),
+        Submission::KeyReused => Err(Problem::KeyReused),
+        Submission::QueueFull { limit } => Err(Problem::QueueFull { limit }),
+        Submission::WholeQueueFull { limit } => Err(Problem::WholeQueueFull { limit }),
+    }
 }
 
 /// The submitter's key against doubles, where one is given.
@@ -176,11 +184,16 @@ pub(super) async fn list(_viewer: Viewer, State(store): State<Arc<dyn Store>>, m
     responses(
         (status = 200, description = "The job.", body = JobDto),
     ),
-    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
+    extensions(("x-role" = json!("viewer")), ("x-submitter" = json!(true)), ("x-problems" = json!(["invalid-parameter", "not-found", "store-unavailable"]))),
 )]
-pub(super) async fn one(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, params: Params) -> Result<Json<JobDto>, Problem> {
+pub(super) async fn one(
+    Watcher(scope): Watcher,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<JobDto>, Problem> {
     params.finish()?;
-    let job = known(&*state.store, &id).await?;
+    let job = scope.job(&*state.store, &id).await?;
     let had_gpus = job.attempt.as_ref().is_some_and(|attempt| !attempt.placement.devices.is_empty());
     let total = if had_gpus {
         let (attempts, usage) = (state.store.attempts(&job.id).await?, state.store.gpu_usage(&job.id).await?);

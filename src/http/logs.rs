@@ -13,12 +13,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 
-use super::extract::Viewer;
-use super::jobs::known;
 use super::openapi::fields;
 use super::params::Params;
 use super::problem::Problem;
 use super::rations::Permit;
+use super::scope::Watcher;
 use super::state::AppState;
 use crate::domain::{FieldFault, Job, JobId};
 use crate::store::Store;
@@ -46,15 +45,20 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
     responses(
         (status = 200, description = "The text, as the job wrote it.", body = String, content_type = "text/plain; charset=utf-8"),
     ),
-    extensions(("x-role" = json!("viewer")), ("x-problems" = json!(["invalid-parameter", "not-found", "too-many-streams", "store-unavailable"]))),
+    extensions(("x-role" = json!("viewer")), ("x-submitter" = json!(true)), ("x-problems" = json!(["invalid-parameter", "not-found", "too-many-streams", "store-unavailable"]))),
 )]
-pub(super) async fn of_job(_viewer: Viewer, State(state): State<AppState>, Path(id): Path<String>, mut params: Params) -> Result<Response, Problem> {
+pub(super) async fn of_job(
+    Watcher(scope): Watcher,
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    mut params: Params,
+) -> Result<Response, Problem> {
     let follow = params.flag("follow");
     let times = if params.flag("timestamps") { Times::With } else { Times::Without };
     let asked = params.read("attempt", attempt_number);
     params.finish()?;
     let changes = state.store.changes();
-    let job = known(&*state.store, &id).await?;
+    let job = scope.job(&*state.store, &id).await?;
     let latest = latest_attempt(&job);
     if let Some(attempt) = asked.filter(|attempt| *attempt > latest) {
         return Err(Problem::Unknown { what: format!("attempt {attempt} of job {}", job.id) });

@@ -31,6 +31,7 @@ pub mod queue;
 pub mod rations;
 pub mod retry;
 pub mod runners;
+pub mod scope;
 mod serve;
 pub mod state;
 pub mod submit;
@@ -128,5 +129,7 @@ mod operator_tests;
 mod page_tests;
 #[cfg(test)]
 mod router_tests;
+#[cfg(test)]
+mod scope_tests;
 #[cfg(test)]
 mod webhook_tests;

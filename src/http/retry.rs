@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::dto::JobDto;
 use super::extract::Operator;
-use super::jobs::{admit, idempotency_key, known};
+use super::jobs::{accepted, admit, idempotency_key, known};
 use super::openapi::fields;
 use super::params::Params;
 use super::problem::Problem;
@@ -63,7 +63,7 @@ pub(super) async fn again(
     // No body of `POST /jobs` begins like this, so a key that was used there is not taken for the same.
     let idempotency = key.map(|key| IdempotencyKey { key, body_sha256: sha256(format!("retry {}", job.id).as_bytes()) });
     let again = Job { retry_of: Some(job.id), ..Job::new(JobId::generate(), job.spec, state.clock.now()) };
-    admit(&state, &config, again, IfUnsatisfiable::Refuse, idempotency).await
+    admit(&state, &config, again, IfUnsatisfiable::Refuse, idempotency).await.map(accepted)
 }
 
 /// The job's page in GitLab, as far as it can be told: the path of its project is known where GitLab told it.

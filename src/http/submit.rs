@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::openapi::{fields, words};
 use super::problem::Problem;
+use super::scope::Scope;
 use crate::config::{Class, Config, Limits};
 use crate::domain::{
     Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, Emulation, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec,
@@ -152,13 +153,14 @@ impl Faults {
 ///
 /// # Errors
 /// Names every faulty field.
-pub fn check(body: SubmitBody, config: &Config) -> Result<Checked, Problem> {
+pub fn check(body: SubmitBody, config: &Config, scope: &Scope) -> Result<Checked, Problem> {
     let mut faults = Faults::default();
     let class = faults.keep(class_of(body.class.as_deref(), config));
     let image = image_of(body.image.as_deref(), class, &mut faults);
     let command = command_of(body.command, config.limits.command_bytes, &mut faults);
     let env = env_of(body.env.unwrap_or_default(), &config.limits, &mut faults);
-    let project = body.project.and_then(|name| faults.keep(ProjectName::parse("project", &name)));
+    let project = body.project.map(|name| ProjectName::parse("project", &name)).transpose();
+    let project = faults.keep(project.and_then(|named| scope.project(named))).flatten();
     let arch = body.arch.and_then(|name| faults.keep(arch_of(&name, class)));
     let emulation = body.emulation.and_then(|text| faults.keep(Emulation::parse("emulation", &text)));
     let gpus = body.gpus.and_then(|gpus| gpus_of(gpus, &mut faults));

@@ -39,7 +39,7 @@ async fn an_address_that_others_reach_needs_tokens_also_when_it_is_handed_over()
     let inherited = || assign(vec![tcp("http", "0.0.0.0:0")]).expect("taken");
     let error = open(&http(None), inherited()).await.expect_err("refused").to_string();
     assert!(error.contains("0.0.0.0:") && error.contains("no [[http.tokens]]"), "{error}");
-    let token = ApiToken { name: "a".to_owned(), role: Role::Viewer, sha256: [0; 32] };
+    let token = ApiToken { name: "a".to_owned(), role: Role::Viewer, projects: Vec::new(), sha256: [0; 32] };
     let open = open(&Http { tokens: vec![token], ..http(None) }, inherited()).await.expect("open");
     assert!(open.address.ip().is_unspecified() && open.socket.is_none());
 }

@@ -98,10 +98,10 @@ fn api_tokens_are_known_by_their_digest_alone() {
     let sha256 = super::sha256(token.expose_secret().as_bytes());
     assert_eq!(digest, sha256.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")));
     let mut config = config();
-    config.http.tokens.push(ApiToken { name: "first".into(), role: Role::Viewer, sha256: [7; 32] });
-    config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, sha256 });
+    config.http.tokens.push(ApiToken { name: "first".into(), role: Role::Viewer, projects: Vec::new(), sha256: [7; 32] });
+    config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, projects: Vec::new(), sha256 });
     let (manager, _dir) = manager(&config);
-    let known = Access::Known(Principal { name: "admin".into(), role: Role::Operator });
+    let known = Access::Known(Principal { name: "admin".into(), role: Role::Operator, projects: Arc::default() });
     assert_eq!(manager.access(Some(token.expose_secret())), known);
     assert_eq!(manager.access(None), Access::Unknown);
     for wrong in [other.expose_secret(), "", &digest, &token.expose_secret()[1..]] {
@@ -233,7 +233,7 @@ proptest! {
     #[test]
     fn strangers_text_is_no_token(text in ".{0,80}", tail in "rct-[a-z0-9-]{0,60}") {
         let mut config = config();
-        config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, sha256: [7; 32] });
+        config.http.tokens.push(ApiToken { name: "admin".into(), role: Role::Operator, projects: Vec::new(), sha256: [7; 32] });
         let (manager, _dir) = manager(&config);
         prop_assert_eq!(manager.verify_runner_token(&text), None);
         prop_assert_eq!(manager.verify_runner_token(&tail), None);
@@ -277,8 +277,11 @@ fn tokens_and_secrets_of_webhooks_are_those_in_force() {
     let sha256 = super::sha256(token.expose_secret().as_bytes());
     assert_eq!(digest.len(), 64);
     let mut next = with_secrets(&["new"]);
-    next.http.tokens.push(ApiToken { name: "ci".into(), role: Role::Viewer, sha256 });
+    next.http.tokens.push(ApiToken { name: "ci".into(), role: Role::Viewer, projects: Vec::new(), sha256 });
     live.replace(next, &crate::config::Changes::default(), Timestamp::UNIX_EPOCH);
     assert_eq!((manager.access(None), proves("old"), proves("new")), (Access::Unknown, false, true));
-    assert_eq!(manager.access(Some(token.expose_secret())), Access::Known(Principal { name: "ci".into(), role: Role::Viewer }));
+    assert_eq!(
+        manager.access(Some(token.expose_secret())),
+        Access::Known(Principal { name: "ci".into(), role: Role::Viewer, projects: Arc::default() })
+    );
 }

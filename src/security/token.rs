@@ -1,5 +1,7 @@
 //! Tokens: those of runners, which prove themselves, and those of the API, of which only digests are known.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -9,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::SecurityError;
 use super::compare::{Comparer, Fingerprint};
 use crate::config::{ApiToken, Role};
-use crate::domain::RunnerId;
+use crate::domain::{ProjectName, RunnerId};
 
 /// What a runner's token begins with.
 const RUNNER_PREFIX: &str = "rct-";
@@ -23,6 +25,8 @@ pub struct Principal {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// What a submitter is bound to.
+    pub projects: Arc<[ProjectName]>,
 }
 
 /// Makes and knows tokens of runners: `rct-<runner id>-<HMAC of the id>`. Nothing has to be stored, and a token is good for one runner only.
@@ -48,7 +52,7 @@ pub(super) struct ApiTokens {
 
 impl ApiTokens {
     pub(super) fn new(comparer: &Comparer, tokens: &[ApiToken]) -> Self {
-        let principal = |token: &ApiToken| Principal { name: token.name.clone(), role: token.role };
+        let principal = |token: &ApiToken| Principal { name: token.name.clone(), role: token.role, projects: token.projects.clone().into() };
         Self { known: tokens.iter().map(|token| (comparer.fingerprint(&token.sha256), principal(token))).collect() }
     }
 

@@ -37,7 +37,7 @@ const ABOUT: &str = "Submit jobs, follow them, and see the machine that runs the
     `no-such-method`. Errors are `application/problem+json` (RFC 9457) with a stable `type`; `x-problem-types` names those that a status has. New fields may \
     come into answers: clients pass over what they do not know.\n\n\
     Without configured tokens a daemon serves its own machine only and asks for none. With tokens, `x-role` tells the least role that an operation needs: \
-    `viewer`, `operator`, `none` (no token), or `webhook` (GitLab shows its secret or signs). The listener for runners has an address of its own and is not \
+    `viewer`, `operator` (beside them `x-submitter` where a `submitter` may come too, with the jobs of its projects), `none` (no token), or `webhook` (GitLab shows its secret or signs). The listener for runners has an address of its own and is not \
     described here.";
 
 /// The document as it is served.
@@ -164,10 +164,15 @@ fn tidy(schema: &mut Value) {
 /// Says of an operation who may call it and how it may be refused.
 fn complete(operation: &mut Value, path: &str) {
     let role = operation["x-role"].as_str().unwrap_or_default().to_owned();
+    let submitters = operation["x-submitter"] == true;
     let own: Vec<String> = serde_json::from_value(operation["x-problems"].take()).unwrap_or_default();
     let takes_body = operation.get("requestBody").is_some();
     let mut slugs: BTreeSet<&str> = own.iter().map(String::as_str).collect();
     slugs.extend(of_role(&role));
+    if submitters && role == "viewer" {
+        // Everybody with a token may come here.
+        slugs.remove("forbidden");
+    }
     if takes_body {
         slugs.extend(if role == "webhook" { &["body-too-large", "refused"][..] } else { OF_JSON_BODIES });
     }
@@ -175,7 +180,7 @@ fn complete(operation: &mut Value, path: &str) {
         slugs.insert("refused");
     }
     let words = operation["description"].as_str().unwrap_or_default().to_owned();
-    operation["description"] = format!("{words} {}", who(&role)).trim().into();
+    operation["description"] = format!("{words} {}{}", who(&role), if submitters { BOUND } else { "" }).trim().into();
     operation["security"] = security(&role);
     for (status, faces) in by_status(&slugs) {
         operation["responses"][status.to_string()] = refusal(status, &faces);
@@ -188,13 +193,15 @@ fn complete(operation: &mut Value, path: &str) {
     }
 }
 
+/// What a token that is bound to projects may do besides its own.
+const BOUND: &str = " A `submitter` may do it with the jobs of its projects.";
+
 /// What may be wrong with any JSON body. A connection that breaks off within it is refused by the framework.
 const OF_JSON_BODIES: &[&str] = &["not-json", "wrong-content-type", "body-too-large", "invalid-field", "refused"];
 
 fn of_role(role: &str) -> &'static [&'static str] {
     match role {
-        "viewer" => &["unauthorized", "foreign-host", "overloaded", "too-slow", "internal"],
-        "operator" => &["unauthorized", "forbidden", "foreign-host", "overloaded", "too-slow", "internal"],
+        "viewer" | "operator" => &["unauthorized", "forbidden", "foreign-host", "overloaded", "too-slow", "internal"],
         "webhook" => &["webhook-unverified", "overloaded", "too-slow", "internal"],
         _ => &[],
     }

@@ -7,7 +7,8 @@
 //!
 //! 1. Write at the handler: method, path, `operation_id` (camelCase, a verb first; it never changes again), `tag` (one of `document.rs`), `summary`,
 //!    `description` (`""` for none), `params`, `request_body`, the good `responses`, and two extensions:
-//!    `("x-role" = json!("viewer"))` (`viewer`, `operator`, `none` or `webhook`: what the handler's extractor asks for) and
+//!    `("x-role" = json!("viewer"))` (`viewer`, `operator`, `none` or `webhook`: what the handler's extractor asks for; beside it
+//!    `("x-submitter" = json!(true))` where that is [`scope`](super::scope)'s) and
 //!    `("x-problems" = json!([…]))`, the slugs of [`faces`](super::faces) that its own code can answer with. `invalid-parameter` belongs to a handler that takes
 //!    `Params`, `store-unavailable` to one that reads the store. What comes with the role, with a body and with a path is added.
 //! 2. Mount it in [`super::api`] with `routes!`.

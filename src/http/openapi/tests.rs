@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::document::{DOCUMENT, LEFT_OUT, WRITTEN_BY_CLIENTS, document};
 use crate::http::faces::FACES;
-use crate::http::harness::{Harness, OPERATOR, VIEWER, request};
+use crate::http::harness::{Harness, OPERATOR, SUBMITTER, VIEWER, request};
 
 /// Compares with a file of the repository, or writes it where `UPDATE_OPENAPI` asks for it.
 #[expect(clippy::disallowed_methods, reason = "it is asked for by whoever runs the test")]
@@ -58,6 +58,7 @@ async fn every_operation_asks_for_the_role_that_it_says() {
             harness.open(request(&method.to_uppercase(), &path, &headers, "")).await.status().as_u16()
         };
         let (nobody, viewer, operator) = (status(None).await, status(Some(VIEWER)).await, status(Some(OPERATOR)).await);
+        let submitter = status(Some(SUBMITTER)).await;
         let refused = |status: u16| [401, 403].contains(&status);
         let security = &operation["security"];
         let seen = match operation["x-role"].as_str() {
@@ -67,6 +68,8 @@ async fn every_operation_asks_for_the_role_that_it_says() {
             Some("operator") => nobody == 401 && viewer == 403 && !refused(operator) && security[0]["bearer"].is_array(),
             Some(_) | None => false,
         };
+        let may = operation["x-submitter"] == true || operation["x-role"] == "none";
+        assert!(may != refused(submitter), "{method} {path}: {submitter}");
         assert!(seen, "{method} {path}: {} {nobody} {viewer} {operator}", operation["x-role"]);
         assert_ne!(operator, 405, "{method} {path} is served");
     }
