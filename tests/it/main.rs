@@ -12,6 +12,7 @@ mod broker;
 mod build_tools;
 mod caps;
 mod check;
+mod cis;
 mod cli;
 mod decision;
 mod disk;
