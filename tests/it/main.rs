@@ -9,6 +9,7 @@ mod backup;
 mod bench;
 mod big_artifact;
 mod broker;
+mod broker_reach;
 mod build_tools;
 mod caps;
 mod check;
