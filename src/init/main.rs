@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The job has the same user and could write the receipt's file too, so the receipt is signed with a key that only this process has: it
-//! comes by the environment, is taken out of the command's, and this process is closed to others of its user before the command begins.
+//! comes by the environment, and this process is closed to others of its user before the command begins. Since not every kernel closes the
+//! environment with it (gVisor's does not), this process executes itself once more without the key there: it comes by the standard input then.
 //!
 //! Exit codes: the command's own; 128 and the signal that ended it; 127 for a command that is not there and 126 for one that cannot be
 //! executed, with a receipt as for any end; 125 without a receipt, when this process cannot do its part.
@@ -18,7 +19,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::{SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
@@ -26,6 +27,8 @@ use signal_hook::iterator::Signals;
 
 /// What the receipt is of, and the key to sign it with.
 const VARIABLE: &str = "RUNNER_COORDINATOR_RECEIPT";
+/// What that says when the rest is at the standard input.
+const AT_INPUT: &str = "-";
 /// What the command is told when this process is.
 const PASSED_ON: [i32; 9] = [SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
 /// Exit code when this process cannot do its part.
@@ -52,8 +55,14 @@ fn run() -> Result<u8, String> {
     let (Some(path), Some(program)) = (arguments.next(), arguments.next()) else {
         return Err("usage: runner-coordinator-init RECEIPT PROGRAM [ARGUMENT...]".to_owned());
     };
-    let ticket = std::env::var_os(VARIABLE).and_then(|text| Ticket::parse(text.to_str()?));
-    let ticket = ticket.ok_or_else(|| format!("{VARIABLE} does not say what the receipt is of"))?;
+    let ticket = match std::env::var_os(VARIABLE).and_then(|text| text.into_string().ok()) {
+        Some(text) if text == AT_INPUT => {
+            io::read_to_string(io::stdin()).map_err(|error| format!("it cannot read what the receipt is of: {error}"))?
+        }
+        Some(text) => return Err(format!("it cannot execute itself: {}", once_more(&text))),
+        None => String::new(),
+    };
+    let ticket = Ticket::parse(&ticket).ok_or_else(|| format!("{VARIABLE} does not say what the receipt is of"))?;
     let unwritten = |error: io::Error| format!("the receipt {} cannot be written: {error}", path.display());
     let mut receipt = open(Path::new(&path)).map_err(unwritten)?;
     // Best effort: the end is written with it again.
@@ -61,6 +70,17 @@ fn run() -> Result<u8, String> {
     let end = see_through(&program, arguments.collect(), note_told)?;
     ticket.write(&mut receipt, Some(end)).and_then(|()| receipt.sync_all()).map_err(unwritten)?;
     Ok(end.exit_code())
+}
+
+/// Executes this program anew, with the key no longer in its environment. Returns only what hindered it.
+fn once_more(ticket: &str) -> io::Error {
+    let handed_over = io::pipe().and_then(|(reader, mut writer)| writer.write_all(ticket.as_bytes()).map(|()| reader));
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    match handed_over {
+        Ok(reader) => Command::new(program).args(arguments).env(VARIABLE, AT_INPUT).stdin(reader).exec(),
+        Err(error) => error,
+    }
 }
 
 /// Early, so that no job begins whose end could not be proved.
@@ -99,7 +119,7 @@ fn see_through(program: &OsStr, arguments: Vec<std::ffi::OsString>, mut note_tol
     // Also where it is not the first process: what the job leaves behind comes to it.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| failed(error.into()))?;
     // A group of its own, so that a job that signals its group does not signal this process.
-    let child = match Command::new(program).args(arguments).env_remove(VARIABLE).process_group(0).spawn() {
+    let child = match Command::new(program).args(arguments).env_remove(VARIABLE).stdin(Stdio::null()).process_group(0).spawn() {
         Ok(child) => child,
         Err(error) => return not_executed(program, &error),
     };

@@ -160,6 +160,20 @@ fn the_job_gets_neither_the_key_nor_a_look_at_who_has_it() {
     assert_eq!(attempt.end(), "end exit 4\ntold no\n");
 }
 
+/// As kernels show it that close nothing.
+#[test]
+fn the_key_is_not_in_its_environment_for_whoever_may_look() {
+    let attempt = Attempt::new();
+    let mut child = ready(&attempt, "echo ready; exec sleep 600");
+    match fs::read(format!("/proc/{}/environ", child.id())) {
+        Ok(seen) => assert!(!String::from_utf8_lossy(&seen).contains(KEY), "the key is there"),
+        Err(error) => assert!(!rustix::process::getuid().is_root(), "not even root may look: {error}"),
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("signalled");
+    assert_eq!(child.wait().expect("it ends").code(), Some(143));
+    assert_eq!(attempt.end(), "end signal 15\ntold yes\n");
+}
+
 #[test]
 fn what_the_job_wrote_into_its_receipt_is_not_there_at_the_end() {
     let attempt = Attempt::new();
