@@ -68,6 +68,7 @@ mod reload;
 mod repair;
 mod restart;
 mod runner_mock;
+mod sandbox;
 mod service;
 mod stuck;
 mod stuck_tasks;

@@ -16,7 +16,7 @@ const INTERNET: &str = "9.9.9.9";
 const PRIVATE: &str = "10.77.0.2";
 const METADATA: &str = "169.254.169.254";
 /// The machine's own address, as the job sees it.
-const GATEWAY: &str = "$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')";
+pub(crate) const GATEWAY: &str = "$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')";
 
 /// Runs these words of a shell as root of this machine.
 fn sh(words: &str) -> bool {
@@ -68,7 +68,7 @@ impl Drop for Outside {
 }
 
 /// A service of the machine, on all its addresses. Tells its port.
-fn service() -> u16 {
+pub(crate) fn service() -> u16 {
     let service = TcpListener::bind("0.0.0.0:0").expect("a service of the machine");
     let port = service.local_addr().expect("an address").port();
     std::thread::spawn(move || service.incoming().for_each(drop));
@@ -76,7 +76,7 @@ fn service() -> u16 {
 }
 
 /// A script that tells what it reaches of these: name, address, port.
-fn probe(targets: &[(&str, &str, u16)]) -> String {
+pub(crate) fn probe(targets: &[(&str, &str, u16)]) -> String {
     let tries = targets.iter().map(|(name, address, port)| format!("try {name} {address} {port}")).collect::<Vec<_>>().join("\n");
     format!(
         "try() {{ echo | nc -w 3 $2 $3 > /dev/null 2>&1 && echo reached $1; }}\n{tries}\n\
@@ -84,7 +84,7 @@ fn probe(targets: &[(&str, &str, u16)]) -> String {
     )
 }
 
-async fn told(daemon: &Daemon, class: &str, script: &str) -> Vec<String> {
+pub(crate) async fn told(daemon: &Daemon, class: &str, script: &str) -> Vec<String> {
     let id = daemon.submit(json!({ "class": class, "image": BUSYBOX, "command": ["sh", "-c", script] })).await;
     let job = daemon.ended(&id).await;
     let log = daemon.logs(&id).await;

@@ -52,6 +52,8 @@ look() {
         need git have git
         need make have make
         need docker-registry have docker-registry
+        # A runtime with a kernel of its own.
+        need runsc have runsc
         need e2fsprogs have mkfs.ext4
         need mount have mount
         # The page is tested in a real browser; without a font it would draw boxes.
