@@ -81,10 +81,11 @@ impl ImageRef {
     /// `docker.io/library/alpine:latest`. An engine cannot take it for an image's id either.
     #[must_use]
     pub fn qualified(&self) -> Self {
-        let text = self.0.strip_prefix("index.docker.io/").unwrap_or(&self.0);
-        let (registry, path) = match text.split_once('/') {
+        let (registry, path) = match self.0.split_once('/') {
+            // What stands behind Docker's other name is a path, whatever it looks like.
+            Some(("index.docker.io", path)) => (DOCKER, path),
             Some((first, path)) if is_registry(first) => (first, path),
-            _ => (DOCKER, text),
+            _ => (DOCKER, self.0.as_str()),
         };
         let library = if registry == DOCKER && !path.contains('/') { "library/" } else { "" };
         let tag = if path.contains('@') || without_tag(path).1.is_some() { "" } else { ":latest" };
@@ -202,6 +203,7 @@ mod tests {
             ("alpine", "docker.io/library/alpine:latest".to_owned()),
             ("docker.io/alpine:3", "docker.io/library/alpine:3".to_owned()),
             ("index.docker.io/library/alpine:3", "docker.io/library/alpine:3".to_owned()),
+            ("index.docker.io/r.example.com/app", "docker.io/r.example.com/app:latest".to_owned()),
             ("team/app", "docker.io/team/app:latest".to_owned()),
             ("localhost:5000/app", "localhost:5000/app:latest".to_owned()),
             ("localhost/a/b:1", "localhost/a/b:1".to_owned()),
