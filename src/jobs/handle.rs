@@ -355,10 +355,14 @@ impl ManagerHandle {
         let Some(job) = self.store.job(id).await? else { return Ok(None) };
         let cancelled = if job.spec.source == Source::GitLab && matches!(job.state, JobState::Queued { .. }) {
             let (reply, answer) = oneshot::channel();
-            let asked = self.wake.send(Wake::Cancel { job: job.id, reason, reply }).await;
-            match (asked, answer.await) {
-                (Ok(()), Ok(cancelled)) => cancelled?,
-                (Ok(()), Err(_)) | (Err(_), _) => self.store.cancel_job(id, reason, self.clock.now()).await?,
+            // What could not be sent holds the other end of the answer, so nobody waits for that one.
+            let answer = match self.wake.send(Wake::Cancel { job: job.id, reason, reply }).await {
+                Ok(()) => answer.await.ok(),
+                Err(_) => None,
+            };
+            match answer {
+                Some(cancelled) => cancelled?,
+                None => self.store.cancel_job(id, reason, self.clock.now()).await?,
             }
         } else {
             self.store.cancel_job(id, reason, self.clock.now()).await?

@@ -1,9 +1,12 @@
-//! Whose log is followed, and how long a pass waits for who wakes it.
+//! Whose log is followed, how long a pass waits for who wakes it, and what is done without a manager.
 
 use super::*;
-use crate::domain::{ClassName, CpuMillis, HostId, MemoryBytes, Placement, Runner, RunnerOrigin};
+use crate::domain::job::CancelEffect;
+use crate::domain::{Arch, ClassName, CpuMillis, EndReason, HostId, MemoryBytes, Placement, Runner, RunnerOrigin, SystemClock};
 use crate::jobs::deps::fixture;
-use crate::store::contract_tests::{command, requirement};
+use crate::metrics::Metrics;
+use crate::store::SqliteStore;
+use crate::store::contract_tests::{command, created, gitlab, requirement};
 
 #[tokio::test]
 async fn a_runner_that_is_being_ended_gets_no_follower_that_nobody_takes() {
@@ -30,4 +33,25 @@ fn what_is_sent_on_and_on_does_not_put_the_next_pass_off() {
     }
     assert_eq!(gathered(&mut woken).len(), WAKE_QUEUE);
     assert_eq!(gathered(&mut woken).len(), 1, "and the rest comes after the pass");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_job_of_gitlab_is_cancelled_without_a_manager_too() {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory(Arc::new(Metrics::default())).expect("a store"));
+    let facts = HostFacts {
+        id: HostId::from_trusted("box1"),
+        arch: Some(Arch::Amd64),
+        cpus: CpuMillis(1000),
+        memory: MemoryBytes(1 << 30),
+        emulated: Vec::new(),
+        gpus: Vec::new(),
+        notes: Vec::new(),
+        runtimes: Vec::new(),
+    };
+    let (handle, seat) = channel(Arc::clone(&store), Arc::new(SystemClock), Arc::new(Vitals::default()), facts);
+    drop(seat);
+    let job = created(store.as_ref(), gitlab(requirement("default", 1000), 0, 7)).await;
+    let cancel = handle.cancel(&job.id, EndReason::CanceledInGitlab);
+    let cancelled = tokio::time::timeout(Duration::from_secs(60), cancel).await.expect("an answer").expect("a store");
+    assert!(matches!(cancelled, Some((job, CancelEffect::Ended)) if job.has_ended()));
 }
