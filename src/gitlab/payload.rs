@@ -60,6 +60,10 @@ fn storable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error>
 /// # Errors
 /// When it has no usable id or token.
 pub fn parse(base_url: &str, payload: String) -> Result<ClaimedJob, BadPayload> {
+    if !payload.trim_start().starts_with('{') {
+        // An array would be taken for the fields in their order.
+        return Err(serde_json::Error::custom("not an object").into());
+    }
     let answer: Answer = serde_json::from_str(&payload)?;
     let job_text = |field: &str| answer.job_info[field].as_str().map(str::to_owned);
     let git_text = |field: &str| answer.git_info[field].as_str().map(str::to_owned);

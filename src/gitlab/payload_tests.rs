@@ -36,7 +36,13 @@ fn takes_a_job_whose_other_fields_are_missing_or_of_another_kind() {
 
 #[test]
 fn an_unusable_description_is_refused_without_quoting_it() {
-    for text in [r#"{"id":"glcbt-secret","token":"glcbt-secret"}"#, r#"{"id":1}"#, "[]", "glcbt-secret"] {
+    for text in [
+        r#"{"id":"glcbt-secret","token":"glcbt-secret"}"#,
+        r#"{"id":1}"#,
+        "[]",
+        r#"[1,"glcbt-secret",null,null,null,null,null,null]"#,
+        "glcbt-secret",
+    ] {
         let error = parse("http://g", text.to_owned()).expect_err("refused");
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     }
