@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos soak lint
+.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos soak fuzz lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -36,6 +36,9 @@ chaos: ## Kill daemons, engine and jobs at random moments: nothing lost, doubled
 
 soak: ## Simulate many seeds of faults: engine, disk, GitLab, clock and crashes (SEEDS=1000000 FROM=0)
 	@SEEDS="$(SEEDS)" FROM="$(FROM)" tests/make/soak.sh
+
+fuzz: ## Fuzz what comes from outside, guided by coverage (SECONDS_EACH=600 TARGETS="webhook broker …")
+	@SECONDS_EACH="$(SECONDS_EACH)" TARGETS="$(TARGETS)" tests/make/fuzz.sh
 
 lint: ## Formatting, lints and the documentation, warnings denied
 	@.ci/lint

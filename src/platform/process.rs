@@ -41,8 +41,10 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(rustix::process::setrlimit(rustix::process::Resource::Core, none)?)
 }
 
-/// Clock ticks and resident pages. Fields are counted after the program's name, which may hold anything, closing parentheses too.
-fn from_stat(stat: &str) -> Option<(u64, u64)> {
+/// Clock ticks and resident pages in a line of `/proc/PID/stat`; `None` when it is not as it should be. Fields are counted after the
+/// program's name, which may hold anything, closing parentheses too.
+#[must_use]
+pub fn from_stat(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();

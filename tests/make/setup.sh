@@ -2,16 +2,17 @@
 # Gets what is missing on a Debian or Ubuntu machine from the distribution's packages. Where nothing is missing it
 # changes nothing and needs neither root nor a package index.
 #
-# usage: tests/make/setup.sh run|test|dist|cross|systemd
+# usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz
 #
 #   run      what `make run` needs; an engine only if none answers
 #   test     what `make test` needs; always an engine's programs, since the tests start a private one
 #   dist     what `make dist` needs
 #   cross    what tests/make/cross.sh needs
 #   systemd  what `make test-systemd` needs: an engine's programs, and what makes a machine with a systemd of its own
+#   fuzz     what `make fuzz` needs: a compiler for libFuzzer
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test|dist|cross|systemd'
+[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz'
 missing=()
 
 # need PACKAGE CHECK...: notes the package if the check fails.
@@ -31,6 +32,10 @@ python_with_environments() {
 
 c_compiler() {
     have cc && printf '#include <stdio.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null -
+}
+
+cpp_compiler() {
+    have c++ && printf '#include <vector>\nint main() { return 0; }\n' | c++ -x c++ -o /dev/null -
 }
 
 look() {
@@ -71,6 +76,7 @@ look() {
         need debootstrap have debootstrap
         need systemd-container have systemd-nspawn
         ;;
+    fuzz) need g++ cpp_compiler ;;
     *) fail "setup.sh: what is '$1'?" ;;
     esac
 }
@@ -118,7 +124,7 @@ have cargo || fail 'cargo is missing: this is built with Rust 1.90 or newer'
 look "$1"
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 # Newer distributions keep the client in a package of its own.
-[ "$1" = dist ] || [ "$1" = cross ] || have docker || install docker-cli
+[ "$1" = dist ] || [ "$1" = cross ] || [ "$1" = fuzz ] || have docker || install docker-cli
 look "$1"
 [ ${#missing[@]} -eq 0 ] || fail "still missing after the installation: ${missing[*]}"
 [ "$1" != test ] || python_tools

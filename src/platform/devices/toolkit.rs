@@ -30,7 +30,8 @@ pub struct Version([u32; 3]);
 
 impl Version {
     /// The first version in a text: `NVIDIA Container Toolkit CLI version 1.17.4`. What follows the numbers is left out.
-    fn find(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
         text.split_whitespace().find_map(|word| {
             let mut numbers = word.trim_start_matches('v').splitn(3, '.').map(|part| {
                 let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
