@@ -254,16 +254,8 @@ impl Drop for Foreign {
     }
 }
 
-/// The engine's own bridge is there: a second engine beside it, which other tests start, may have taken it away.
-fn the_default_bridge_is_there() {
-    let words = "ip link show docker0 || { ip link add docker0 type bridge && ip address add 10.212.0.1/24 dev docker0 && ip link set docker0 up; }";
-    let made = std::process::Command::new("sh").args(["-c", words]).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output().expect("a shell");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
 #[test]
 fn a_container_as_the_engine_makes_it_fails_what_it_leaves_open() {
-    the_default_bridge_is_there();
     let plain = Foreign::run(&[], "sleep 600");
     let seen = Seen::of(&plain.0);
     assert_eq!(fails(&seen), ["5.4", "5.11", "5.12", "5.13", "5.19", "5.26", "5.27", "5.29", "5.30"], "{}", seen.container);

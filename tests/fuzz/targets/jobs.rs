@@ -15,6 +15,7 @@ use runner_coordinator::config::Config;
 use runner_coordinator::domain::{CpuMillis, ImageRef, MemoryBytes, Work};
 use runner_coordinator::http::extract::JsonBody;
 use runner_coordinator::http::problem::Problem;
+use runner_coordinator::http::scope::Scope;
 use runner_coordinator::http::submit::{SubmitBody, check, check_again};
 
 const CLASSES: &str = r#"
@@ -45,7 +46,7 @@ pub(crate) fn run(data: &[u8]) {
     CONFIG.with(|config| {
         let request = Request::post("/jobs").header(header::CONTENT_TYPE, "application/json").body(Body::from(data.to_vec()));
         let read = JsonBody::<SubmitBody>::from_request(request.expect("a request"), &()).now_or_never().expect("the body is there");
-        match read.and_then(|body| check(body.value, config)) {
+        match read.and_then(|body| check(body.value, config, &Scope::All)) {
             Ok(checked) => {
                 let job = checked.into_job(Timestamp::UNIX_EPOCH);
                 accepted(&job.spec, config);
