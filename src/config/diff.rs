@@ -256,6 +256,8 @@ fn diff_limits(changes: &mut Changes, old: &Limits, new: &Limits) {
             body: AtOnce,
             webhook_body: AtOnce,
             queue_per_project: AtOnce,
+            token_requests: AtOnce,
+            address_refusals: AtOnce,
             queue: AtOnce,
             log_size: AtOnce,
             infrastructure_retries: AtOnce,

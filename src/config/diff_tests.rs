@@ -108,6 +108,8 @@ const ROWS: &[Row] = &[
     ("traces.sample", "0.1", "0.2", "traces.sample", Restart),
     ("limits.body", "1MiB", "2MiB", "limits.body", AtOnce),
     ("limits.webhook_body", "1MiB", "2MiB", "limits.webhook_body", AtOnce),
+    ("limits.token_requests", "1", "2", "limits.token_requests", AtOnce),
+    ("limits.address_refusals", "1", "2", "limits.address_refusals", AtOnce),
     ("limits.queue_per_project", "1", "2", "limits.queue_per_project", AtOnce),
     ("limits.queue", "1", "2", "limits.queue", AtOnce),
     ("limits.log_size", "1MiB", "2MiB", "limits.log_size", AtOnce),

@@ -17,6 +17,10 @@ pub struct Limits {
     pub queue_per_project: u32,
     /// `limits.queue`, default 100000: most jobs that may wait in all. Jobs that GitLab gave away already are taken all the same.
     pub queue: u32,
+    /// `limits.token_requests`, default 200: most requests a second with one token, in the long run; those of five seconds may come at once.
+    pub token_requests: u32,
+    /// `limits.address_refusals`, default 10: the same for requests of one address that show no token which is known, and would need one.
+    pub address_refusals: u32,
     /// `limits.log_size`, default `64MiB`: most that is kept of one attempt's log.
     pub log_size: MemoryBytes,
     /// `limits.infrastructure_retries`, default 2: how often a job is tried again after failing through no doing of its own.
@@ -50,6 +54,8 @@ impl Default for Limits {
             webhook_body: MemoryBytes(25 << 20),
             queue_per_project: 10_000,
             queue: 100_000,
+            token_requests: 200,
+            address_refusals: 10,
             log_size: MemoryBytes(64 << 20),
             infrastructure_retries: 2,
             retry_backoff: Duration::from_secs(5),
@@ -76,6 +82,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Limits {
         webhook_body: section.parsed("webhook_body", size(KIB..=256 * MIB)).unwrap_or(base.webhook_body),
         queue_per_project: section.whole_number("queue_per_project", 1..=1_000_000).unwrap_or(base.queue_per_project),
         queue: section.whole_number("queue", 1..=10_000_000).unwrap_or(base.queue),
+        token_requests: section.whole_number("token_requests", 1..=100_000).unwrap_or(base.token_requests),
+        address_refusals: section.whole_number("address_refusals", 1..=100_000).unwrap_or(base.address_refusals),
         log_size: section.parsed("log_size", size(KIB..=64 * KIB * MIB)).unwrap_or(base.log_size),
         infrastructure_retries: section.whole_number("infrastructure_retries", 0..=100).unwrap_or(base.infrastructure_retries),
         retry_backoff: section.parsed("retry_backoff", duration(SECOND / 10..=HOUR)).unwrap_or(base.retry_backoff),

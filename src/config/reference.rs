@@ -339,6 +339,8 @@ pub const REFERENCE: &[Part] = &[
         keys: &[
             key("limits.body", "`1MiB`", "largest body of a request to the API"),
             key("limits.webhook_body", "`25MiB`", "largest body of a webhook; GitLab's own limit"),
+            key("limits.token_requests", "`200`", "most requests a second with one token; those of five seconds may come at once"),
+            key("limits.address_refusals", "`10`", "the same for requests of one address that need a token and show none which is known"),
             key("limits.queue_per_project", "`10000`", "most jobs that wait for one project"),
             key("limits.queue", "`100000`", "most jobs that wait in all; those that GitLab gave away already are taken all the same"),
             key("limits.log_size", "`64MiB`", "most that is kept of one attempt's log"),

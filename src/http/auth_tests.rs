@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 
+use crate::http::audit::From;
 use crate::http::harness::{Harness, OPERATOR, VIEWER, request};
 
 /// Every route that asks for a role, and the least role.
@@ -103,4 +104,33 @@ async fn without_tokens_a_page_of_another_site_can_do_nothing() {
     ] {
         assert_eq!(status(theirs).await, StatusCode::FORBIDDEN, "{theirs:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_comes_too_often_is_told_when_to_come_again_and_keeps_nobody_else_out() {
+    let harness = Harness::guarded_with("limits.token_requests = 1\nlimits.address_refusals = 1");
+    let ask = async |token: Option<&str>, ip: [u8; 4]| {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+        let mut asked = request("GET", "/jobs", &headers, "");
+        asked.extensions_mut().insert(From(ip.into()));
+        harness.send(asked).await
+    };
+    let all = async |token, ip| {
+        let mut statuses = Vec::new();
+        for _ in 0..20 {
+            statuses.push(ask(token, ip).await.status.as_u16());
+        }
+        statuses.dedup();
+        statuses
+    };
+    assert_eq!(all(Some(VIEWER), [10, 0, 0, 1]).await, [200, 429]);
+    let refused = ask(Some(VIEWER), [10, 0, 0, 2]).await;
+    assert_eq!((refused.status.as_u16(), refused.problem().as_str()), (429, "too-fast"), "wherever it comes from");
+    assert!((1..=2).contains(&refused.header("retry-after").parse::<u32>().expect("seconds")));
+    assert_eq!(refused.json()["detail"], "limits.token_requests is 1 a second");
+    assert_eq!(all(Some("wrong"), [10, 0, 0, 1]).await, [401, 429]);
+    assert_eq!(ask(None, [10, 0, 0, 1]).await.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(ask(None, [10, 0, 0, 2]).await.status, StatusCode::UNAUTHORIZED, "another address");
+    assert_eq!(ask(Some(OPERATOR), [10, 0, 0, 1]).await.status, StatusCode::OK, "who has a token comes in from there, too");
 }

@@ -1,6 +1,7 @@
 //! What a handler takes from a request: a body that is checked JSON, and the right of the caller.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use axum::extract::{FromRef, FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::http::request::Parts;
@@ -9,7 +10,8 @@ use axum::http::{HeaderMap, Uri, header};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::audit::found;
+use super::audit::{From, found};
+use super::pace::Caller;
 use super::problem::{Problem, quoted};
 use super::state::AppState;
 use crate::config::Role;
@@ -166,9 +168,18 @@ pub(super) fn who(parts: &Parts, state: &AppState) -> Result<Option<Principal>, 
     if let Access::Known(known) = &access {
         found(parts, || format!("token:{}", known.name));
     }
+    let count = |caller| state.pace.count(caller, &state.config.current().limits, Instant::now()).map_err(Problem::TooFast);
     match access {
-        Access::Known(known) => Ok(Some(known)),
-        Access::Open | Access::Unknown => Err(Problem::Unauthorized),
+        Access::Known(known) => {
+            count(Caller::Token(known.name.clone()))?;
+            Ok(Some(known))
+        }
+        Access::Open | Access::Unknown => {
+            if let Some(From(ip)) = parts.extensions.get() {
+                count(Caller::stranger(*ip))?;
+            }
+            Err(Problem::Unauthorized)
+        }
     }
 }
 

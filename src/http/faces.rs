@@ -54,6 +54,7 @@ faces! {
     WHOLE_QUEUE_FULL = "whole-queue-full", SERVICE_UNAVAILABLE, "As many jobs wait here as may";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "More is asked at once than can be answered";
     TOO_MANY_STREAMS = "too-many-streams", SERVICE_UNAVAILABLE, "As many streams are open as may";
+    TOO_FAST = "too-fast", TOO_MANY_REQUESTS, "Requests come faster than they may";
     CONFLICT = "conflict", CONFLICT, "This contradicts the present state";
     STORE_UNAVAILABLE = "store-unavailable", SERVICE_UNAVAILABLE, "The store does not answer";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong here; the log knows more";

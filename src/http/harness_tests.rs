@@ -108,15 +108,20 @@ impl Harness {
         Self::with("")
     }
 
-    /// A daemon with a viewer's and an operator's token.
+    /// A daemon with a token of every role.
     pub(super) fn guarded() -> Self {
+        Self::guarded_with("")
+    }
+
+    /// The same with more keys in its configuration.
+    pub(super) fn guarded_with(keys: &str) -> Self {
         let token = |name: &str, token: &str| {
             let digest = hex(&sha256(token.as_bytes()));
             format!("[[http.tokens]]\nname = \"{name}\"\nrole = \"{name}\"\nsha256 = \"{digest}\"\n")
         };
-        Self::with(
-            &(token("viewer", VIEWER) + &token("operator", OPERATOR) + &token("submitter", SUBMITTER) + "projects = [\"team/app\", \"team/lib\"]\n"),
-        )
+        let bound = "projects = [\"team/app\", \"team/lib\"]\n";
+        let tokens = token("viewer", VIEWER) + &token("operator", OPERATOR) + &token("submitter", SUBMITTER) + bound;
+        Self::of(&format!("gitlab.webhook.secret_token = \"{HOOK_SECRET}\"\n{keys}"), &tokens)
     }
 
     /// A daemon with more in its configuration.

@@ -24,6 +24,7 @@ pub mod layers;
 pub mod logs;
 pub mod metrics;
 mod openapi;
+mod pace;
 pub mod page;
 pub mod params;
 pub mod problem;
@@ -37,6 +38,7 @@ pub mod state;
 pub mod submit;
 mod tls;
 pub mod webhook;
+mod wire;
 
 pub use broker::broker_router;
 pub use metrics::metered;

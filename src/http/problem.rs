@@ -3,12 +3,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::faces::{self, Face};
-use super::openapi::words;
+use super::pace::Haste;
 use super::rations::Bound;
+use super::wire::Wire;
 use crate::config::Role;
 use crate::domain::{FieldFault, chain};
 use crate::platform::Unfit;
@@ -114,6 +113,8 @@ pub enum Problem {
     Overloaded(Bound),
     /// As many streams are open as may.
     TooManyStreams,
+    /// The caller comes more often than they may.
+    TooFast(Haste),
     /// What was asked contradicts the state of things.
     Conflict,
     /// The store does not answer.
@@ -130,27 +131,6 @@ pub enum Problem {
 /// Goes with an answer that a bound on amounts led to, for metrics: which one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused(pub(super) &'static str);
-
-/// A problem as it is sent.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub(super) struct Wire {
-    #[schema(value_type = words::ProblemType)]
-    r#type: String,
-    title: &'static str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<WireFault>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = FieldProblem)]
-pub(super) struct WireFault {
-    field: String,
-    message: String,
-}
 
 impl Problem {
     /// One faulty field of the body.
@@ -222,6 +202,7 @@ impl Problem {
             Self::WholeQueueFull { .. } => faces::WHOLE_QUEUE_FULL,
             Self::Overloaded(_) => faces::OVERLOADED,
             Self::TooManyStreams => faces::TOO_MANY_STREAMS,
+            Self::TooFast(_) => faces::TOO_FAST,
             Self::Conflict => faces::CONFLICT,
             Self::StoreUnavailable { .. } => faces::STORE_UNAVAILABLE,
             Self::Internal => faces::INTERNAL,
@@ -236,6 +217,7 @@ impl Problem {
             Self::Overloaded(_) => Some(RETRY_OVERLOADED),
             Self::TooManyStreams | Self::StoreUnavailable { .. } | Self::Stopping => Some(RETRY_UNAVAILABLE),
             Self::DiskFull { .. } => Some(RETRY_DISK_FULL),
+            Self::TooFast(haste) => Some(haste.retry_after),
             Self::NotJson { .. }
             | Self::WrongContentType
             | Self::InvalidFields(_)
@@ -268,6 +250,7 @@ impl Problem {
             Self::QueueFull { .. } => Some("project_queue"),
             Self::WholeQueueFull { .. } => Some("whole_queue"),
             Self::TooManyStreams => Some("streams"),
+            Self::TooFast(_) => Some("pace"),
             Self::Overloaded(bound) => Some(bound.as_str()),
             _ => None,
         }
@@ -280,13 +263,13 @@ impl Problem {
             Self::InvalidFields(faults) | Self::InvalidParameters(faults) => {
                 let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 wire.detail = Some(quoted(&sentences.join("; ")));
-                wire.errors = wire_faults(faults);
+                wire.errors = faults.into_iter().map(Into::into).collect();
             }
             // The sentences about a machine are whole without the field.
             Self::Unsatisfiable(faults) | Self::NoRoom(faults) => {
                 let sentences: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
                 wire.detail = Some(sentences.join("; "));
-                wire.errors = wire_faults(faults);
+                wire.errors = faults.into_iter().map(Into::into).collect();
             }
             Self::Forbidden { needs } => wire.detail = Some(format!("the role {} is needed", needs.as_str())),
             Self::ForeignHost => wire.detail = Some("configure http.tokens to be reached under other names, or through a proxy".to_owned()),
@@ -297,6 +280,7 @@ impl Problem {
             Self::WholeQueueFull { limit } => wire.detail = Some(format!("limits.queue is {limit}")),
             Self::StoreUnavailable { detail } => wire.detail = detail.map(str::to_owned),
             Self::Overloaded(bound) => wire.detail = Some(bound.sentence()),
+            Self::TooFast(haste) => wire.detail = Some(format!("{} is {} a second", haste.limit, haste.per_second)),
             Self::WrongContentType
             | Self::BodyTooLarge
             | Self::TooSlow
@@ -373,10 +357,6 @@ impl From<FieldFault> for Problem {
     fn from(fault: FieldFault) -> Self {
         Self::InvalidFields(vec![fault])
     }
-}
-
-fn wire_faults(faults: Vec<FieldFault>) -> Vec<WireFault> {
-    faults.into_iter().map(|fault| WireFault { field: fault.field, message: fault.message }).collect()
 }
 
 /// What a machine lacks, by the field that asks for it.

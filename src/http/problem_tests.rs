@@ -33,6 +33,7 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
         Problem::WholeQueueFull { limit: 100_000 },
         Problem::Overloaded(Bound::Writes),
         Problem::TooManyStreams,
+        Problem::TooFast(Haste { limit: "limits.token_requests", per_second: 200, retry_after: 1 }),
         Problem::Conflict,
         Problem::StoreUnavailable { detail: Some(MAYBE_DONE) },
         Problem::Internal,
@@ -66,6 +67,7 @@ pub(in crate::http) fn every_problem() -> Vec<Problem> {
             | Problem::WholeQueueFull { .. }
             | Problem::Overloaded(_)
             | Problem::TooManyStreams
+            | Problem::TooFast(_)
             | Problem::Conflict
             | Problem::StoreUnavailable { .. }
             | Problem::Internal

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use jiff::Timestamp;
 
+use super::pace::Pace;
 use super::rations::Rations;
 use crate::config::Live;
 use crate::domain::Clock;
@@ -40,6 +41,8 @@ pub struct AppState {
     pub started_at: Timestamp,
     /// What is rationed.
     pub rations: Rations,
+    /// How often each caller came lately.
+    pub pace: Pace,
 }
 
 impl AppState {
@@ -66,6 +69,7 @@ impl AppState {
             audit: AuditLog::default(),
             started_at,
             rations: Rations::default(),
+            pace: Pace::default(),
         }
     }
 }

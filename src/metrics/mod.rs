@@ -52,7 +52,7 @@ pub const WEBHOOK_RESULTS: [&str; 9] = [
 ];
 
 /// The bounds on amounts that requests are refused for.
-pub const REFUSALS: [&str; 9] = ["bells", "writes", "reads", "vitals", "bodies", "connections", "streams", "project_queue", "whole_queue"];
+pub const REFUSALS: [&str; 10] = ["bells", "writes", "reads", "vitals", "bodies", "connections", "streams", "pace", "project_queue", "whole_queue"];
 
 /// Everything that is counted since the start.
 #[derive(Debug)]

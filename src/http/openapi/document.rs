@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema};
 
 use crate::http::faces::{FACES, Face};
-use crate::http::problem::{PROBLEM_JSON, Wire};
+use crate::http::problem::PROBLEM_JSON;
+use crate::http::wire::Wire;
 
 /// Requests and answers of a real daemon, and a problem of every kind; written by the test that compares them.
 const EXAMPLES: &str = include_str!("examples.json");
@@ -201,7 +202,7 @@ const OF_JSON_BODIES: &[&str] = &["not-json", "wrong-content-type", "body-too-la
 
 fn of_role(role: &str) -> &'static [&'static str] {
     match role {
-        "viewer" | "operator" => &["unauthorized", "forbidden", "foreign-host", "overloaded", "too-slow", "internal"],
+        "viewer" | "operator" => &["unauthorized", "forbidden", "too-fast", "foreign-host", "overloaded", "too-slow", "internal"],
         "webhook" => &["webhook-unverified", "overloaded", "too-slow", "internal"],
         _ => &[],
     }
