@@ -97,9 +97,7 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     checks.extend(stuck_check(&status.stuck).map(|check| ("containers", check)));
     checks.extend(tasks_check(&state.manager.tasks().states()).map(|check| ("tasks", check)));
     checks.extend(disk_check(&status.disks, status.disks_silent).map(|check| ("disk", check)));
-    if state.config.current().classes.iter().any(|class| class.network.is_filtered()) {
-        checks.extend(status.unguarded.as_ref().map(|Unguarded { why, since }| ("network", Check::failing(why.clone(), Some(*since)))));
-    }
+    checks.extend(status.unguarded.as_ref().map(|Unguarded { why, since }| ("network", Check::failing(why.clone(), Some(*since)))));
     checks.extend(gpu_check(&status.facts).map(|check| ("gpus", check)));
     checks.extend(state.audit.failing().map(|(error, since)| ("audit", Check::failing(error, since))));
     answer_of(checks)

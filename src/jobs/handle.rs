@@ -215,7 +215,7 @@ pub struct Status {
     pub disks: Vec<Disk>,
     /// Since when one of their file systems does not answer, if one does not; nothing new begins then.
     pub disks_silent: Option<Timestamp>,
-    /// Why the rules of the firewall are not in force, if they are not.
+    /// Why the rules of the firewall are not in force, if they are not and a class needs them.
     pub unguarded: Option<Unguarded>,
     /// Processor time that runners hold.
     pub used_cpus: CpuMillis,

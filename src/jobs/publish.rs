@@ -63,13 +63,14 @@ pub(super) fn status(shared: &Shared, before: &Status, error: Option<String>) ->
         EngineSight::Up { info, since, .. } => EngineState::Up { version: info.version.clone(), since },
         EngineSight::Down { error, since } => EngineState::Down { error, since },
     };
+    let filtered = shared.deps.config.current().classes.iter().any(|class| class.network.is_filtered());
     Status {
         engine,
         unseen: shared.observer.unseen(),
         facts: shared.deps.platform.facts(),
         disks: shared.disks.read(),
         disks_silent: shared.disks.silent(),
-        unguarded: shared.networks.unguarded(),
+        unguarded: shared.networks.unguarded().filter(|_| filtered),
         gpu_vitals: shared.deps.platform.gpu_vitals(),
         quarantines: shared.deps.platform.quarantines(),
         broker: shared.deps.broker_url.borrow().clone(),

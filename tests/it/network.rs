@@ -228,6 +228,8 @@ async fn without_the_right_to_set_rules_no_job_starts_that_needs_them() {
     let network: &Value = &health["checks"]["network"];
     assert_eq!((status, &network["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("failing")), "{health}");
     assert_eq!(daemon.job(&held_back).await["state"], "queued");
+    let metrics = daemon.get("/metrics").await;
+    assert!(metrics.as_str().is_some_and(|text| text.contains("\nrunner_coordinator_host_network_unguarded 1")), "{metrics}");
     daemon.request(reqwest::Method::DELETE, &format!("/jobs/{held_back}"), None).await;
     assert_eq!(daemon.ended(&held_back).await["state"], "canceled");
     daemon.finish().await;

@@ -80,6 +80,7 @@ struct Host {
     disk_free: Gauges<1>,
     disk_state: Gauges<2>,
     disks_silent: Gauges<0>,
+    unguarded: Gauges<0>,
 }
 
 #[derive(Debug)]
@@ -244,6 +245,7 @@ impl Host {
                 ["disk", "state"],
                 "1 for how near its end the disk is, 0 for the other states: fine, low (images make room), full (nothing new begins).",
             ),
+            unguarded: make.gauges("host_network_unguarded", [], "1 while the firewall's rules cannot be set, so that no job of an isolated or allowlist class begins, else 0."),
             disks_silent: make.gauges("host_disks_silent", [], "1 while the file system of one of them does not answer, so that nothing new begins, else 0."),
         }
     }
@@ -255,6 +257,7 @@ impl Host {
         self.memory.set([], float(status.facts.memory.0));
         self.memory_held.set([], float(status.used_memory.0));
         self.draining.set([], f64::from(status.drain.is_some()));
+        self.unguarded.set([], f64::from(status.unguarded.is_some()));
         self.disks_silent.set([], f64::from(status.disks_silent.is_some()));
         for disk in &status.disks {
             let role = || Label::from(disk.role.as_str());
