@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos soak fuzz lint
+.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos soak fuzz schemathesis lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -39,6 +39,9 @@ soak: ## Simulate many seeds of faults: engine, disk, GitLab, clock and crashes 
 
 fuzz: ## Fuzz what comes from outside, guided by coverage (SECONDS_EACH=600 TARGETS="webhook broker …")
 	@SECONDS_EACH="$(SECONDS_EACH)" TARGETS="$(TARGETS)" tests/make/fuzz.sh
+
+schemathesis: ## Ask a daemon for all that its description allows, and for much that it does not (EXAMPLES=200 SEED=…)
+	@EXAMPLES="$(EXAMPLES)" SEED="$(SEED)" tests/make/schemathesis.sh
 
 lint: ## Formatting, lints and the documentation, warnings denied
 	@.ci/lint

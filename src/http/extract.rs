@@ -47,7 +47,8 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for JsonBody<T>
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
         let json = is_json(request.headers());
         let bytes = body_bytes(request, state).await?;
-        match (bytes.is_empty(), json) {
+        // JSON's word for nothing is as good as nothing.
+        match (bytes.is_empty() || bytes.trim_ascii() == b"null" && json, json) {
             (true, _) => Ok(None),
             (false, true) => Ok(Some(Self { value: from_json(&bytes)?, bytes })),
             (false, false) => Err(Problem::WrongContentType),

@@ -23,6 +23,20 @@ impl Harness {
 }
 
 #[tokio::test]
+async fn a_body_that_may_be_left_out_may_be_null() {
+    let harness = Harness::start();
+    for (headers, body, status) in [
+        (&[("content-type", "application/json")][..], " null\n", StatusCode::NOT_FOUND),
+        (&[("content-type", "application/json")][..], "nul", StatusCode::BAD_REQUEST),
+        (&[], "null", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        (&[], "", StatusCode::NOT_FOUND),
+    ] {
+        let answer = harness.send(request("POST", "/hosts/none/drain", headers, body)).await;
+        assert_eq!(answer.status, status, "{body:?}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn only_this_host_can_be_drained_and_only_by_an_operator() {
     let harness = Harness::guarded();
     let post = async |token: &str, path: &str, body: &str, kind: &str| {

@@ -14,6 +14,8 @@ use crate::config::Limits;
 const SLACK: Duration = Duration::from_secs(5);
 /// Most callers that are told apart; all further ones share one pace.
 const MAX_CALLERS: usize = 10_000;
+/// Least time between two looks for callers who are gone.
+const SWEEP: Duration = Duration::from_secs(1);
 /// The part of an address of IPv6 that is one customer's.
 const PREFIX: u32 = 64;
 
@@ -60,18 +62,37 @@ pub struct Haste {
 /// Everybody's pace: until when what they asked for would take, had they asked for it evenly (the generic cell rate algorithm of ITU-T I.371).
 /// Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Pace(Arc<Mutex<HashMap<Caller, Instant>>>);
+pub struct Pace(Arc<Mutex<Ledger>>);
+
+#[derive(Debug, Clone, Default)]
+struct Ledger {
+    busy: HashMap<Caller, Instant>,
+    /// When those who are no longer in it were last looked for.
+    swept: Option<Instant>,
+}
+
+impl Ledger {
+    /// Under which name somebody is counted.
+    fn name(&mut self, caller: Caller, now: Instant) -> Caller {
+        if self.busy.len() < MAX_CALLERS || self.busy.contains_key(&caller) {
+            return caller;
+        }
+        // Not for everyone of a crowd: it costs more than they do.
+        if self.swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP) {
+            self.swept = Some(now);
+            self.busy.retain(|_, until| *until > now);
+        }
+        if self.busy.len() < MAX_CALLERS { caller } else { Caller::Crowd }
+    }
+}
 
 impl Pace {
     /// Counts a request.
     pub(super) fn count(&self, caller: Caller, limits: &Limits, now: Instant) -> Result<(), Haste> {
-        let mut busy = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if busy.len() >= MAX_CALLERS && !busy.contains_key(&caller) {
-            busy.retain(|_, until| *until > now);
-        }
-        let caller = if busy.len() < MAX_CALLERS || busy.contains_key(&caller) { caller } else { Caller::Crowd };
+        let mut ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let caller = ledger.name(caller, now);
         let (limit, per_second) = caller.limit(limits);
-        let until = busy.entry(caller).or_insert(now);
+        let until = ledger.busy.entry(caller).or_insert(now);
         let next = (*until).max(now) + Duration::from_secs(1) / per_second.max(1);
         let ahead = next.duration_since(now);
         if ahead > SLACK {
@@ -124,7 +145,7 @@ mod tests {
         for host in 0..20_000_u32 {
             let _ = pace.count(Caller::stranger(std::net::Ipv4Addr::from_bits(host).into()), &limits, now);
         }
-        let held = || pace.0.lock().expect("whole").len();
+        let held = || pace.0.lock().expect("whole").busy.len();
         assert!(held() <= MAX_CALLERS + 1, "{}", held());
         assert!(pace.count(Caller::stranger([200, 0, 0, 1].into()), &limits, now).is_err(), "one of the crowd");
         assert!(pace.count(Caller::stranger([200, 0, 0, 1].into()), &limits, now + Duration::from_secs(20)).is_ok());

@@ -9,6 +9,13 @@ use crate::http::{gpus, jobs, params, submit};
 
 const DATE_TIME: SchemaFormat = SchemaFormat::KnownFormat(KnownFormat::DateTime);
 
+/// The highest number that an event may have.
+const LAST_EVENT: usize = i64::MAX as usize;
+/// The highest number that an attempt may have.
+const LAST_ATTEMPT: usize = u32::MAX as usize;
+/// No control characters, and something that is no space.
+const ONE_LINE: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
+
 macro_rules! fields {
     ($($(#[doc = $doc:literal])+ $name:ident = $schema:expr;)+) => {$(
         $(#[doc = $doc])+
@@ -31,11 +38,11 @@ fields! {
     /// Where a page begins.
     Cursor = text(1, params::MAX_CURSOR_BYTES);
     /// The number of an event.
-    Position = whole().minimum(Some(0));
+    Position = whole().minimum(Some(0)).maximum(Some(LAST_EVENT));
     /// Where a stream of events begins.
-    Begin = OneOfBuilder::new().item(whole().minimum(Some(0))).item(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["now"])));
+    Begin = OneOfBuilder::new().item(whole().minimum(Some(0)).maximum(Some(LAST_EVENT))).item(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["now"])));
     /// The number of an attempt.
-    AttemptNumber = whole().minimum(Some(1));
+    AttemptNumber = whole().minimum(Some(1)).maximum(Some(LAST_ATTEMPT));
     /// A yes or no that is no when it is not given.
     Flag = ObjectBuilder::new().schema_type(Type::Boolean).default(Some(false.into()));
     /// A submitter's key against doubles.
@@ -59,9 +66,9 @@ fields! {
     /// Names of GPU models.
     GpuModel = text(1, ModelPattern::MAX_BYTES);
     /// Why a GPU is put into quarantine.
-    Reason = text(1, gpus::MAX_REASON).default(Some(gpus::NO_REASON.into()));
+    Reason = text(1, gpus::MAX_REASON).pattern(Some(ONE_LINE)).default(Some(gpus::NO_REASON.into()));
     /// Why a machine is to get empty.
-    DrainReason = text(1, gpus::MAX_REASON);
+    DrainReason = text(1, gpus::MAX_REASON).pattern(Some(ONE_LINE));
 }
 
 /// What stands in only some events.
