@@ -11,7 +11,7 @@ use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, SecretFiles, Section};
 use super::values;
-use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Registry, Role, StoreUrl, classes, gitlab, gpu};
+use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Registry, Role, StoreUrl, Transport, classes, gitlab, gpu};
 use crate::domain::{CpuMillis, FieldFault, HostFile, HostId, MemoryBytes, ProjectName};
 
 /// Where a packaged daemon keeps its data.
@@ -140,7 +140,11 @@ fn default_data_dir() -> PathBuf {
 fn http(section: &mut Section<'_>) -> Http {
     let listen = section.parsed("listen", values::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
     let socket = section.parsed("socket", values::socket);
-    let transport = section.within("tls", super::tls::read).unwrap_or_default();
+    let has_tls = section.has("tls");
+    let transport = section.within("tls", super::tls::read);
+    if has_tls && matches!(transport, Some(Transport::Plain)) {
+        section.fault("tls", "must have certificate_file and key_file");
+    }
     let mut seen: Vec<String> = Vec::new();
     let mut given = 0_u32;
     let tokens = section.each("tokens", |token| {
@@ -160,7 +164,7 @@ fn http(section: &mut Section<'_>) -> Http {
     if !listen.ip().to_canonical().is_loopback() && given == 0 {
         section.fault("listen", "must be a loopback address, because there is no [[http.tokens]]: everyone could run jobs");
     }
-    Http { listen, socket, transport, tokens }
+    Http { listen, socket, transport: transport.unwrap_or_default(), tokens }
 }
 
 /// What a token is bound to.

@@ -73,6 +73,7 @@ fn what_is_wrong_is_told_by_its_key() {
         (of("cert.pem", "other.pem", None), "http.tls.key_file", "the key of the first certificate"),
         (of("cert.pem", "key.pem", Some("key.pem")), "http.tls.client_ca_file", "there is none in it"),
         (of("cert.pem", "key.pem", Some("nothing.pem")), "http.tls.client_ca_file", "cannot be read"),
+        (String::new(), "http.tls", "must have certificate_file and key_file"),
         ("key_file = \"key.pem\"".to_owned(), "http.tls.certificate_file", "must be given"),
         ("certificate_file = \"cert.pem\"".to_owned(), "http.tls.key_file", "must be given"),
         (format!("{}\ncolour = 1", of("cert.pem", "key.pem", None)), "http.tls.colour", "not a known key"),
