@@ -99,3 +99,18 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract_tests::{command, gitlab, of_project, requirement};
+
+    #[test]
+    fn what_gitlab_sends_is_not_a_projects_to_see() {
+        let scope = Scope::Projects([ProjectName::from_trusted("a/b")].into());
+        let (own, theirs) = (command(requirement("default", 1), 0), gitlab(requirement("default", 1), 0, 7));
+        let [own, theirs] = [own, theirs].map(|new| of_project(new, "a/b").job);
+        assert!(scope.holds(&own) && !scope.holds(&theirs));
+        assert!(Scope::All.holds(&theirs));
+    }
+}

@@ -9,8 +9,8 @@ use crate::http::{gpus, jobs, params, submit};
 
 const DATE_TIME: SchemaFormat = SchemaFormat::KnownFormat(KnownFormat::DateTime);
 
-/// The highest number that an event may have.
-const LAST_EVENT: usize = i64::MAX as usize;
+/// The highest number that an event may have: 64 bits, as all machines that are served have.
+const LAST_EVENT: usize = isize::MAX.unsigned_abs();
 /// The highest number that an attempt may have.
 const LAST_ATTEMPT: usize = u32::MAX as usize;
 /// No control characters, and something that is no space.
