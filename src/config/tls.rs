@@ -68,14 +68,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Transport> {
     if section.has("client_ca_file") && client_ca.is_none() {
         return None;
     }
-    let made = server(&certificate?, &key, client_ca.as_deref());
-    let (certificate, server) = match made {
-        Ok(made) => made,
-        Err((at, message)) => {
-            section.fault(at, message);
-            return None;
-        }
-    };
+    let certificate = certificate?;
+    let server = server(&certificate, &key, client_ca.as_deref()).map_err(|(at, message)| section.fault(at, message)).ok()?;
     Some(Transport::Tls(Tls { certificate, key, client_ca, server: Arc::new(server) }))
 }
 
@@ -116,7 +110,7 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
 type Fault = (&'static str, String);
 
 /// Puts the three together.
-fn server(certificate: &[u8], key: &SecretString, client_ca: Option<&[u8]>) -> Result<(Vec<u8>, ServerConfig), Fault> {
+fn server(certificate: &[u8], key: &SecretString, client_ca: Option<&[u8]>) -> Result<ServerConfig, Fault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates("certificate_file", certificate)?;
     // What the library says of a key could hold some of it.
@@ -142,7 +136,7 @@ fn server(certificate: &[u8], key: &SecretString, client_ca: Option<&[u8]>) -> R
         other => ("key_file", format!("cannot be used: {other}")),
     })?;
     made.alpn_protocols = vec![PROTOCOL.to_vec()];
-    Ok((certificate.to_vec(), made))
+    Ok(made)
 }
 
 fn certificates(at: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {

@@ -23,7 +23,7 @@ thread_local! {
 pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (variables, toml) = text.split_once("\n%%\n").unwrap_or(("", text));
-    let env: Vec<(String, String)> = variables.lines().filter_map(|line| line.split_once('=')).map(owned).filter(is_ours).collect();
+    let env: Vec<(String, String)> = variables.lines().filter_map(|line| line.split_once('=')).map(super::owned).filter(is_ours).collect();
     // Files that others name are read where they are; none of this machine's are to be.
     if text.contains("_file") && text.contains('/') {
         return;
@@ -42,10 +42,6 @@ pub(crate) fn run(data: &[u8]) {
             Err(faults) => refused(&faults, toml, &file),
         }
     });
-}
-
-fn owned((name, value): (&str, &str)) -> (String, String) {
-    (name.to_owned(), value.to_owned())
 }
 
 /// The name of another file would lead out of the place of the test.

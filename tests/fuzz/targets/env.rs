@@ -14,7 +14,7 @@ thread_local! {
 
 pub(crate) fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let env: BTreeMap<String, String> = text.split('\n').filter_map(|line| line.split_once('=')).map(owned).collect();
+    let env: BTreeMap<String, String> = text.split('\n').filter_map(|line| line.split_once('=')).map(super::owned).collect();
     let asked = env.clone();
     LIMITS.with(|limits| match SecurityManager::sanitise_env("env", env, limits) {
         Ok(let_through) => {
@@ -24,10 +24,6 @@ pub(crate) fn run(data: &[u8]) {
         }
         Err(faults) => assert!(!faults.is_empty(), "refused without a reason"),
     });
-}
-
-fn owned((name, value): (&str, &str)) -> (String, String) {
-    (name.to_owned(), value.to_owned())
 }
 
 /// What holds of every environment that was let through, by whichever way it came.
