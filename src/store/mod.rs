@@ -9,6 +9,7 @@ mod error;
 pub mod log;
 pub mod receipts;
 mod retention;
+mod rows;
 pub mod sqlite;
 
 pub use self::error::StoreError;

@@ -2,14 +2,15 @@
 
 use super::damage::is_damage;
 use crate::domain::Refused;
+use crate::store::rows::Corrupt;
 use crate::store::{ANSWERS_WITHIN, StoreError};
 
 /// What an operation ends with.
-pub(super) type Outcome<T> = Result<T, Fault>;
+pub(in crate::store) type Outcome<T> = Result<T, Fault>;
 
 /// Why an operation failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(in crate::store) enum Fault {
     /// In words that the caller gets as they are.
     Store(StoreError),
     /// `SQLite` failed.
@@ -53,6 +54,12 @@ impl From<rusqlite::Error> for Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<Corrupt> for Fault {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Store(corrupt.into())
     }
 }
 
