@@ -23,13 +23,13 @@ use super::{Candidate, NewJob, Store, Submission};
 use crate::domain::requirement::Placement;
 use crate::domain::*;
 
-/// Makes one test of each rule. `$open` is a function without arguments that answers `(store, guard)`.
+/// Makes one test of each rule. `$open` is an async function without arguments that answers `(store, guard)`.
 macro_rules! contract_suite {
     ($open:path: $($module:ident { $($rule:ident),* $(,)? })*) => {
         $($(
             #[tokio::test]
             async fn $rule() {
-                let (store, _guard) = $open();
+                let (store, _guard) = $open().await;
                 crate::store::contract_tests::$module::$rule(&store).await;
             }
         )*)*
@@ -134,7 +134,7 @@ pub(crate) fn planned(class: &str, origin: RunnerOrigin) -> Runner {
 }
 
 /// A candidate for every requirement for which jobs wait.
-pub(super) async fn candidates(store: &dyn Store) -> Vec<Candidate> {
+pub(crate) async fn candidates(store: &dyn Store) -> Vec<Candidate> {
     let waiting = store.waiting().await.expect("the queue");
     waiting
         .into_iter()
@@ -143,7 +143,7 @@ pub(super) async fn candidates(store: &dyn Store) -> Vec<Candidate> {
 }
 
 /// Claims whatever is best.
-pub(super) async fn claim(store: &dyn Store, at: i64) -> Option<Aggregate> {
+pub(crate) async fn claim(store: &dyn Store, at: i64) -> Option<Aggregate> {
     let candidates = candidates(store).await;
     store.claim(&candidates, t(at)).await.expect("a claim")
 }

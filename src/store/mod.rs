@@ -7,12 +7,15 @@ mod count;
 mod ended;
 mod error;
 pub mod log;
+pub mod postgres;
 pub mod receipts;
 mod retention;
 mod rows;
+mod rules;
 pub mod sqlite;
 
 pub use self::error::StoreError;
+pub use self::postgres::PostgresStore;
 pub use self::retention::{Forgotten, Keep};
 pub use self::sqlite::SqliteStore;
 

@@ -38,6 +38,14 @@ cpp_compiler() {
     have c++ && printf '#include <vector>\nint main() { return 0; }\n' | c++ -x c++ -o /dev/null -
 }
 
+postgres_server() {
+    local program
+    for program in /usr/lib/postgresql/*/bin/postgres; do
+        [ -x "$program" ] && return
+    done
+    false
+}
+
 look() {
     missing=()
     need gcc have cc
@@ -59,6 +67,9 @@ look() {
         need docker-registry have docker-registry
         # A runtime with a kernel of its own.
         need runsc have runsc
+        # What a fleet shares, and what stands before it in places.
+        need postgresql postgres_server
+        need pgbouncer have pgbouncer
         need e2fsprogs have mkfs.ext4
         need mount have mount
         # The page is tested in a real browser; without a font it would draw boxes.

@@ -6,10 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::fault::Outcome;
 use super::{history, jobs, rows};
 use crate::domain::{EventKind, GitLabRef, Job};
+use crate::store::rules::RINGS;
 use crate::store::{DeliveredJob, Delivery, Recorded};
-
-/// The status with which GitLab rings for a job.
-const RINGS: &str = "pending";
 
 /// Remembers a delivery, and notes it with its job when that is open here already. Of each status only the first is noted, so that a history
 /// grows by no more than there are statuses.

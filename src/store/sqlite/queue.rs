@@ -1,7 +1,5 @@
 //! The queue: what comes in, what waits, and who gets it. Nothing here reads more of the queue than its heads.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -9,6 +7,7 @@ use super::caps::Caps;
 use super::fault::{Fault, Outcome};
 use super::{caps, deliveries, history, jobs, rows, runners, share};
 use crate::domain::{Aggregate, EventKind, JobId, Requirement, RequirementId, Runner, RunnerId, Start};
+use crate::store::rules::requirement_key;
 use crate::store::{Candidate, IdempotencyKey, NewJob, Submission, Waiting};
 
 /// Takes a job in, or tells why not.
@@ -75,10 +74,7 @@ fn earlier(connection: &Connection, new: &NewJob) -> Outcome<Option<Submission>>
 
 /// The id of a requirement: one for the jobs of each project that has limits, and one for those of all others ([`caps::lane`]).
 pub(super) fn requirement_id(connection: &Connection, requirement: &Requirement, lane: &str) -> Outcome<RequirementId> {
-    let mut key = requirement.key();
-    if !lane.is_empty() {
-        let _ = write!(key, ";project={lane:?}");
-    }
+    let key = requirement_key(requirement, lane);
     let mut known = connection.prepare_cached("SELECT id FROM requirements WHERE key = ?1")?;
     if let Some(id) = known.query_row([&key], |row| row.get(0)).optional()? {
         return Ok(RequirementId(id));

@@ -8,16 +8,14 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::Outcome;
 use crate::domain::{Job, ProjectName};
-
-/// What a job of a project of weight 1 costs: divisible by many weights, and far from the end of 63 bits.
-const COST: i64 = 1_000_000;
+use crate::store::rules::SHARE_COST;
 
 pub(super) const FORGET: &str = "DELETE FROM shares INDEXED BY shares_behind WHERE priority = ?1 AND promised <= ?2";
 
 /// The start tag of a new job. `waiting` is how many jobs wait for its project: with none, what it was promised and then cancelled is forgotten.
 pub(super) fn promise(connection: &Connection, job: &Job, weight: u32, waiting: i64) -> Outcome<i64> {
     let (priority, project) = (job.spec.priority, project(job));
-    let cost = COST / i64::from(weight.max(1));
+    let cost = SHARE_COST / i64::from(weight.max(1));
     let mut now = connection.prepare_cached("SELECT at FROM share_times WHERE priority = ?1")?;
     let now: i64 = now.query_row([priority], |row| row.get(0)).optional()?.unwrap_or(0);
     let mut own = connection.prepare_cached("SELECT promised, served FROM shares WHERE priority = ?1 AND project = ?2")?;

@@ -35,14 +35,18 @@ fn refused(path: &Path) -> String {
 mod in_memory {
     use super::*;
 
-    fn open() -> (SqliteStore, ()) {
+    async fn open() -> (SqliteStore, ()) {
         (SqliteStore::in_memory(Arc::default()).expect("a store"), ())
     }
 
     every_rule!(open);
 }
 
-every_rule!(open);
+async fn opened() -> (SqliteStore, TempDir) {
+    open()
+}
+
+every_rule!(opened);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]

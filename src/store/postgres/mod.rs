@@ -1,0 +1,108 @@
+//! The queue in a `PostgreSQL` database, which any number of daemons share.
+//!
+//! ```text
+//!  Store methods ──▶ transaction.rs (one transaction, tried again) ──▶ queue.rs, claim.rs, steps.rs, history.rs ──▶ jobs.rs, runners.rs
+//!        database.rs (the pool)         listen.rs (daemons wake each other)        feed.rs (the whole history in order)
+//! ```
+//!
+//! Whoever changes a runner or a job locks it first: the runner, then its job. Claims pass over what others hold. What must be exact among
+//! all (limits, turns between projects, keys against doubles) is done by one at a time ([`locks`]). How many jobs wait, and how many there are, is
+//! kept in sums to which triggers add rows (`migrations/0001.sql`), so no answer depends on the queue's length and no two changes wait for each
+//! other over a number.
+
+mod address;
+mod caps;
+mod claim;
+mod database;
+mod deliveries;
+mod fault;
+mod feed;
+mod history;
+mod hosts;
+mod jobs;
+mod listen;
+mod locks;
+mod open;
+mod queue;
+mod retention;
+mod runners;
+mod share;
+mod steps;
+mod store;
+#[cfg(test)]
+mod test_database;
+mod transaction;
+mod usage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::address::Address;
+use self::database::Database;
+use self::locks::Lock;
+use self::transaction::in_transaction;
+use super::StoreError;
+use crate::metrics::Metrics;
+
+pub use self::address::AddressError;
+
+/// How often sums are put together.
+const SUMS_EVERY: Duration = Duration::from_secs(1);
+
+/// The durable queue in a `PostgreSQL` database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    database: Arc<Database>,
+    instance: String,
+    // Ends the tasks that go with the store.
+    _tasks: DropGuard,
+}
+
+impl PostgresStore {
+    /// Connects to the database, brings it to the present schema and begins to hear of what others change there. Needs a runtime.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] naming the database when the address makes no sense, when it cannot be reached, is not ours, is of a newer program
+    /// that this one cannot work beside, or is reached through a pooler that gives each transaction another connection.
+    pub async fn open(url: &SecretString, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Unavailable { doing: "open the database", source };
+        let address = Address::read(url).map_err(|error| failed(Box::new(error)))?;
+        let shown = address.shown();
+        let database = Arc::new(Database::new(&address, metrics).map_err(|error| failed(Box::new(error)))?);
+        let opened = open::open(&database).await;
+        let instance = opened.map_err(|source| failed(Box::new(Named { shown, source })))?;
+        let stop = CancellationToken::new();
+        tokio::spawn(listen::run(Arc::clone(&database), address, stop.clone()));
+        tokio::spawn(sum(Arc::clone(&database), stop.clone()));
+        Ok(Self { database, instance, _tasks: stop.drop_guard() })
+    }
+}
+
+/// What is wrong, and with which database.
+#[derive(Debug, thiserror::Error)]
+#[error("{shown}")]
+struct Named {
+    shown: String,
+    source: open::OpenError,
+}
+
+/// Puts sums together, until the store is closed.
+async fn sum(database: Arc<Database>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SUMS_EVERY) => {}
+        }
+        // One that fails is made up for by the next.
+        let _: Result<u64, StoreError> = in_transaction!(quietly database, "put sums together", tx => async {
+            if locks::try_take(&tx, Lock::Summing).await? { history::put_together(&tx).await } else { Ok(0) }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
