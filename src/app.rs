@@ -31,8 +31,9 @@ use crate::platform::{HostProbe, PlatformManager, SystemProbe};
 use crate::security::audit::{Act, AuditLog};
 use crate::security::{SecurityError, SecurityManager};
 use crate::store::log::LogStore;
+use crate::store::postgres::Machine;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{RunnerFilter, Store, StoreError};
+use crate::store::{PostgresStore, RunnerFilter, Store, StoreError};
 use crate::traces::{Collector, CollectorError, Exporter, Parts, cursor::Cursor, exporter, spans};
 
 /// Why the daemon could not start.
@@ -41,6 +42,9 @@ pub enum StartError {
     /// The store could not be opened.
     #[error("the store cannot be opened")]
     Store(#[from] StoreError),
+    /// What tells this machine from others cannot be kept.
+    #[error("what tells this machine from others cannot be kept in data_dir")]
+    Machine(#[source] std::io::Error),
     /// Own keys could not be read or made.
     #[error("the daemon's own keys cannot be used")]
     Security(#[from] SecurityError),
@@ -120,10 +124,8 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let live = Live::new(config, outside.clock.now());
     let config = live.current();
     Proof::make_room(&config);
-    let StoreUrl::Sqlite(path) = &config.store;
     let metrics = Arc::new(Metrics::new(config.classes.iter().map(|class| &class.name)));
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_metered(path, Arc::clone(&metrics))?);
-    refuse_other_host(store.as_ref(), &config.host.name).await?;
+    let store = open_store(&config, &metrics).await?;
     store.set_caps(&config.caps()).await?;
     let security = Arc::new(SecurityManager::open(&config.data_dir, live.clone())?);
     let audit = AuditLog::open(&config.data_dir, &security)?;
@@ -169,6 +171,22 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     handle.tasks().stake((&lifecycle.tracker, &lifecycle.stop), "manager", JobManager::new(deps, seat, epoch).run());
     info!(%address, instance = store.instance(), "listening");
     Ok(App { address, handle, store, config: live, metrics, audit })
+}
+
+/// The configured store. The embedded one is one machine's; of the other this machine has a lease from now on.
+async fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Store>, StartError> {
+    match &config.store {
+        StoreUrl::Sqlite(path) => {
+            let store = SqliteStore::open_metered(path, Arc::clone(metrics))?;
+            refuse_other_host(&store, &config.host.name).await?;
+            Ok(Arc::new(store))
+        }
+        StoreUrl::Postgres(url) => {
+            let machine = Machine::of(&config.data_dir).map_err(StartError::Machine)?;
+            let store = PostgresStore::open(url.secret(), &config.host.name, &machine, Arc::clone(metrics)).await?;
+            Ok(Arc::new(store))
+        }
+    }
 }
 
 fn log_store(live: &Live) -> std::io::Result<LogStore> {

@@ -89,7 +89,9 @@ fn done_json(file: &Path, database: &Path, Restored { contents, replaced }: &Res
 /// Where the configuration says that the database is.
 fn database(config: Option<&Path>) -> Result<PathBuf, ExitCode> {
     let config = without_secrets(config)?;
-    let StoreUrl::Sqlite(database) = config.store;
+    let StoreUrl::Sqlite(database) = config.store else {
+        return Err(complain("store.url names a PostgreSQL database, which is kept safe by its own programs, such as pg_dump and pg_restore"));
+    };
     if database.to_str().is_none() {
         return Err(complain("store.url must be a path in UTF-8"));
     }

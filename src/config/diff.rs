@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
 use super::fault::{ConfigFault, ConfigFaults};
 use super::{
-    ApiToken, Broker, Class, Config, Docker, GitLab, Gpu, Host, Http, Images, Limits, Log, Project, Registry, Retention, StoreUrl, Tls, TraceHeader,
+    ApiToken, Broker, Class, Config, Docker, Fleet, GitLab, Gpu, Host, Http, Images, Limits, Log, Project, Registry, Retention, Tls, TraceHeader,
     Traces, Transport,
 };
 use crate::domain::DiskMarks;
@@ -115,6 +115,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         classes,
         projects,
         limits,
+        fleet,
         retention,
         disk,
         images,
@@ -128,8 +129,8 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     changes.compare(Effect::Restart, "http.socket", socket, &new.http.socket);
     diff_tls(&mut changes, transport, &new.http.transport);
     lists(&mut changes, "http.tokens", (tokens, &new.http.tokens), |token| &token.name, diff_token);
-    let (StoreUrl::Sqlite(path), StoreUrl::Sqlite(new_path)) = (store, &new.store);
-    changes.compare(Effect::Restart, "store.url", path, new_path);
+    changes.compare(Effect::Restart, "store.url", store, &new.store);
+    compare!(changes, "fleet.", fleet, new.fleet, Fleet { host_lost_after: AtOnce, url: AtOnce });
     let Docker { host: engine, data_dir: seen, dns, registries } = docker;
     changes.compare(Effect::Restart, "docker.host", engine, &new.docker.host);
     changes.compare(Effect::Restart, "docker.data_dir", seen, &new.docker.data_dir);
@@ -323,6 +324,7 @@ impl Config {
             classes: new.classes,
             projects: new.projects,
             limits: new.limits,
+            fleet: new.fleet,
             retention: new.retention,
             disk: new.disk,
             images: new.images,

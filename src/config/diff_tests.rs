@@ -30,6 +30,9 @@ const ROWS: &[Row] = &[
     ("http.tokens[].projects", "a/b", "a/c", "http.tokens[ci].projects", AtOnce),
     ("http.tokens[].sha256", SHA_1, SHA_2, "http.tokens[ci].sha256", AtOnce),
     ("store.url", "sqlite:a.db", "sqlite:b.db", "store.url", Restart),
+    ("store.url_file", "db-one", "db-two", "store.url", Restart),
+    ("fleet.host_lost_after", "1m", "2m", "fleet.host_lost_after", AtOnce),
+    ("fleet.url", "http://a.test", "http://b.test", "fleet.url", AtOnce),
     ("docker.host", "unix:///a", "unix:///b", "docker.host", Restart),
     ("docker.dns", "10.0.0.1", "10.0.0.2", "docker.dns", AtOnce),
     ("docker.data_dir", "/a", "/b", "docker.data_dir", Restart),
@@ -169,7 +172,15 @@ fn directory() -> TempDir {
         std::fs::write(&path, text).expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("ours");
     };
-    for (name, text) in [("c.toml", BASE), ("one", "hunter4"), ("two", "hunter5"), ("key-one", SIGNING_1), ("key-two", SIGNING_2)] {
+    for (name, text) in [
+        ("c.toml", BASE),
+        ("db-one", "postgres://u@a/x"),
+        ("db-two", "postgres://u@b/x"),
+        ("one", "hunter4"),
+        ("two", "hunter5"),
+        ("key-one", SIGNING_1),
+        ("key-two", SIGNING_2),
+    ] {
         write(name, text);
     }
     // Two certificates of one key, and the key in two forms.

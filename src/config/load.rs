@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use secrecy::{ExposeSecret as _, SecretString};
+
 use super::fault::ConfigFaults;
 use super::layers::{DEFAULT_FILE, Layers};
 use super::section::{Reading, SecretFiles, Section};
 use super::values;
-use super::{ApiToken, Broker, BrokerListen, Config, Docker, Host, Http, Registry, Role, StoreUrl, Transport, classes, gitlab, gpu};
+use super::{ApiToken, Broker, BrokerListen, Config, DatabaseUrl, Docker, Host, Http, Registry, Role, StoreUrl, Transport, classes, gitlab, gpu};
 use crate::domain::{CpuMillis, FieldFault, HostFile, HostId, MemoryBytes, ProjectName};
 
 /// Where a packaged daemon keeps its data.
@@ -90,8 +92,14 @@ fn whole(section: &mut Section<'_>) -> Config {
         service_name: section.parsed("service_name", values::name).unwrap_or_else(|| "runner-coordinator".to_owned()),
         http: section.within("http", http),
         store: section.within("store", |store| {
-            let default = || StoreUrl::Sqlite(data_dir.join(DATABASE_FILE));
-            store.parsed("url", values::store_url(&data_dir)).unwrap_or_else(default)
+            let read = values::store_url(&data_dir);
+            let given = store.secrets_read_by("url", |field, secret| read(field, secret.expose_secret())).into_iter().next();
+            match given {
+                Some(url) => url,
+                // Whoever reads without secrets is to know that there is one.
+                None if store.has("url_file") => StoreUrl::Postgres(DatabaseUrl::new(SecretString::default())),
+                None => StoreUrl::Sqlite(data_dir.join(DATABASE_FILE)),
+            }
         }),
         docker: section.within("docker", docker),
         host: section.within("host", host),
@@ -99,6 +107,7 @@ fn whole(section: &mut Section<'_>) -> Config {
         broker: section.within("broker", broker),
         classes: classes::read(section, &around),
         projects: super::projects::read(section),
+        fleet: section.within("fleet", super::fleet::read),
         retention: section.within("retention", super::retention::read),
         disk: section.within("disk", super::disk::read),
         images: section.within("images", super::disk::images),

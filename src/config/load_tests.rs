@@ -109,7 +109,7 @@ fn every_fault_is_told_at_once_with_its_place() {
     let toml = r#"
         datadir = "/x"
         http = { listen = "nowhere", port = 3 }
-        store.url = "postgres://user:hunter2@db/x"
+        store.url = "postgres://user:hunter2/x"
         [[classes]]
         name = "a"
         memory = "lots"
@@ -148,7 +148,7 @@ fn every_fault_is_told_at_once_with_its_place() {
     assert_eq!(faulty(toml, &env), set(&expected));
     let text = load(toml, &env).expect_err("faults").to_string();
     assert_eq!(text.lines().count(), expected.len());
-    assert!(text.contains("store.url names a PostgreSQL database, which is not supported yet") && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("store.url must be postgres://USER:PASSWORD@HOST:PORT/DATABASE") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]

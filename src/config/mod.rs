@@ -8,6 +8,7 @@ mod diff;
 mod disk;
 mod docker;
 mod fault;
+mod fleet;
 mod gitlab;
 mod gpu;
 mod layers;
@@ -38,6 +39,7 @@ pub use diff::{Changes, diff};
 pub use disk::Images;
 pub use docker::{Docker, Registry};
 pub use fault::{ConfigFault, ConfigFaults};
+pub use fleet::{DatabaseUrl, Fleet};
 pub use gitlab::GitLab;
 pub use gpu::{Gpu, IntegratedGpus, OldToolkit};
 pub use limits::Limits;
@@ -64,7 +66,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `http.*`: the API, the webhook and the page.
     pub http: Http,
-    /// `store.url`, default an `SQLite` file in `data_dir`: the queue.
+    /// `store.url` or `store.url_file`, default an `SQLite` file in `data_dir`: the queue.
     pub store: StoreUrl,
     /// `docker.*`: the engine.
     pub docker: Docker,
@@ -82,6 +84,8 @@ pub struct Config {
     pub projects: Vec<Project>,
     /// `limits.*`: bounds on everything that others can make grow.
     pub limits: Limits,
+    /// `fleet.*`: daemons that share one database.
+    pub fleet: Fleet,
     /// `retention.*`: how long what has ended is kept.
     pub retention: Retention,
     /// `disk.*`: what must stay free of the machine's disks.
@@ -151,6 +155,8 @@ impl Role {
 pub enum StoreUrl {
     /// `sqlite:PATH`: a file of this machine. Absolute.
     Sqlite(PathBuf),
+    /// `postgres://…`: a database that daemons share.
+    Postgres(DatabaseUrl),
 }
 
 /// This machine.

@@ -121,7 +121,11 @@ pub const REFERENCE: &[Part] = &[
                 "none",
                 "authorities in PEM: every client at `http.listen` needs a certificate from one of them, beside its token",
             ),
-            key("store.url", "`sqlite:coordinator.db`", "the queue. A relative path counts from `data_dir`. `postgres://` is not supported yet"),
+            secret(
+                "store.url",
+                "`sqlite:coordinator.db`",
+                "the queue: a file, whose path counts from `data_dir` if it is relative, or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, a database that daemons share, see [fleet](fleet.md)",
+            ),
             key("docker.host", "`DOCKER_HOST`, else `unix:///var/run/docker.sock`", "the engine: `unix://`, `tcp://` or `http://`"),
             key(
                 "docker.data_dir",
@@ -355,6 +359,17 @@ pub const REFERENCE: &[Part] = &[
             key("limits.max_timeout", "`24h`", "longest timeout of a class or a job"),
             key("limits.env_vars", "`256`", "most environment variables of one job"),
             key("limits.command_bytes", "`128KiB`", "most bytes of a job's command, and most of its environment"),
+        ],
+    },
+    Part {
+        name: "fleet",
+        keys: &[
+            key("fleet.host_lost_after", "`2m`", "how long a machine may be silent before the others end its jobs as `host_lost`; at least 30s"),
+            key(
+                "fleet.url",
+                "none",
+                "where this daemon's API is reached from elsewhere, such as `https://box1.example.com:8080`: whoever asks another daemon for what only this one has is sent there",
+            ),
         ],
     },
     Part {

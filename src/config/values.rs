@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
-use super::{BrokerListen, StoreUrl};
+use super::{BrokerListen, DatabaseUrl, StoreUrl};
 use crate::domain::{FieldFault, HostId};
 
 /// Length of the key that signs webhooks.
@@ -148,14 +148,19 @@ pub(super) fn docker_host(field: &str, text: &str) -> Result<String, FieldFault>
 pub(super) fn store_url(data_dir: &std::path::Path) -> impl Fn(&str, &str) -> Result<StoreUrl, FieldFault> {
     move |field, text| {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Err(FieldFault::new(field, "names a PostgreSQL database, which is not supported yet: use sqlite:PATH"));
+            return match text.split_once('@') {
+                Some((before, rest)) if !before.ends_with('/') && !rest.is_empty() && !text.contains(['\0', ' ']) => {
+                    Ok(StoreUrl::Postgres(DatabaseUrl::new(SecretString::from(text))))
+                }
+                _ => Err(FieldFault::new(field, "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE")),
+            };
         }
         let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path {
             Some(path) if !path.is_empty() && !path.starts_with(':') && !path.contains(['\0', '?']) => {
                 Ok(StoreUrl::Sqlite(data_dir.join(PathBuf::from(path))))
             }
-            _ => Err(FieldFault::new(field, "must be sqlite:PATH")),
+            _ => Err(FieldFault::new(field, "must be sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE")),
         }
     }
 }

@@ -40,8 +40,8 @@ fn each_kind_of_value_has_its_form() {
     split(host_name, &["box1", "a.b-c_d"], &["", ".a", "a b", "é", &"a".repeat(254)]);
     split(
         store_url(std::path::Path::new("/d")),
-        &["sqlite:a.db", "sqlite:/x/a.db", "sqlite:///x"],
-        &["", "sqlite:", "sqlite::memory:", "mysql://x", "postgres://x", "sqlite:a?mode=ro"],
+        &["sqlite:a.db", "sqlite:/x/a.db", "sqlite:///x", "postgres://u:p@db:5432/queue", "postgresql://u@/q?host=/run/postgresql"],
+        &["", "sqlite:", "sqlite::memory:", "mysql://x", "postgres://x", "postgres://@x", "postgres://u@", "sqlite:a?mode=ro"],
     );
     split(duration(SECOND..=HOUR), &["1s", "1h", "1m 5s"], &["", "0s", "61m", "5", "-1s", "1 fortnight"]);
     split(registry, &["docker.io", "r:5000", "localhost:1"], &["", "https://r", "r/x", "u@r"]);

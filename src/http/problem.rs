@@ -337,7 +337,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Refused(_) => Self::Conflict,
             StoreError::UnknownRunner(id) => Self::unknown_runner(id.as_str()),
-            StoreError::Unavailable { .. } => {
+            StoreError::Unavailable { .. } | StoreError::Fenced(_) => {
                 tracing::error!(error = %chain(&error), "a request could not be served: {}", chain(&error));
                 Self::StoreUnavailable { detail: None }
             }

@@ -196,7 +196,7 @@ pub fn disk_places(config: &Config, root: Option<&str>) -> Vec<(DiskRole, PathBu
 
 /// Where the store lies, if that is another file system than that of `data_dir`.
 fn store_path(config: &Config) -> Option<PathBuf> {
-    let StoreUrl::Sqlite(database) = &config.store;
+    let StoreUrl::Sqlite(database) = &config.store else { return None };
     let device = |path: &Path| std::fs::metadata(path).map(|about| about.dev()).ok();
     let path = database.parent()?;
     (device(path)? != device(&config.data_dir)?).then(|| path.to_owned())

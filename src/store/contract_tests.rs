@@ -84,7 +84,7 @@ pub(crate) fn requirement(class: &str, cpus: u64) -> Requirement {
 }
 
 /// Two steps more, and nothing of a runner is left.
-pub(super) const OFF: [Step; 2] = [Step::Exited, Step::Removed];
+pub(crate) const OFF: [Step; 2] = [Step::Exited, Step::Removed];
 
 /// A command for the API.
 pub(crate) fn command(requirement: Requirement, priority: i32) -> NewJob {
@@ -153,7 +153,7 @@ pub(crate) const RETRY: RetryPolicy =
     RetryPolicy { infrastructure_retries: 2, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(60) };
 
 /// Takes steps that must all be taken.
-pub(super) async fn take(store: &dyn Store, runner: &RunnerId, steps: impl IntoIterator<Item = Step>, at: i64) -> Aggregate {
+pub(crate) async fn take(store: &dyn Store, runner: &RunnerId, steps: impl IntoIterator<Item = Step>, at: i64) -> Aggregate {
     let mut last = None;
     for step in steps {
         last = Some(store.apply(runner, step.clone(), t(at)).await.unwrap_or_else(|error| panic!("{step:?}: {error}")));
@@ -162,12 +162,12 @@ pub(super) async fn take(store: &dyn Store, runner: &RunnerId, steps: impl IntoI
 }
 
 /// The steps by which a command comes to run.
-pub(super) fn up() -> [Step; 3] {
+pub(crate) fn up() -> [Step; 3] {
     [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 7 }, Step::Started]
 }
 
 /// The attempt's end.
-pub(super) fn ended(outcome: Outcome) -> Step {
+pub(crate) fn ended(outcome: Outcome) -> Step {
     Step::JobEnded { outcome, retry: RETRY }
 }
 

@@ -1,7 +1,7 @@
 //! Why a store did not do what it was asked to.
 
-use crate::domain::RunnerId;
 use crate::domain::step::Refused;
+use crate::domain::{HostId, RunnerId};
 use std::time::Duration;
 
 /// What can go wrong in a store.
@@ -30,6 +30,9 @@ pub enum StoreError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// The other daemons took this machine for lost and ended its jobs; nothing that it writes of them counts any more.
+    #[error("machine {0} was silent for so long that the others took it for lost")]
+    Fenced(HostId),
     /// A row does not make sense: the file was changed by another program, or by a newer version of this one.
     #[error("a stored row makes no sense: {0}")]
     Corrupt(String),
@@ -44,6 +47,7 @@ impl StoreError {
             Self::UnknownRunner(_) => "unknown_runner",
             Self::Unavailable { .. } => "unavailable",
             Self::Overdue { .. } => "overdue",
+            Self::Fenced(_) => "fenced",
             Self::Corrupt(_) => "corrupt",
         }
     }

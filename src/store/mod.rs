@@ -6,6 +6,7 @@
 mod count;
 mod ended;
 mod error;
+pub mod fleet;
 pub mod log;
 pub mod postgres;
 pub mod receipts;
@@ -234,6 +235,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What shows that the store is damaged, once it was met; only a restore mends that.
     fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// What daemons on other machines share through it; `None` for the store of one machine.
+    fn fleet(&self) -> Option<&dyn fleet::Fleet> {
         None
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::caps::Caps;
 use super::fault::Outcome;
+use super::lease::Lease;
 use super::transaction::Tx;
 use super::{history, jobs, locks, runners};
 use crate::domain::{Aggregate, EventKind, Requirement, RequirementId, RunnerId, Start};
@@ -23,10 +24,11 @@ pub(super) struct Bound {
 }
 
 /// Claims the best waiting job of all candidates for its candidate's runner.
-pub(super) async fn claim(tx: &Tx<'_>, candidates: &[Candidate], at: Timestamp) -> Outcome<Option<Bound>> {
+pub(super) async fn claim(tx: &Tx<'_>, lease: &Lease, candidates: &[Candidate], at: Timestamp) -> Outcome<Option<Bound>> {
     let ids: Vec<i64> = candidates.iter().map(|candidate| candidate.requirement.0).collect();
     let open = without_capped(tx, ids).await?;
     let Some(head) = head(tx, open, Source::Any).await? else { return Ok(None) };
+    lease.check(tx).await?;
     let candidate = candidates.iter().find(|candidate| candidate.requirement == head.requirement);
     let candidate = candidate.ok_or_else(|| corrupt("a requirement that was not asked for"))?;
     let (aggregate, event) = Aggregate::bind(candidate.runner.clone(), jobs::expect(tx, &head.job).await?, at)?;
@@ -35,7 +37,7 @@ pub(super) async fn claim(tx: &Tx<'_>, candidates: &[Candidate], at: Timestamp) 
 }
 
 /// Gives the best waiting job of GitLab of the runner's class that a waiting runner may take to the runner.
-pub(super) async fn assign(tx: &Tx<'_>, runner: &RunnerId, at: Timestamp) -> Outcome<Option<Bound>> {
+pub(super) async fn assign(tx: &Tx<'_>, lease: &Lease, runner: &RunnerId, at: Timestamp) -> Outcome<Option<Bound>> {
     let runner = runners::lock(tx, runner).await?;
     let mut ids = Vec::new();
     let sql = "SELECT id, spec FROM requirements WHERE class = $1 AND EXISTS (SELECT 1 FROM jobs j WHERE j.requirement_id = requirements.id \
@@ -49,6 +51,7 @@ pub(super) async fn assign(tx: &Tx<'_>, runner: &RunnerId, at: Timestamp) -> Out
     }
     let open = without_capped(tx, ids).await?;
     let Some(head) = head(tx, open, Source::GitLab).await? else { return Ok(None) };
+    lease.check(tx).await?;
     let (aggregate, event) = Aggregate::bind(runner, jobs::expect(tx, &head.job).await?, at)?;
     save(tx, &aggregate, &event, at, runners::Save::Update).await?;
     Ok(Some(Bound { aggregate, share: head.share }))

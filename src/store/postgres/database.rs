@@ -23,6 +23,7 @@ pub(super) struct Database {
     pool: Pool,
     metrics: Arc<Metrics>,
     ticks: watch::Sender<u64>,
+    elsewhere: watch::Sender<u64>,
     changed: Notify,
 }
 
@@ -38,7 +39,7 @@ impl Database {
             .timeouts(Timeouts { wait: within, create: Some(Duration::from_secs(6)), recycle: within })
             .post_create(Hook::async_fn(|client, _| Box::pin(async move { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })))
             .build()?;
-        Ok(Self { pool, metrics, ticks: watch::channel(0).0, changed: Notify::new() })
+        Ok(Self { pool, metrics, ticks: watch::channel(0).0, elsewhere: watch::channel(0).0, changed: Notify::new() })
     }
 
     /// A connection, once one is free.
@@ -62,8 +63,18 @@ impl Database {
         self.changed.notify_one();
     }
 
-    /// Something was changed, here or elsewhere.
-    pub(super) fn tick(&self) {
+    /// Ticks when another daemon changed something.
+    pub(super) fn elsewhere(&self) -> watch::Receiver<u64> {
+        self.elsewhere.subscribe()
+    }
+
+    /// Another daemon may have changed something.
+    pub(super) fn changed_elsewhere(&self) {
+        self.tick();
+        self.elsewhere.send_modify(|tick| *tick = tick.wrapping_add(1));
+    }
+
+    fn tick(&self) {
         self.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
     }
 

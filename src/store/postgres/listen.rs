@@ -90,7 +90,7 @@ async fn session(database: &Database, address: &Address, seen: &mut i64) -> Ende
             let done = tokio::select! {
                 biased;
                 Some(()) = notices.recv() => {
-                    database.tick();
+                    database.changed_elsewhere();
                     Ok(())
                 }
                 () = database.wait_for_change() => tell(&client).await,
@@ -126,7 +126,7 @@ async fn look(database: &Database, client: &Client, seen: &mut i64) -> Result<()
         client.query_one("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('events', 'seq')::regclass), 0)", &[]).await?.get(0);
     if newest != *seen {
         *seen = newest;
-        database.tick();
+        database.changed_elsewhere();
     }
     Ok(())
 }

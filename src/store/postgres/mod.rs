@@ -20,6 +20,7 @@ mod feed;
 mod history;
 mod hosts;
 mod jobs;
+mod lease;
 mod listen;
 mod locks;
 mod open;
@@ -42,12 +43,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::address::Address;
 use self::database::Database;
+use self::lease::Lease;
 use self::locks::Lock;
 use self::transaction::in_transaction;
 use super::StoreError;
+use crate::domain::HostId;
 use crate::metrics::Metrics;
 
 pub use self::address::AddressError;
+pub use self::lease::Machine;
 
 /// How often sums are put together.
 const SUMS_EVERY: Duration = Duration::from_secs(1);
@@ -57,29 +61,38 @@ const SUMS_EVERY: Duration = Duration::from_secs(1);
 pub struct PostgresStore {
     database: Arc<Database>,
     instance: String,
+    lease: Arc<Lease>,
     // Ends the tasks that go with the store.
     _tasks: DropGuard,
 }
 
 impl PostgresStore {
-    /// Connects to the database, brings it to the present schema and begins to hear of what others change there. Needs a runtime.
+    /// Connects to the database, brings it to the present schema, takes the lease of this machine and begins to hear of what others change there.
+    /// Needs a runtime.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] naming the database when the address makes no sense, when it cannot be reached, is not ours, is of a newer program
-    /// that this one cannot work beside, or is reached through a pooler that gives each transaction another connection.
-    pub async fn open(url: &SecretString, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    /// that this one cannot work beside, or is reached through a pooler that gives each transaction another connection; also while the daemon of
+    /// another machine has the lease of this name.
+    pub async fn open(url: &SecretString, host: &HostId, machine: &Machine, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Unavailable { doing: "open the database", source };
         let address = Address::read(url).map_err(|error| failed(Box::new(error)))?;
         let shown = address.shown();
         let database = Arc::new(Database::new(&address, metrics).map_err(|error| failed(Box::new(error)))?);
-        let opened = open::open(&database).await;
-        let instance = opened.map_err(|source| failed(Box::new(Named { shown, source })))?;
+        open::open(&database).await.map_err(|source| failed(Box::new(Named { shown, source })))?;
+        let taken = in_transaction!(quietly database, "take the lease of a machine", tx => Lease::take(&tx, host, machine))?;
+        let (lease, instance) = taken.ok_or_else(|| failed(Box::new(NameInUse(host.clone()))))?;
         let stop = CancellationToken::new();
         tokio::spawn(listen::run(Arc::clone(&database), address, stop.clone()));
         tokio::spawn(sum(Arc::clone(&database), stop.clone()));
-        Ok(Self { database, instance, _tasks: stop.drop_guard() })
+        Ok(Self { database, instance, lease: Arc::new(lease), _tasks: stop.drop_guard() })
     }
 }
+
+/// Two machines have one name.
+#[derive(Debug, thiserror::Error)]
+#[error("a daemon on another machine is called {0:?} and works: set host.name to a name that no other machine has")]
+struct NameInUse(HostId);
 
 /// What is wrong, and with which database.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Opens the database: shows that it can be used, brings it to the present schema, and knows whose it is.
+//! Opens the database: shows that it can be used, and brings it to the present schema.
 
 use deadpool_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -75,14 +75,12 @@ impl From<tokio_postgres::Error> for OpenError {
     }
 }
 
-/// Opens it; answers the coordinator's id.
-pub(super) async fn open(database: &Database) -> Result<String, OpenError> {
+/// Opens it.
+pub(super) async fn open(database: &Database) -> Result<(), OpenError> {
     let mut client = connect(database).await?;
     look_at_server(&client).await?;
     refuse_transaction_pooling(database, &client).await?;
-    migrate(&mut client, MIGRATIONS, WORKS_WITH).await?;
-    let id = client.query_one("SELECT value FROM meta WHERE key = 'instance'", &[]).await?;
-    Ok(id.get(0))
+    migrate(&mut client, MIGRATIONS, WORKS_WITH).await
 }
 
 async fn connect(database: &Database) -> Result<Client, OpenError> {
@@ -147,10 +145,9 @@ pub(super) async fn migrate(client: &mut Client, migrations: &[&str], works_with
             _ => OpenError::Migration { number, source },
         })?;
     }
-    let write = "INSERT INTO meta (key, value) VALUES ('schema', $1), ('works_with', $2), ('instance', $3), ('ping', '0') \
-                 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE meta.key IN ('schema', 'works_with')";
-    let instance = uuid::Uuid::now_v7().to_string();
-    transaction.execute(write, &[&known.to_string(), &works_with.to_string(), &instance]).await?;
+    let write = "INSERT INTO meta (key, value) VALUES ('schema', $1), ('works_with', $2), ('ping', '0') \
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE meta.key <> 'ping'";
+    transaction.execute(write, &[&known.to_string(), &works_with.to_string()]).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::fault::Outcome;
+use super::lease::Lease;
 use super::transaction::Tx;
 use super::{history, jobs, runners, usage};
 use crate::domain::job::CancelEffect;
@@ -11,8 +12,9 @@ use crate::store::count::{Start, Taken};
 use crate::store::ended::Ended;
 
 /// Takes a step.
-pub(super) async fn apply(tx: &Tx<'_>, runner: &RunnerId, step: &Step, at: Timestamp) -> Outcome<Taken> {
+pub(super) async fn apply(tx: &Tx<'_>, lease: &Lease, runner: &RunnerId, step: &Step, at: Timestamp) -> Outcome<Taken> {
     let before = locked(tx, runner).await?;
+    lease.check(tx).await?;
     let mut after = before.clone();
     let events = after.apply(step, at)?;
     if after.runner != before.runner {
@@ -59,8 +61,9 @@ async fn started(tx: &Tx<'_>, job: Option<&Job>) -> Outcome<Start> {
 }
 
 /// Adds to a runner's history; answers the runner.
-pub(super) async fn note(tx: &Tx<'_>, runner: &RunnerId, kind: &EventKind, at: Timestamp) -> Outcome<Runner> {
+pub(super) async fn note(tx: &Tx<'_>, lease: &Lease, runner: &RunnerId, kind: &EventKind, at: Timestamp) -> Outcome<Runner> {
     let runner = runners::lock(tx, runner).await?;
+    lease.check(tx).await?;
     history::add(tx, &history::About::Runner(&runner), kind, at).await?;
     Ok(runner)
 }

@@ -17,6 +17,7 @@ use crate::domain::{
     ProjectUsage, RequirementId, Runner, RunnerId,
 };
 use crate::store::ended::Ended;
+use crate::store::fleet::Fleet;
 use crate::store::{
     Candidate, ClassQueue, Counts, Delivery, EventQuery, Forgotten, JobFilter, Keep, NewJob, QueueGroup, Recorded, RunnerFilter, Store, StoreError,
     Submission, Waiting, count, rows,
@@ -52,6 +53,10 @@ impl Store for PostgresStore {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.database.ticks()
+    }
+
+    fn fleet(&self) -> Option<&dyn Fleet> {
+        Some(self)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -100,31 +105,34 @@ impl Store for PostgresStore {
     }
 
     async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
-        let (database, candidates, at) = (Arc::clone(&self.database), candidates.to_vec(), truncate_to_millis(at));
+        let (database, lease, candidates, at) = (Arc::clone(&self.database), Arc::clone(&self.lease), candidates.to_vec(), truncate_to_millis(at));
         to_its_end("claim a job", async move {
-            let bound = in_transaction!(database, "claim a job", tx => claim::claim(&tx, &candidates, at))?;
+            let bound = in_transaction!(database, "claim a job", tx => claim::claim(&tx, &lease, &candidates, at))?;
             Ok(Self::served(&database, bound, at).await)
         })
         .await
     }
 
     async fn assign(&self, runner: &RunnerId, at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
-        let (database, runner, at) = (Arc::clone(&self.database), runner.clone(), truncate_to_millis(at));
+        let (database, lease, runner, at) = (Arc::clone(&self.database), Arc::clone(&self.lease), runner.clone(), truncate_to_millis(at));
         to_its_end("assign a job", async move {
-            let bound = in_transaction!(database, "assign a job", tx => claim::assign(&tx, &runner, at))?;
+            let bound = in_transaction!(database, "assign a job", tx => claim::assign(&tx, &lease, &runner, at))?;
             Ok(Self::served(&database, bound, at).await)
         })
         .await
     }
 
     async fn plan_runner(&self, runner: &Runner) -> Result<(), StoreError> {
-        in_transaction!(self.database, "store a runner", tx => runners::save(&tx, runner, runners::Save::Insert))
+        in_transaction!(self.database, "store a runner", tx => async {
+            self.lease.check(&tx).await?;
+            runners::save(&tx, runner, runners::Save::Insert).await
+        })
     }
 
     async fn apply(&self, runner: &RunnerId, step: Step, at: Timestamp) -> Result<Aggregate, StoreError> {
-        let (database, runner, at) = (Arc::clone(&self.database), runner.clone(), truncate_to_millis(at));
+        let (database, lease, runner, at) = (Arc::clone(&self.database), Arc::clone(&self.lease), runner.clone(), truncate_to_millis(at));
         to_its_end("take a step", async move {
-            let taken = in_transaction!(database, "take a step", tx => steps::apply(&tx, &runner, &step, at))?;
+            let taken = in_transaction!(database, "take a step", tx => steps::apply(&tx, &lease, &runner, &step, at))?;
             count::step(database.metrics(), &taken, at);
             taken.ended.iter().for_each(Ended::tell);
             Ok(taken.after)
@@ -133,9 +141,9 @@ impl Store for PostgresStore {
     }
 
     async fn note(&self, runner: &RunnerId, kind: EventKind, at: Timestamp) -> Result<(), StoreError> {
-        let (database, runner) = (Arc::clone(&self.database), runner.clone());
+        let (database, lease, runner) = (Arc::clone(&self.database), Arc::clone(&self.lease), runner.clone());
         to_its_end("add to the history", async move {
-            let noted = in_transaction!(database, "add to the history", tx => steps::note(&tx, &runner, &kind, at))?;
+            let noted = in_transaction!(database, "add to the history", tx => steps::note(&tx, &lease, &runner, &kind, at))?;
             count::event(database.metrics(), &noted, &kind, at);
             Ok(())
         })

@@ -14,8 +14,16 @@ use crate::store::contract_tests::{candidates, claim, command, created, every_ru
 use crate::store::{EventQuery, Store as _, Submission};
 
 async fn store_on(database: &TestDatabase) -> PostgresStore {
+    store_of(database, "box1").await
+}
+
+async fn store_of(database: &TestDatabase, host: &str) -> PostgresStore {
+    opened(&database.url(), host, host).await.unwrap_or_else(|error| panic!("{}", crate::domain::chain(&error)))
+}
+
+async fn opened(url: &SecretString, host: &str, machine: &str) -> Result<PostgresStore, StoreError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    PostgresStore::open(&database.url(), Arc::default()).await.unwrap_or_else(|error| panic!("{}", crate::domain::chain(&error)))
+    PostgresStore::open(url, &HostId::from_trusted(host), &Machine::named(machine), Arc::default()).await
 }
 
 async fn open() -> (PostgresStore, TestDatabase) {
@@ -66,15 +74,17 @@ proptest! {
 
 /// So many stores on one database, as daemons on different machines have them.
 async fn stores(database: &TestDatabase, many: usize) -> Vec<PostgresStore> {
-    join_all((0..many).map(|_| store_on(database))).await
+    let names: Vec<String> = (1..=many).map(|number| format!("box{number}")).collect();
+    join_all(names.iter().map(|name| store_of(database, name))).await
 }
 
 #[tokio::test]
-async fn daemons_that_start_at_once_find_one_coordinator() {
+async fn daemons_that_start_at_once_have_ids_of_their_own_which_stay() {
     let database = TestDatabase::make().await;
-    let instances: HashSet<String> = stores(&database, 6).await.iter().map(|store| store.instance().to_owned()).collect();
-    assert_eq!(instances.len(), 1);
-    assert_eq!(store_on(&database).await.instance(), instances.iter().next().expect("an id"), "and it stays");
+    let stores = stores(&database, 6).await;
+    let instances: HashSet<String> = stores.iter().map(|store| store.instance().to_owned()).collect();
+    assert_eq!(instances.len(), 6);
+    assert_eq!(store_on(&database).await.instance(), stores[0].instance());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +173,7 @@ async fn a_store_outlives_its_connections() {
         assert_eq!(store.job(&job).await.expect("it reads").expect("a job").id, job);
     }
     // The one that listens is made anew too.
-    let other = store_on(&database).await;
+    let other = store_of(&database, "box2").await;
     let mut heard = store.changes();
     heard.mark_unchanged();
     created(&other, command(requirement("a", 1000), 0)).await;
@@ -209,4 +219,5 @@ async fn sums_are_put_together() {
     assert_eq!(store.waiting().await.expect("the queue").iter().map(|waiting| waiting.jobs).sum::<u64>(), 30);
 }
 
+mod leases;
 mod refusals;

@@ -74,7 +74,8 @@ impl<'c> Tx<'c> {
         Ok(row)
     }
 
-    fn wrote(&self) {
+    /// Notes that something was written.
+    pub(super) fn wrote(&self) {
         self.wrote.store(true, Ordering::Relaxed);
     }
 

@@ -178,6 +178,19 @@ CREATE TABLE project_usage_hours (
   PRIMARY KEY (hour, project)
 );
 
+-- Machines. `instance` is what their containers carry, `machine` tells machines of one name apart, `lease` grows with every daemon that starts there and
+-- whenever the others take it for lost; `report` is what its daemon told of it last.
+CREATE TABLE hosts (
+  host       TEXT COLLATE "C" PRIMARY KEY,
+  instance   TEXT NOT NULL,
+  machine    TEXT NOT NULL,
+  lease      BIGINT NOT NULL,
+  renewed_at TIMESTAMPTZ NOT NULL,
+  report     TEXT,
+  fenced_at  TIMESTAMPTZ,
+  fenced_by  TEXT COLLATE "C"
+);
+
 CREATE TABLE drains (host TEXT COLLATE "C" PRIMARY KEY, drain TEXT NOT NULL);
 
 CREATE TABLE images (

@@ -1,12 +1,10 @@
 //! Databases that cannot be used, and rows that make no sense.
 
 use super::*;
-use crate::store::StoreError;
 use secrecy::ExposeSecret as _;
 
 async fn refused(url: &SecretString) -> String {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let error = PostgresStore::open(url, Arc::default()).await.expect_err("it was opened");
+    let error = opened(url, "box1", "box1").await.expect_err("it was opened");
     crate::domain::chain(&error)
 }
 
@@ -68,7 +66,7 @@ async fn a_pooler_is_refused_in_transaction_mode_and_taken_in_session_mode() {
     let through = |user: &str| SecretString::from(format!("{}&port=6432", database.url().expose_secret().replacen("rc@", &format!("{user}@"), 1)));
     let told = refused(&through("rc")).await;
     assert!(told.contains("pooler in transaction mode") && told.contains("session mode"), "{told}");
-    let store = PostgresStore::open(&through("rc_session"), Arc::default()).await.unwrap_or_else(|error| panic!("{}", crate::domain::chain(&error)));
+    let store = opened(&through("rc_session"), "box1", "box1").await.unwrap_or_else(|error| panic!("{}", crate::domain::chain(&error)));
     created(&store, command(requirement("a", 1000), 0)).await;
     assert!(claim(&store, 1).await.is_some());
 }
