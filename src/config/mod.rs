@@ -17,6 +17,7 @@ mod live;
 mod load;
 mod log;
 mod network;
+mod opening;
 mod projects;
 pub mod reference;
 mod retention;
@@ -47,6 +48,7 @@ pub use live::{Live, Loading};
 pub use load::SetupConfig;
 pub use log::{Log, LogFormat};
 pub use network::{Destination, Network, Place};
+pub use opening::Opening;
 pub use projects::Project;
 pub use retention::Retention;
 pub use secret::{read_secret_file, read_secret_text, secret_of_env};
@@ -248,6 +250,9 @@ pub struct Class {
 }
 
 impl Class {
+    /// The engine's runtime where none is named: with the machine's own kernel.
+    pub const DEFAULT_RUNTIME: &'static str = "runc";
+
     /// A class with nothing but defaults.
     #[must_use]
     pub fn named(name: ClassName) -> Self {
@@ -264,7 +269,7 @@ impl Class {
             timeout: Duration::from_secs(60 * 60),
             network: Network::Isolated,
             network_allow: Vec::new(),
-            runtime: "runc".to_owned(),
+            runtime: Self::DEFAULT_RUNTIME.to_owned(),
             user: "65532:65532".to_owned(),
             warm: 0,
             max_runners: None,

@@ -19,8 +19,6 @@ use crate::security::SecurityManager;
 
 /// The class of a job that names none.
 const DEFAULT_CLASS: &str = "default";
-/// The engine's runtime that a requirement does not name.
-const DEFAULT_RUNTIME: &str = "runc";
 /// Bounds of a priority.
 pub(super) const PRIORITIES: std::ops::RangeInclusive<i64> = -1000..=1000;
 /// Most times that a job may ask to be tried again.
@@ -221,7 +219,7 @@ pub fn check_again(spec: &JobSpec, config: &Config) -> Result<(), Problem> {
 
 /// The class's runtime as a requirement names it.
 fn runtime_of(class: &Class) -> Option<String> {
-    Some(class.runtime.clone()).filter(|runtime| runtime != DEFAULT_RUNTIME)
+    Some(class.runtime.clone()).filter(|runtime| runtime != Class::DEFAULT_RUNTIME)
 }
 
 /// The named class; without a name `default`, or the only one there is.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::{Class, Config, JobImage, Network};
+use crate::config::{Class, Config};
 use crate::docker::{DockerDriver, Driver};
 use crate::domain::chain;
 use crate::firewall::{Firewall, Guarded, Nft, Reach, Rules};
@@ -41,45 +41,8 @@ async fn tried(config: &Config) -> Result<(), String> {
 /// What classes open beyond the strictest that there is.
 pub(super) fn openings(config: &Config) -> Vec<Finding> {
     let of = |class: &Class| {
-        let opened = opened(class);
+        let opened: Vec<String> = class.openings().iter().map(ToString::to_string).collect();
         (!opened.is_empty()).then(|| Finding::Odd(format!("opened: class {}: {}", class.name, opened.join("; "))))
     };
     config.classes.iter().filter_map(of).collect()
-}
-
-fn opened(class: &Class) -> Vec<String> {
-    let mut opened = Vec::new();
-    match class.network {
-        Network::None | Network::Isolated | Network::Allowlist => {}
-        Network::Open => opened.push("network = \"open\": jobs reach the machine itself and every private network".to_owned()),
-    }
-    if !class.network_allow.is_empty() {
-        let allowed: Vec<String> = class.network_allow.iter().map(ToString::to_string).collect();
-        opened.push(format!("network_allow: jobs reach {}", allowed.join(", ")));
-    }
-    if class.runtime != "runc" {
-        opened.push(format!("runtime = \"{}\"", class.runtime));
-    }
-    if let JobImage::Allow { images, runner_binary } = &class.job_image {
-        let which = if images.is_empty() { "any image".to_owned() } else { format!("{} pattern(s) of images", images.len()) };
-        opened.push(format!("job_image = \"allow\": jobs choose {which}, and see {} read-only", runner_binary.as_str()));
-    }
-    opened
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Destination;
-    use crate::domain::ClassName;
-
-    #[test]
-    fn what_a_class_opens_is_named_and_the_default_opens_nothing() {
-        let default = Class::named(ClassName::from_trusted("a"));
-        assert_eq!(opened(&default), Vec::<String>::new());
-        let allow = vec![Destination::parse("f", "10.0.0.0/8").expect("a network")];
-        let class = Class { network: Network::Open, network_allow: allow, runtime: "runsc".to_owned(), ..default };
-        let told = opened(&class).join("\n");
-        assert!(["the machine itself", "10.0.0.0/8", "runsc"].iter().all(|part| told.contains(part)), "{told}");
-    }
 }
