@@ -32,6 +32,7 @@ fn plan() -> ContainerPlan {
         env: BTreeMap::from([("CI".to_owned(), "1".to_owned())]),
         network: None,
         workdir: None,
+        opened: Vec::new(),
     }
 }
 
@@ -294,4 +295,15 @@ proptest! {
         let expected = format!("/{}", parts.join("/"));
         prop_assert!(tmpfs.contains_key(&expected), "{tmpfs:?} {expected}");
     }
+}
+
+#[test]
+fn a_container_tells_what_was_opened_for_it_and_one_without_the_label_is_not_as_planned() {
+    let labels = |plan: &ContainerPlan| create_body(plan, &HardenedProfile::for_tests()).labels.unwrap_or_default();
+    let open = ContainerPlan { opened: vec!["network = \"open\"".to_owned(), "runtime = \"runsc\"".to_owned()], ..plan() };
+    assert_eq!(labels(&open)["runner-coordinator.opened"], "network = \"open\"; runtime = \"runsc\"");
+    for (made, planned) in [(&open, &plan()), (&plan(), &open)] {
+        assert!(labels::opens_as_planned(&labels(made), made) && !labels::opens_as_planned(&labels(made), planned));
+    }
+    assert!(!labels::opens_as_planned(&std::collections::HashMap::new(), &plan()), "an earlier version's may have been made with anything");
 }

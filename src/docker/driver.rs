@@ -104,14 +104,20 @@ impl DockerDriver {
         Err(DriverError::Conflict { call: "create", message })
     }
 
-    /// One that an earlier try made, unless its tag has moved since: then it goes, for it never ran, and the next try makes another.
+    /// One that an earlier try made, unless its tag has moved since or its class opens something else now: then it goes, for it never ran, and the next
+    /// try makes another.
     async fn as_planned(&self, plan: &ContainerPlan, container: String) -> Result<String, DriverError> {
-        let made: MadeOf = self.client.read("inspect", LOOK, format!("/containers/{container}/json")).await?;
-        if made.image == plan.image.id {
+        let mut made: MadeOf = self.client.read("inspect", LOOK, format!("/containers/{container}/json")).await?;
+        let opens_as_planned = labels::opens_as_planned(&made.take_labels(), plan);
+        if made.image == plan.image.id && opens_as_planned {
             return Ok(container);
         }
         self.remove(&container).await?;
-        let other = format!("{} was made of {}, and its image is {} now", plan.name, made.image, plan.image.id);
+        let other = if opens_as_planned {
+            format!("{} was made of {}, and its image is {} now", plan.name, made.image, plan.image.id)
+        } else {
+            format!("{} was made before its class {} was changed", plan.name, plan.owner.class)
+        };
         Err(DriverError::Interrupted { call: "create", source: other.into() })
     }
 }

@@ -16,6 +16,8 @@ pub(super) const CLASS: &str = "runner-coordinator.class";
 const JOB: &str = "runner-coordinator.job";
 const ATTEMPT: &str = "runner-coordinator.attempt";
 const DEVICES: &str = "runner-coordinator.devices";
+/// What its class opened beyond the default when it was made.
+const OPENED: &str = "runner-coordinator.opened";
 const NONCE: &str = "runner-coordinator.nonce";
 
 /// The labels of a container to make. Its devices are written there from what it is really given, so that the two cannot differ.
@@ -29,12 +31,22 @@ pub(super) fn of_plan(plan: &ContainerPlan, profile: &HardenedProfile) -> HashMa
         (CLASS.to_owned(), owner.class.to_string()),
         (DEVICES.to_owned(), devices),
         (NONCE.to_owned(), owner.nonce.clone()),
+        (OPENED.to_owned(), opened(plan)),
     ]);
     if let Some((job, attempt)) = &owner.job {
         labels.insert(JOB.to_owned(), job.to_string());
         labels.insert(ATTEMPT.to_owned(), attempt.to_string());
     }
     labels
+}
+
+/// Whether a container was made with just what its plan opens. One without the label, of an earlier version, may have been made with anything.
+pub(super) fn opens_as_planned(labels: &HashMap<String, String>, plan: &ContainerPlan) -> bool {
+    labels.get(OPENED).is_some_and(|made| *made == opened(plan))
+}
+
+fn opened(plan: &ContainerPlan) -> String {
+    plan.opened.join("; ")
 }
 
 /// Whose container it is; `None` unless the labels say so in full.

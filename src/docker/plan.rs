@@ -62,6 +62,8 @@ pub struct ContainerPlan {
     pub network: Option<String>,
     /// Working directory; `None` leaves the image's own.
     pub workdir: Option<String>,
+    /// What its class opens beyond the default, in words: it says so in a label.
+    pub opened: Vec<String>,
 }
 
 impl fmt::Debug for ContainerPlan {

@@ -252,6 +252,14 @@ impl Image {
 pub(super) struct MadeOf {
     /// The image's id.
     pub(super) image: String,
+    config: Option<InspectedConfig>,
+}
+
+impl MadeOf {
+    /// Takes its labels.
+    pub(super) fn take_labels(&mut self) -> HashMap<String, String> {
+        self.config.take().and_then(|config| config.labels).unwrap_or_default()
+    }
 }
 
 /// One row of `GET /networks`.

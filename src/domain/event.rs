@@ -55,6 +55,9 @@ pub enum EventKind {
         /// The digest or id of its image; `None` of one that an earlier version made.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
+        /// See [`super::Placement::opened`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opened: Option<Vec<String>>,
     },
     /// The container runs.
     ContainerStarted,

@@ -31,7 +31,7 @@ fn attempt(devices: &[&str], started: Option<i64>, ended: Option<i64>) -> Attemp
         number: 1,
         runner: RunnerId::from_trusted("r"),
         host: HostId::from_trusted("h"),
-        placement: Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: ids(devices), share: None },
+        placement: Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: ids(devices), share: None, opened: None },
         started_at: started.map(at),
         ended: ended.map(|end| (at(end), Outcome::Succeeded)),
     }

@@ -115,7 +115,7 @@ impl Requirement {
     }
 }
 
-/// What a runner holds of its machine from the claim until its container is gone.
+/// What a runner holds of its machine from the claim until its container is gone, and what its container may do there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// Processor time.
@@ -127,4 +127,23 @@ pub struct Placement {
     /// How much of the memory of the only GPU is its share; `None` when its GPUs are its alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<MemoryBytes>,
+    /// What its class opened beyond the default when its container was made, in the words of `check`; empty for nothing. `None` before there is a
+    /// container, and where an earlier version made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placement_of_an_earlier_version_does_not_know_what_was_opened() {
+        let read = |text: &str| serde_json::from_str::<Placement>(text).expect("readable");
+        let old = r#"{"cpus":1000,"memory":1,"devices":[]}"#;
+        assert_eq!(read(old).opened, None);
+        assert_eq!(serde_json::to_string(&read(old)).expect("text"), old);
+        let none = Placement { opened: Some(Vec::new()), ..read(old) };
+        assert_eq!(read(&serde_json::to_string(&none).expect("text")), none, "nothing is not the same as not known");
+    }
 }

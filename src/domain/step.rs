@@ -22,6 +22,8 @@ pub enum Step {
         container: String,
         /// What it was made of.
         image: Option<PinnedImage>,
+        /// What its class opened beyond the default.
+        opened: Vec<String>,
     },
     /// The engine is about to be told to start the container.
     StartSent {
@@ -139,7 +141,7 @@ impl Aggregate {
     /// When the step contradicts the state; nothing has changed then.
     pub fn apply(&mut self, step: &Step, now: Timestamp) -> Result<Vec<EventKind>, Refused> {
         match step {
-            Step::ContainerCreated { container, image } => self.on_created(container, image.as_ref()),
+            Step::ContainerCreated { container, image, opened } => self.on_created(container, image.as_ref(), opened),
             Step::StartSent { engine_epoch } => self.on_start_sent(*engine_epoch, now),
             Step::Started => self.on_started(now),
             Step::Reported => Ok(self.on_reported(now)),
@@ -161,17 +163,22 @@ impl Aggregate {
         self.runner.state_since = now;
     }
 
-    fn on_created(&mut self, container: &str, image: Option<&PinnedImage>) -> Result<Vec<EventKind>, Refused> {
+    fn on_created(&mut self, container: &str, image: Option<&PinnedImage>, opened: &[String]) -> Result<Vec<EventKind>, Refused> {
         if self.runner.container.as_deref() == Some(container) {
             return Ok(Vec::new());
         }
         match self.runner.state {
             RunnerState::Starting { start_sent: None } => {
                 self.runner.container = Some(container.to_owned());
+                self.runner.placement.opened = Some(opened.to_vec());
                 if let Some(job) = &mut self.job {
                     job.image = job.image.take().or_else(|| image.cloned());
+                    if let Some(attempt) = &mut job.attempt {
+                        attempt.placement.opened = Some(opened.to_vec());
+                    }
                 }
-                Ok(vec![EventKind::ContainerCreated { container: container.to_owned(), digest: image.map(|image| image.identity().to_owned()) }])
+                let digest = image.map(|image| image.identity().to_owned());
+                Ok(vec![EventKind::ContainerCreated { container: container.to_owned(), digest, opened: Some(opened.to_vec()) }])
             }
             _ => Err(self.refused("container_created")),
         }

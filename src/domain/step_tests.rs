@@ -29,7 +29,7 @@ fn job(source: Source, retries: u32) -> Job {
 }
 
 fn runner(id: &str, origin: RunnerOrigin) -> Runner {
-    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1), devices: Vec::new(), share: None };
+    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1), devices: Vec::new(), share: None, opened: None };
     Runner::planned(RunnerId::from_trusted(id), ClassName::from_trusted("default"), HostId::from_trusted("h"), origin, placement, t(0))
 }
 
@@ -46,7 +46,7 @@ fn ended(outcome: Outcome) -> Step {
 }
 
 fn created() -> Step {
-    Step::ContainerCreated { container: "c".to_owned(), image: None }
+    Step::ContainerCreated { container: "c".to_owned(), image: None, opened: Vec::new() }
 }
 
 /// Every step once, with a name.
@@ -175,6 +175,32 @@ fn a_job_that_moved_on_is_out_of_its_old_runners_reach() {
 }
 
 #[test]
+fn what_a_class_opened_is_told_of_the_container_that_was_made() {
+    let created = |container: &str, opened: &[&str]| {
+        let opened = opened.iter().map(|text| (*text).to_owned()).collect();
+        Step::ContainerCreated { container: container.to_owned(), image: None, opened }
+    };
+    let open = || Some(vec!["runtime".to_owned()]);
+    let of = |aggregate: &Aggregate| aggregate.job.as_ref().and_then(|job| job.attempt.as_ref()).expect("an attempt").placement.opened.clone();
+    let mut own = Aggregate::bind(runner("r", RunnerOrigin::Job), job(Source::Api, 0), t(1)).expect("bound").0;
+    assert_eq!(of(&own), None);
+    let events = own.apply(&created("c", &["runtime"]), t(2)).expect("taken");
+    assert_eq!(events, [EventKind::ContainerCreated { container: "c".to_owned(), digest: None, opened: open() }]);
+    assert_eq!((of(&own), &own.runner.placement.opened), (open(), &open()));
+    own.apply(&created("c", &[]), t(3)).expect("told once more");
+    assert_eq!(of(&own), open(), "it was made before");
+    own.apply(&created("another", &[]), t(3)).expect("the first one went before it was started");
+    assert_eq!(of(&own), Some(Vec::new()));
+
+    // Made before the job came.
+    let mut warm = Aggregate::new(runner("w", RunnerOrigin::Pool), None);
+    for step in [created("c", &["runtime"]), Step::StartSent { engine_epoch: 1 }, Step::Reported] {
+        warm.apply(&step, t(4)).expect("taken");
+    }
+    assert_eq!(of(&Aggregate::bind(warm.runner, job(Source::GitLab, 0), t(5)).expect("bound").0), open());
+}
+
+#[test]
 fn back_off_doubles_up_to_its_limit_and_never_overflows() {
     let wait = |failures: u32, policy: &RetryPolicy| {
         let mut job = job(Source::Api, 0);
@@ -279,6 +305,9 @@ fn assert_sound(before: &Aggregate, after: &Aggregate, step: &Step, result: &Res
         let runs = matches!(after.state, JobState::Starting | JobState::Running);
         let open = after.attempt.as_ref().is_some_and(|attempt| attempt.ended.is_none());
         assert_eq!(runs, open, "the job is {} and its attempt is open: {open}", after.state.name());
+    }
+    if let Some(attempt) = after.job.as_ref().and_then(|job| job.attempt.as_ref()) {
+        assert_eq!(attempt.placement, after.runner.placement, "the attempt tells other things of its container than the runner");
     }
     // Starting is refused when it was done, because starting twice would run the job twice; that a container runs is no state of
     // a runner for GitLab, so only its history can show it twice.

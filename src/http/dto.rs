@@ -50,6 +50,9 @@ pub struct JobDto {
     /// What its containers are made of: the digest (`name@sha256:…`), or the engine's id of an image that came from no registry. The same for all attempts; `null`
     /// before the first container, and of a job that a waiting runner took.
     image_digest: Option<String>,
+    /// What its class opened beyond the default for the container of the latest attempt, in the words of `check`, as it was when that container was made; empty:
+    /// nothing. `null` where there is no container yet, and where an earlier version made it.
+    opened: Option<Vec<String>>,
     /// Of a single job: the latest that repeats its request.
     #[serde(skip_serializing_if = "Option::is_none")]
     retried_as: Option<String>,
@@ -188,6 +191,7 @@ impl From<Job> for JobDto {
             },
             retry_of: job.retry_of.as_ref().map(ToString::to_string),
             image_digest: job.image.as_ref().map(|image| image.identity().to_owned()),
+            opened: place.and_then(|attempt| attempt.placement.opened.clone()),
             retried_as: None,
             request: (&job.spec).into(),
             usage: None,
@@ -310,9 +314,10 @@ fn particulars(kind: EventKind) -> serde_json::Map<String, Value> {
         EventKind::ImageReady { digest } => {
             put("digest", digest.into());
         }
-        EventKind::ContainerCreated { container, digest } => {
+        EventKind::ContainerCreated { container, digest, opened } => {
             put("container", container.into());
             put("digest", digest.into());
+            put("opened", opened.into());
         }
         EventKind::CancelRequested { reason } | EventKind::StopOrdered { reason } => {
             put("reason", reason.as_str().into());

@@ -31,7 +31,8 @@ fn job(state: JobState) -> Job {
         retries: 0,
         work,
     };
-    let placement = Placement { cpus: CpuMillis(2000), memory: MemoryBytes(4 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None };
+    let placement =
+        Placement { cpus: CpuMillis(2000), memory: MemoryBytes(4 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None, opened: None };
     let runner = RunnerId::from_trusted("r1");
     let attempt = Attempt { number: 1, runner, host: HostId::from_trusted("box1"), placement, started_at: Some(at(2)), ended: None };
     Job { attempt: Some(attempt), state, ..Job::new(JobId::from_trusted("j1"), spec, at(0)) }
@@ -64,6 +65,21 @@ fn a_job_that_waits_again_is_nowhere() {
 }
 
 #[test]
+fn what_a_class_opened_is_shown_and_nothing_is_not_unknown() {
+    let of = |state: JobState, opened: Option<Vec<String>>| {
+        let mut job = job(state);
+        job.attempt.as_mut().expect("an attempt").placement.opened = opened;
+        serde_json::to_value(JobDto::from(job)).expect("json")["opened"].clone()
+    };
+    let open = || Some(vec!["runtime = \"runsc\"".to_owned()]);
+    assert_eq!(of(JobState::Running, open()), serde_json::json!(["runtime = \"runsc\""]));
+    assert_eq!(of(JobState::Ended { at: at(9), outcome: Outcome::Succeeded }, open()), serde_json::json!(["runtime = \"runsc\""]));
+    assert_eq!(of(JobState::Running, Some(Vec::new())), serde_json::json!([]));
+    assert_eq!(of(JobState::Running, None), Value::Null);
+    assert_eq!(of(JobState::Queued { not_before: None }, open()), Value::Null, "its container is gone");
+}
+
+#[test]
 fn fractions_of_a_cpu_stay_fractions() {
     assert_eq!([cpus(CpuMillis(2000)), cpus(CpuMillis(250))].map(|number| number.to_string()), ["2", "0.25"]);
 }
@@ -76,7 +92,8 @@ fn every_kind_of_event_is_shown() {
         EventKind::Submitted,
         EventKind::ImagePull { progress: "Downloading 1MB of 2MB".into() },
         EventKind::ImageReady { digest: "sha256:1".into() },
-        EventKind::ContainerCreated { container: "c1".into(), digest: None },
+        EventKind::ContainerCreated { container: "c1".into(), digest: None, opened: None },
+        EventKind::ContainerCreated { container: "c1".into(), digest: None, opened: Some(vec!["runtime = \"runsc\"".into()]) },
         EventKind::CancelRequested { reason: EndReason::CanceledByUser },
         EventKind::StopOrdered { reason: EndReason::TimedOut },
         EventKind::Progress { message: "half".into(), percent: Some(50) },

@@ -251,7 +251,7 @@ image = "debian:bookworm"
         let waiting = self.store.waiting().await.expect("waiting");
         let requirement: RequirementId = waiting.first().expect("a waiting job").id;
         let spec = &waiting[0].requirement;
-        let placement = Placement { cpus: spec.cpus, memory: spec.memory, devices: Vec::new(), share: None };
+        let placement = Placement { cpus: spec.cpus, memory: spec.memory, devices: Vec::new(), share: None, opened: None };
         let now = self.clock.now();
         let runner = Runner::planned(RunnerId::generate(), spec.class.clone(), HostId::from_trusted("box1"), RunnerOrigin::Job, placement, now);
         let claimed = self.store.claim(&[Candidate { requirement, runner }], now).await.expect("claimed").expect("a job");
@@ -260,7 +260,11 @@ image = "debian:bookworm"
 
     /// Takes the steps by which a claimed job comes to run.
     pub(super) async fn run(&self, runner: &RunnerId) {
-        for step in [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 0 }, Step::Started] {
+        for step in [
+            Step::ContainerCreated { container: "c1".to_owned(), image: None, opened: Vec::new() },
+            Step::StartSent { engine_epoch: 0 },
+            Step::Started,
+        ] {
             self.store.apply(runner, step, self.clock.now()).await.expect("a step");
         }
     }

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn gitlab_hears_of_ends_that_are_its_own_and_not_of_what_it_took_back() {
-        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None };
+        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None, opened: None };
         let attempt =
             Attempt { number: 1, runner: RunnerId::from_trusted("r1"), host: HostId::from_trusted("box1"), placement, started_at: None, ended: None };
         let begun = |job: Job| Job { attempt: Some(attempt.clone()), ..job };

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use super::deps::Shared;
 use super::proof::receipt_of;
-use crate::config::{Class, Network, Shell};
+use crate::config::{Class, Network, Opening, Shell};
 use crate::docker::{ContainerPlan, Owner, ResolvedImage};
 use crate::domain::{Aggregate, HostFile, ImageRef, Work};
 use crate::security::{CallFilter, DeviceGrant, Exec, HardenedProfile, NetworkAccess, ProfileRequest, TmpfsMount};
@@ -65,6 +65,15 @@ pub(super) fn profile_request(aggregate: &Aggregate, class: &Class, origin: &Ori
         filter: CallFilter::Ours,
         proof: None,
     }
+}
+
+/// What of its class's openings the container has, in words: the runner is lent only to one that is made of the job's own image.
+fn opened(class: &Class, origin: &Origin) -> Vec<String> {
+    let has = |opening: &Opening<'_>| match opening {
+        Opening::Network | Opening::NetworkAllow(_) | Opening::Runtime(_) => true,
+        Opening::JobImage { .. } => matches!(origin, Origin::Job(..)),
+    };
+    class.openings().iter().filter(|opening| has(opening)).map(ToString::to_string).collect()
 }
 
 /// What else a container is made of, found out or decided by its launch.
@@ -127,6 +136,7 @@ pub(super) fn container_plan(shared: &Shared, aggregate: &Aggregate, parts: Part
         env,
         network,
         workdir: None,
+        opened: opened(class, origin),
     }
 }
 
@@ -140,4 +150,27 @@ fn run_single(shell: Shell) -> Vec<String> {
     let command =
         ["run-single", "--executor", "shell", "--builds-dir", "/builds", "--cache-dir", "/cache", "--max-builds", "1", "--wait-timeout", "0"];
     command.iter().chain(shell).map(|argument| (*argument).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::JobImage;
+    use crate::domain::ClassName;
+
+    #[test]
+    fn the_runner_is_opened_only_to_a_container_of_the_jobs_own_image() {
+        let image = ImageRef::from_trusted("debian");
+        let runner_binary = HostFile::parse("f", "/opt/gitlab-runner").expect("a file");
+        let job_image = JobImage::Allow { images: Vec::new(), runner_binary: runner_binary.clone() };
+        let default = Class::named(ClassName::from_trusted("a"));
+        let class = Class { network: Network::Open, runtime: "runsc".to_owned(), job_image, ..default.clone() };
+        let all: Vec<String> = class.openings().iter().map(ToString::to_string).collect();
+        let own = Origin::Job(image.clone(), runner_binary);
+        assert_eq!((all.len(), opened(&class, &own)), (3, all.clone()));
+        for origin in [Origin::Command(image.clone()), Origin::Class(image)] {
+            assert_eq!(opened(&class, &origin), all[..2], "{origin:?}");
+            assert_eq!(opened(&default, &origin), Vec::<String>::new());
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::domain::{
 };
 
 fn placement() -> Placement {
-    Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None }
+    Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None, opened: None }
 }
 
 fn runner(id: &str, state: RunnerState, job: Option<&str>) -> Aggregate {

@@ -73,7 +73,8 @@ impl Fixture {
     /// Claims the first waiting job, as the manager would.
     async fn claim(&self) -> RunnerId {
         let waiting = self.store.waiting().await.expect("the queue").remove(0);
-        let placement = Placement { cpus: waiting.requirement.cpus, memory: waiting.requirement.memory, devices: Vec::new(), share: None };
+        let placement =
+            Placement { cpus: waiting.requirement.cpus, memory: waiting.requirement.memory, devices: Vec::new(), share: None, opened: None };
         let runner = planned(RunnerOrigin::Job, placement);
         let claimed = self.store.claim(&[Candidate { requirement: waiting.id, runner }], t(1)).await.expect("a claim");
         claimed.expect("a job").runner.id
@@ -119,7 +120,7 @@ fn of_gitlab(job_id: u64) -> Work {
 }
 
 fn up() -> [Step; 3] {
-    [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 0 }, Step::Started]
+    [Step::ContainerCreated { container: "c1".to_owned(), image: None, opened: Vec::new() }, Step::StartSent { engine_epoch: 0 }, Step::Started]
 }
 
 #[tokio::test]
@@ -152,7 +153,10 @@ async fn holders_are_bounded_by_what_really_ends_them() {
             fixture.take(&runner, [Step::HandedOver]).await;
         }
     }
-    let warm = planned(RunnerOrigin::Pool, Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None });
+    let warm = planned(
+        RunnerOrigin::Pool,
+        Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None, opened: None },
+    );
     fixture.store.plan_runner(&warm).await.expect("stored");
     let waits = fixture.submit(4, self::command()).await;
     let said = fixture.explain(&waits).await;
@@ -167,7 +171,10 @@ async fn holders_are_bounded_by_what_really_ends_them() {
 #[tokio::test]
 async fn a_runner_that_waits_takes_jobs_of_gitlab_only() {
     let fixture = Fixture::new();
-    let warm = planned(RunnerOrigin::Pool, Placement { cpus: CpuMillis(4000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None });
+    let warm = planned(
+        RunnerOrigin::Pool,
+        Placement { cpus: CpuMillis(4000), memory: MemoryBytes(1 << 30), devices: Vec::new(), share: None, opened: None },
+    );
     fixture.store.plan_runner(&warm).await.expect("stored");
     fixture.take(&warm.id, up().into_iter().chain([Step::Reported])).await;
     let (gitlab, command) = (fixture.submit(1, of_gitlab(1)).await, fixture.submit(1, command()).await);
@@ -188,7 +195,9 @@ async fn a_job_that_starts_tells_what_it_waits_for() {
     assert_eq!(fixture.preparing(&id).await, Preparing::Pull("half".to_owned()));
     note(EventKind::ImageReady { digest: "d".to_owned() }).await;
     assert_eq!(fixture.preparing(&id).await, Preparing::Container);
-    fixture.take(&runner, [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 0 }]).await;
+    fixture
+        .take(&runner, [Step::ContainerCreated { container: "c1".to_owned(), image: None, opened: Vec::new() }, Step::StartSent { engine_epoch: 0 }])
+        .await;
     assert_eq!(fixture.preparing(&id).await, Preparing::Start);
     note(EventKind::ContainerStarted).await;
     assert_eq!(fixture.preparing(&id).await, Preparing::Runner);

@@ -233,7 +233,7 @@ mod tests {
 
     /// A runner of the only container, with its log in `directory`.
     fn runner() -> Runner {
-        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None };
+        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None, opened: None };
         let (class, host) = (ClassName::from_trusted("default"), HostId::from_trusted("box1"));
         let planned = Runner::planned(RunnerId::from_trusted("r1"), class, host, RunnerOrigin::Pool, placement, jiff::Timestamp::UNIX_EPOCH);
         Runner { job: Some((JobId::from_trusted("0190abcdef"), 1)), ..planned }

@@ -95,7 +95,7 @@ pub(super) async fn launch(shared: &Arc<Shared>, aggregate: Aggregate, cancel: &
         Err(DriverError::NotFound { message, .. }) if message.contains("image") => return Err(OpError::NotYet("its image is gone again")),
         Err(error) => return start_failed(shared, &aggregate, None, error).await,
     };
-    start(shared, aggregate, container, pin).await
+    start(shared, aggregate, Step::ContainerCreated { container: container.clone(), image: Some(pin), opened: plan.opened }, container).await
 }
 
 /// What is wrong with a job that asks for more than its project may ever have: it was taken from GitLab, or before the limit was set.
@@ -128,10 +128,10 @@ fn filter(shared: &Shared) -> CallFilter {
     }
 }
 
-async fn start(shared: &Arc<Shared>, aggregate: Aggregate, container: String, pin: PinnedImage) -> Result<(), OpError> {
+async fn start(shared: &Arc<Shared>, aggregate: Aggregate, made: Step, container: String) -> Result<(), OpError> {
     let deps = &shared.deps;
     let runner = aggregate.runner.id.clone();
-    let created = deps.store.apply(&runner, Step::ContainerCreated { container: container.clone(), image: Some(pin) }, deps.clock.now()).await;
+    let created = deps.store.apply(&runner, made, deps.clock.now()).await;
     let sent = match created {
         Ok(_) => deps.store.apply(&runner, Step::StartSent { engine_epoch: shared.observer.epoch() }, deps.clock.now()).await,
         Err(error) => Err(error),

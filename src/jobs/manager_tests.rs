@@ -14,7 +14,7 @@ async fn a_runner_that_is_being_ended_gets_no_follower_that_nobody_takes() {
     let (deps, seat) = fixture::deps(dir.path(), Arc::default());
     let mut manager = JobManager::new(deps, seat, 1 << 32);
     let job = command(requirement("default", 1000), 0).job;
-    let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None };
+    let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None, opened: None };
     let (id, class, host) = (RunnerId::from_trusted("r1"), ClassName::from_trusted("default"), HostId::from_trusted("box1"));
     let planned = Runner::planned(id.clone(), class, host, RunnerOrigin::Pool, placement, Timestamp::UNIX_EPOCH);
     let aggregate = Aggregate { runner: Runner { state: RunnerState::Busy, job: Some((job.id.clone(), 1)), ..planned }, job: Some(job) };

@@ -37,7 +37,7 @@ fn spec(source: Source) -> JobSpec {
 }
 
 fn planned(name: &str) -> Runner {
-    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![], share: None };
+    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![], share: None, opened: None };
     Runner::planned(
         RunnerId::from_trusted(name),
         ClassName::from_trusted("default"),
@@ -55,7 +55,7 @@ fn bound(source: Source) -> Aggregate {
 
 fn started(source: Source) -> Aggregate {
     let mut aggregate = bound(source);
-    aggregate.apply(&Step::ContainerCreated { container: "c".into(), image: None }, at(0)).expect("created");
+    aggregate.apply(&Step::ContainerCreated { container: "c".into(), image: None, opened: Vec::new() }, at(0)).expect("created");
     aggregate.apply(&Step::StartSent { engine_epoch: 0 }, at(1)).expect("start sent");
     aggregate
 }
@@ -238,7 +238,7 @@ impl World {
         let script: Vec<Line> = match action {
             Action::Launch => vec![
                 Box::new(|world| world.container = Some(ContainerState::Created)),
-                Box::new(move |world| world.take(&Step::ContainerCreated { container: "c".into(), image: None }, now)),
+                Box::new(move |world| world.take(&Step::ContainerCreated { container: "c".into(), image: None, opened: Vec::new() }, now)),
                 Box::new(move |world| world.take(&Step::StartSent { engine_epoch: 0 }, now)),
                 Box::new(|world| {
                     let sent = matches!(world.aggregate.runner.state, RunnerState::Starting { start_sent: Some(_) });

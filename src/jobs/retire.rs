@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn idle(name: &str, origin: RunnerOrigin) -> Runner {
-        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None };
+        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None, opened: None };
         let (class, host) = (ClassName::from_trusted(name), HostId::from_trusted("box1"));
         Runner { state: RunnerState::Idle, ..Runner::planned(RunnerId::generate(), class, host, origin, placement, Timestamp::UNIX_EPOCH) }
     }

@@ -150,7 +150,13 @@ mod tests {
             crate::domain::ClassName::from_trusted("default"),
             crate::domain::HostId::from_trusted("box1"),
             crate::domain::RunnerOrigin::Job,
-            crate::domain::Placement { cpus: crate::domain::CpuMillis(1), memory: crate::domain::MemoryBytes(1), devices: Vec::new(), share: None },
+            crate::domain::Placement {
+                cpus: crate::domain::CpuMillis(1),
+                memory: crate::domain::MemoryBytes(1),
+                devices: Vec::new(),
+                share: None,
+                opened: None,
+            },
             jiff::Timestamp::UNIX_EPOCH,
         );
         let with = |job| Aggregate { runner: runner.clone(), job };

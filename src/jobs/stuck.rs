@@ -65,7 +65,7 @@ mod tests {
     }
 
     fn runner(state: RunnerState) -> Runner {
-        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None };
+        let placement = Placement { cpus: CpuMillis(1), memory: MemoryBytes(1), devices: Vec::new(), share: None, opened: None };
         let (class, host) = (ClassName::from_trusted("default"), HostId::from_trusted("box1"));
         Runner { state, ..Runner::planned(RunnerId::generate(), class, host, RunnerOrigin::Job, placement, at(0)) }
     }

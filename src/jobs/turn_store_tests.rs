@@ -28,7 +28,7 @@ struct Model {
 fn life() -> [Step; 6] {
     let retry = RetryPolicy { infrastructure_retries: 1, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(1) };
     [
-        Step::ContainerCreated { container: "c".to_owned(), image: None },
+        Step::ContainerCreated { container: "c".to_owned(), image: None, opened: Vec::new() },
         Step::StartSent { engine_epoch: 1 },
         Step::Started,
         Step::JobEnded { outcome: Outcome::Succeeded, retry },

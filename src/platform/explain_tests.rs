@@ -56,6 +56,7 @@ fn tenant(text: &str) -> Tenant {
             memory: MemoryBytes(amount("gib") * GIB),
             devices: devices.map(|id| GpuId::from_trusted(*id)).collect(),
             share: None,
+            opened: None,
         },
         since: minute(0),
         ends_by: after("till").map(|at| minute(i64::try_from(number(at)).expect("a minute"))),

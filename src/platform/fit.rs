@@ -285,7 +285,7 @@ impl<'a> Ledger<'a> {
             return Err(missing);
         }
         let share = requirement.gpus.as_ref().and_then(|gpus| gpus.share);
-        Ok(Placement { cpus: requirement.cpus, memory: requirement.memory, devices, share })
+        Ok(Placement { cpus: requirement.cpus, memory: requirement.memory, devices, share, opened: None })
     }
 
     fn check_arch_and_runtime(&self, requirement: &Requirement, missing: &mut Vec<Unfit>) {

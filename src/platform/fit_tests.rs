@@ -40,7 +40,7 @@ fn devices(placement: &Placement) -> Vec<&str> {
 #[test]
 fn names_everything_that_is_missing_and_whether_waiting_helps() {
     let host = machine(4, 8, &[]);
-    let held = Placement { cpus: CpuMillis(3000), memory: MemoryBytes(GIB), devices: vec![], share: None };
+    let held = Placement { cpus: CpuMillis(3000), memory: MemoryBytes(GIB), devices: vec![], share: None, opened: None };
     let class = ClassName::from_trusted("other");
     let ledger = Ledger::new(&host, [(&class, &held)]);
     let wanted = Requirement { arch: Some(Arch::Riscv64), ..needs(2, 16) };
@@ -76,7 +76,7 @@ fn another_architecture_is_emulated_only_where_that_is_allowed() {
 fn a_class_at_its_limit_waits() {
     let host = machine(4, 8, &[]);
     let class = ClassName::from_trusted("default");
-    let held = Placement { cpus: CpuMillis(10), memory: MemoryBytes(1), devices: vec![], share: None };
+    let held = Placement { cpus: CpuMillis(10), memory: MemoryBytes(1), devices: vec![], share: None, opened: None };
     let ledger = Ledger::new(&host, [(&class, &held)]);
     assert!(ledger.fit(&needs(1, 1), Some(2)).is_ok());
     let missing = ledger.fit(&needs(1, 1), Some(1)).expect_err("full");

@@ -53,7 +53,7 @@ macro_rules! every_rule {
             caps { a_project_starts_no_more_jobs_than_it_may, gpus_are_limited_too, limits_that_change_move_what_waits,
                    a_runner_that_waits_takes_no_job_of_a_project_at_its_limit }
             steps { a_whole_life_is_written, a_refused_step_changes_nothing, an_unknown_runner_is_told, a_retry_keeps_its_place,
-                    cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
+                    what_a_class_opened_is_kept_with_each_attempt, cancelling_depends_on_the_state, what_only_the_broker_needs_is_forgotten_at_the_end, notes_go_into_the_history,
                     changes_tick_after_a_change_and_only_then }
             usage { ended_attempts_are_added_to_their_project_once, the_day_forgets_and_the_sum_does_not,
                     what_an_attempt_used_is_kept_and_final_with_its_end }
@@ -129,7 +129,8 @@ pub(crate) async fn created(store: &dyn Store, new: NewJob) -> Job {
 
 /// A planned runner on `box1`.
 pub(crate) fn planned(class: &str, origin: RunnerOrigin) -> Runner {
-    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None };
+    let placement =
+        Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None, opened: None };
     Runner::planned(RunnerId::generate(), ClassName::from_trusted(class), HostId::from_trusted("box1"), origin, placement, t(0))
 }
 
@@ -163,7 +164,7 @@ pub(crate) async fn take(store: &dyn Store, runner: &RunnerId, steps: impl IntoI
 
 /// The steps by which a command comes to run.
 pub(crate) fn up() -> [Step; 3] {
-    [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 7 }, Step::Started]
+    [Step::ContainerCreated { container: "c1".to_owned(), image: None, opened: Vec::new() }, Step::StartSent { engine_epoch: 7 }, Step::Started]
 }
 
 /// The attempt's end.

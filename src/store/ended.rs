@@ -104,7 +104,13 @@ mod tests {
             number: 1,
             runner: RunnerId::from_trusted("r"),
             host: HostId::from_trusted("h"),
-            placement: Placement { cpus: crate::domain::CpuMillis(1), memory: crate::domain::MemoryBytes(1), devices: Vec::new(), share: None },
+            placement: Placement {
+                cpus: crate::domain::CpuMillis(1),
+                memory: crate::domain::MemoryBytes(1),
+                devices: Vec::new(),
+                share: None,
+                opened: None,
+            },
             started_at: started_at.map(at),
             ended: Some((at(attempt_ended), outcome.clone())),
         });

@@ -69,7 +69,7 @@ impl Life {
     /// Takes the next attempt with a new runner, or one that waited.
     pub(super) fn claim(&mut self, origin: RunnerOrigin) {
         let devices = vec![GpuId::from_trusted("GPU-1")];
-        let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices, share: None };
+        let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices, share: None, opened: None };
         let (class, host) = (ClassName::from_trusted("default"), HostId::from_trusted("box1"));
         let mut runner = Runner::planned(RunnerId::generate(), class, host, origin, placement, t(self.now));
         if origin != RunnerOrigin::Job {
@@ -114,7 +114,7 @@ impl Life {
     }
 
     pub(super) fn created(&mut self) {
-        self.step(&Step::ContainerCreated { container: "c".to_owned(), image: None });
+        self.step(&Step::ContainerCreated { container: "c".to_owned(), image: None, opened: Vec::new() });
     }
 
     pub(super) fn started(&mut self) {

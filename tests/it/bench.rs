@@ -54,6 +54,7 @@ impl Bench {
             env: BTreeMap::new(),
             network: None,
             workdir: None,
+            opened: Vec::new(),
         }
     }
 

@@ -88,11 +88,13 @@ impl Rig {
             NewJob { job: waiting(&claimed), gitlab: Some(claimed.job), idempotency: None, weight: 1, queue_limit: 10, whole_queue_limit: u32::MAX };
         let Submission::Created(job) = self.store.submit(new).await.expect("stored") else { panic!("it is new") };
         let requirement = &job.spec.requirement;
-        let placement = Placement { cpus: requirement.cpus, memory: requirement.memory, devices: Vec::new(), share: None };
+        let placement = Placement { cpus: requirement.cpus, memory: requirement.memory, devices: Vec::new(), share: None, opened: None };
         let (id, now) = (RunnerId::generate(), SystemClock.now());
         let runner = Runner::planned(id.clone(), requirement.class.clone(), HostId::from_trusted("box1"), RunnerOrigin::Pool, placement, now);
         self.store.plan_runner(&runner).await.expect("stored");
-        for step in [Step::ContainerCreated { container: "c".into(), image: None }, Step::StartSent { engine_epoch: 0 }, Step::Reported] {
+        for step in
+            [Step::ContainerCreated { container: "c".into(), image: None, opened: Vec::new() }, Step::StartSent { engine_epoch: 0 }, Step::Reported]
+        {
             self.store.apply(&id, step, now).await.expect("may be taken");
         }
         let bound = self.store.assign(&id, now).await.expect("stored").expect("a job waits");

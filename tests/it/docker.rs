@@ -6,7 +6,7 @@ use bollard::models::ContainerConfig;
 use bollard::query_parameters::{CommitContainerOptionsBuilder, InspectNetworkOptions, RemoveImageOptions};
 use futures_util::{StreamExt, TryStreamExt};
 use runner_coordinator::docker::{ContainerFacts, ContainerPlan, ContainerState, DockerDriver, Driver, DriverError, LogRecord, LogStream, judge};
-use runner_coordinator::domain::{Disposition, EndReason, HowEnded, ImageRef, Outcome, ProvenEnd, RunnerId};
+use runner_coordinator::domain::{Disposition, EndReason, HowEnded, ImageRef, Outcome, ProvenEnd, RunnerId, chain};
 use runner_coordinator::security::{NetworkAccess, ProfileRequest, SecurityManager};
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
@@ -108,6 +108,18 @@ async fn a_repeated_create_adopts_and_a_foreign_name_is_refused() {
     let id = one.expect("created");
     assert_eq!(two.expect("adopted"), id);
     assert_eq!(bench.driver.create(&plan, &profile).await.expect("adopted"), id);
+    // One that was made before its class was opened, or closed, is made anew: it never ran.
+    let opened = ContainerPlan { opened: vec!["network = \"open\"".to_owned()], ..plan.clone() };
+    let refused = bench.driver.create(&opened, &profile).await;
+    assert!(
+        matches!(&refused, Err(error @ DriverError::Interrupted { .. }) if chain(error).contains("before its class default was changed")),
+        "{refused:?}"
+    );
+    let anew = bench.driver.create(&opened, &profile).await.expect("made again");
+    assert_ne!(anew, id);
+    assert_eq!(bench.driver.create(&opened, &profile).await.expect("adopted"), anew);
+    assert!(matches!(bench.driver.create(&plan, &profile).await, Err(DriverError::Interrupted { .. })));
+    let id = bench.driver.create(&plan, &profile).await.expect("made again");
     let mut other_runner = plan.clone();
     other_runner.owner.runner = RunnerId::generate();
     assert!(matches!(bench.driver.create(&other_runner, &profile).await, Err(DriverError::Conflict { .. })));

@@ -38,13 +38,14 @@ async fn a_job_runs_in_the_image_that_it_names_with_a_runner_that_it_cannot_chan
     assert_eq!(done.status, Status::Success, "{done:?}\n{}", daemon.log());
     assert!(done.trace.contains("not the class image") && done.trace.contains("cannot write"), "{}", done.trace);
     assert!(done.trace.lines().any(|line| line.contains("/usr/local/bin/gitlab-runner") && line.contains("ro,")), "{}", done.trace);
-    assert_eq!(ours["state"], json!("succeeded"), "{ours}");
+    let opened = format!("job_image = \"allow\": jobs choose 1 pattern(s) of images, and see {} read-only", engine::runner_binary());
+    assert_eq!((&ours["state"], &ours["opened"]), (&json!("succeeded"), &json!([opened])), "{ours}");
     let warm_after = road.containers();
     assert!(warm.iter().all(|name| warm_after.contains(name)), "the warm runner was not used: {warm:?} {warm_after:?}");
 
     let (done, ours) = run(&road, job("plain").script(["test -e /usr/bin/gitlab-runner && echo the class image"])).await;
     assert!(done.trace.contains("the class image"), "{}", done.trace);
-    assert_eq!(ours["state"], json!("succeeded"), "{ours}");
+    assert_eq!((&ours["state"], &ours["opened"]), (&json!("succeeded"), &json!([])), "{ours}");
     road.daemon.finish_with_pool().await;
 }
 

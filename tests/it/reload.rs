@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::gitlab::{GitLab, Status};
-use crate::harness::road::{find_record, job};
+use crate::harness::road::{Road, find_record, job};
 use crate::harness::{BUSYBOX, Daemon, PATIENCE, RUNNER, Setup, client};
 
 /// A job of a class that runs until it is cancelled.
@@ -96,6 +96,88 @@ async fn jobs_of_a_class_that_was_removed_end_when_it_is_their_turn_and_what_run
     assert_eq!(daemon.request(Method::POST, "/jobs", Some(forever("going"))).await.0, StatusCode::UNPROCESSABLE_ENTITY);
     cancel(&daemon, &runs).await;
     daemon.finish().await;
+}
+
+#[tokio::test]
+async fn a_record_keeps_what_its_class_had_opened_when_the_container_was_made() {
+    let opens = ["network = \"open\"", "network_allow = [\"10.9.0.0/16\", \"10.8.0.1:443\"]"];
+    let words =
+        ["network = \"open\": jobs reach the machine itself and every private network", "network_allow: jobs reach 10.9.0.0/16, 10.8.0.1/32:443"];
+    let classes = format!("[[classes]]\nname = \"open\"\n{}\n[[classes]]\nname = \"allowing\"\n{}\n", opens[0], opens[1]);
+    let mut daemon = Setup::new("reload-opened").host("cpus = 2").with("[[classes]]\nname = \"default\"").with(&classes).start().await;
+    let runs = async |daemon: &Daemon, class: &str| {
+        let id = daemon.submit(forever(class)).await;
+        daemon.reaches(&id, &["running"]).await;
+        id
+    };
+    let opened = async |daemon: &Daemon, id: &str| daemon.job(id).await["opened"].clone();
+    let all = [("default", json!([])), ("open", json!([words[0]])), ("allowing", json!([words[1]]))];
+    let mut before = Vec::new();
+    for (class, expected) in &all {
+        let id = runs(&daemon, class).await;
+        assert_eq!(opened(&daemon, &id).await, *expected, "{class}");
+        let history = daemon.get(&format!("/jobs/{id}/events")).await;
+        let made = history["events"].as_array().and_then(|events| events.iter().find(|event| event["kind"] == "container_created"));
+        assert_eq!(made.expect("it is told")["opened"], *expected, "{history}");
+        before.push(id);
+    }
+    // The same words everywhere.
+    let check = String::from_utf8(daemon.command(&["check", "--canary", "off"]).output().expect("it runs").stdout).expect("text");
+    let told: Vec<&str> = check.lines().filter(|line| line.contains("opened:")).collect();
+    assert_eq!(told, [format!("note  opened: class open: {}", words[0]), format!("note  opened: class allowing: {}", words[1])], "{check}");
+    for (id, expected) in before.iter().zip(["nothing", words[0], words[1]]) {
+        let shown = daemon.cli(&["jobs", "show", id]);
+        let line = shown.lines().find(|line| line.starts_with("opened ")).expect("it is shown");
+        assert_eq!(line.trim_start_matches("opened").trim(), expected, "{shown}");
+    }
+
+    // Closed again: a job that comes gets nothing of it, and the records of those that run stay, also after their end and a restart.
+    let closed = opens.iter().fold(daemon.configuration(), |toml, key| toml.replace(key, ""));
+    reload(&daemon, &closed, "configuration reloaded: changed classes[open].network, classes[allowing].network_allow").await;
+    for class in ["open", "allowing"] {
+        let id = runs(&daemon, class).await;
+        assert_eq!(opened(&daemon, &id).await, json!([]), "{class}");
+        cancel(&daemon, &id).await;
+    }
+    for id in &before {
+        cancel(&daemon, id).await;
+    }
+    daemon.kill();
+    daemon.start().await;
+    for (id, (class, expected)) in before.iter().zip(&all) {
+        assert_eq!(opened(&daemon, id).await, *expected, "{class}");
+    }
+    daemon.finish().await;
+}
+
+#[tokio::test]
+async fn a_job_that_a_waiting_runner_takes_tells_what_was_opened_when_that_one_was_made() {
+    let road = Road::start("reload-opened-warm", "1h", "warm = 1\nnetwork = \"open\"").await;
+    let idle = async |daemon: &Daemon| {
+        let runners = daemon.get("/runners").await;
+        runners["runners"].as_array().and_then(|all| all.iter().find(|runner| runner["state"] == "idle").map(|runner| runner["id"].clone()))
+    };
+    let runs = async |road: &Road, name: &str| {
+        road.daemon.until("a runner waits", async |daemon| idle(daemon).await.is_some()).await;
+        let waits = idle(&road.daemon).await.expect("a runner");
+        let id = road.gitlab.enqueue(job(name).script(["echo ran"]));
+        road.gitlab.send_job_event(id).await;
+        road.reaches(id, PATIENCE, |job| job.status == Status::Success).await;
+        let record = road.ended(id).await;
+        assert_eq!(record["runner_id"], waits, "{record}");
+        record
+    };
+    let open = runs(&road, "open").await;
+    assert_eq!(open["opened"], json!(["network = \"open\": jobs reach the machine itself and every private network"]), "{open}");
+    let toml = road.daemon.configuration();
+    road.daemon.until("another runner waits", async |daemon| idle(daemon).await.is_some()).await;
+    let before = idle(&road.daemon).await;
+    reload(&road.daemon, &toml.replace("network = \"open\"", ""), "configuration reloaded: changed classes[gitlab].network").await;
+    road.daemon.until("a runner of the closed class waits", async |daemon| idle(daemon).await.is_some_and(|now| Some(now) != before)).await;
+    let closed = runs(&road, "closed").await;
+    let again = road.daemon.job(open["id"].as_str().expect("an id")).await;
+    assert_eq!((&closed["opened"], &again["opened"]), (&json!([]), &open["opened"]), "{closed} {again}");
+    road.daemon.finish_with_pool().await;
 }
 
 /// A new token with its table for the configuration.

@@ -155,6 +155,7 @@ async fn flight(
         env: BTreeMap::new(),
         network,
         workdir: None,
+        opened: Vec::new(),
     };
     let begun = Instant::now();
     let container = driver.create(&plan, &profile).await.map_err(said)?;

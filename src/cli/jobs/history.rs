@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::render::{short, word};
+use crate::cli::render::{clean, list, short, word};
 
 /// Most characters of an event's words.
 const MOST_CHARS: usize = 300;
@@ -26,7 +26,7 @@ pub(super) fn told(event: &Value) -> Told {
         "assigned" => "a waiting runner takes it".to_owned(),
         "image_pull" => return Told::Passing(short(&with("image", particular("progress")), MOST_CHARS)),
         "image_ready" => "the image is there".to_owned(),
-        "container_created" => "its container is made".to_owned(),
+        "container_created" => container_created(event),
         "container_started" => "it runs".to_owned(),
         "handed_over" => "GitLab Runner has it".to_owned(),
         "adopted" => "the daemon was restarted and goes on with it".to_owned(),
@@ -37,9 +37,19 @@ pub(super) fn told(event: &Value) -> Told {
         "retry_scheduled" => with("it is tried again, not before", particular("not_before")),
         "ended" => "it has ended".to_owned(),
         "runner_removed" => "its container is gone".to_owned(),
-        other => crate::cli::render::clean(other).replace('_', " "),
+        other => clean(other).replace('_', " "),
     };
     Told::Line(short(&text, MOST_CHARS))
+}
+
+fn container_created(event: &Value) -> String {
+    let opened = opened(event);
+    if opened.is_empty() { "its container is made".to_owned() } else { format!("its container is made, with this opened: {opened}") }
+}
+
+/// What its class opened beyond the default for the container; empty for nothing, and where it is not known.
+pub(super) fn opened(value: &Value) -> String {
+    clean(&list(value, "opened").iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "))
 }
 
 /// What the job itself says of how far it is.
@@ -53,7 +63,7 @@ fn attempt_ended(event: &Value) -> String {
     let attempt = event["attempt"].as_u64().unwrap_or(1);
     let how = match (event["reason"].as_str(), event["exit_code"].as_i64()) {
         (None | Some("exit_code"), Some(code)) => format!("with exit code {code}"),
-        (Some(reason), _) => format!("with {}", crate::cli::render::clean(reason)),
+        (Some(reason), _) => format!("with {}", clean(reason)),
         (None, None) => "well".to_owned(),
     };
     let detail = Some(word(event, "detail")).filter(|detail| !detail.is_empty()).map_or(String::new(), |detail| format!(": {detail}"));
@@ -75,6 +85,8 @@ mod tests {
             json!({"kind": "image_pull", "progress": "Downloading 1MB of 2MB"}),
             json!({"kind": "image_ready", "digest": "sha256:1"}),
             json!({"kind": "container_created", "container": "c1"}),
+            json!({"kind": "container_created", "container": "c1", "opened": []}),
+            json!({"kind": "container_created", "container": "c1", "opened": ["runtime = \"runsc\"", "network_allow: jobs reach a, b"]}),
             json!({"kind": "container_started"}),
             json!({"kind": "handed_over"}),
             json!({"kind": "adopted"}),

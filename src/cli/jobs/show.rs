@@ -1,9 +1,9 @@
 //! Jobs as a table, and one job with its history.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::history::{Told, told};
+use super::history::{Told, opened, told};
 use crate::cli::now;
 use crate::cli::render::{BOLD, Cell, DIM, bytes, clean, fields, list, of_state, paint, short, span, table, time, word, words};
 
@@ -85,6 +85,7 @@ fn lines_at(job: &Value, events: &[Value], now: Timestamp) -> Vec<String> {
         ("gpus", words(job, "devices")),
         ("gpu use", gpu_use(&job["usage"])),
         ("image", word(job, "image_digest")),
+        ("opened", if job["opened"] == json!([]) { "nothing".to_owned() } else { opened(job) }),
         ("retry of", word(job, "retry_of")),
         ("created", at("created_at")),
         ("not before", word(job, "not_before")),
@@ -141,7 +142,6 @@ fn timeline(events: &[Value]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
 
     use super::*;
 
@@ -152,7 +152,7 @@ mod tests {
     fn jobs() -> [Value; 3] {
         [
             json!({"id": "01a", "state": "running", "class": "gpu", "project": "team/app", "attempt": 1, "host": "box1", "runner_id": "r1",
-                "devices": ["GPU-1", "GPU-2"], "created_at": "2026-11-18T11:00:00Z", "started_at": "2026-11-18T11:00:05Z", "finished_at": null, "priority": 3,
+                "devices": ["GPU-1", "GPU-2"], "opened": ["runtime = \"runsc\"", "network_allow: jobs reach a, b"], "created_at": "2026-11-18T11:00:00Z", "started_at": "2026-11-18T11:00:05Z", "finished_at": null, "priority": 3,
                 "request": {"image": "debian:bookworm", "command": ["sh", "-c", "echo 'a b'; make test"], "cpus": 2, "memory": "4GiB", "arch": null,
                     "timeout": "1h", "gpus": {"count": 2, "vendor": "nvidia", "memory": null}},
                 "usage": {"gpu_seconds": 120.4, "gpu_memory_peak_bytes": 3_221_225_472_u64, "gpu_utilisation_mean": 33.3, "gpu_energy_joules": null}}),

@@ -135,7 +135,7 @@ async fn of_the_manager(book: &mut Book, harness: &Harness) {
     book.keep("releaseGpu", "200", shown(&gpu(), None));
     let checks = [("store", Check::ok(None)), ("engine", Check::ok(Some("28.5.1".to_owned()))), ("manager", Check::ok(None))];
     book.keep("getHealth", "200", body_of(answer_of(checks.into())).await);
-    let placement = Placement { cpus: CpuMillis(2000), memory: MemoryBytes(4 << 30), devices: Vec::new(), share: None };
+    let placement = Placement { cpus: CpuMillis(2000), memory: MemoryBytes(4 << 30), devices: Vec::new(), share: None, opened: None };
     let class = crate::domain::ClassName::from_trusted("gitlab");
     let runner = Runner::planned(RunnerId::generate(), class, HostId::from_trusted("box1"), RunnerOrigin::Request, placement, now());
     book.keep("spawnRunner", "request", json!({ "class": "gitlab" }));

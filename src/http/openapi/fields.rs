@@ -84,12 +84,17 @@ impl PartialSchema for EventParticulars {
             .item(Ref::from_schema_name("EndReason"))
             .item(ObjectBuilder::new().schema_type(Type::Null))
             .description(Some("Of `cancel_requested`, `stop_ordered` and `attempt_ended`: why; `null` for an attempt that went well."));
+        let opened = ArrayBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+            .items(ObjectBuilder::new().schema_type(Type::String))
+            .description(Some("Of `container_created`: what its class opened beyond the default; `null` of one that an earlier version made."));
         ObjectBuilder::new()
             .description(Some("What stands in only some events, by their kind."))
             .property("status", maybe(Type::String, "Of `webhook`: how the job stood in GitLab."))
             .property("progress", maybe(Type::String, "Of `image_pull`: how far it is, in the engine's words."))
             .property("digest", maybe(Type::String, "Of `image_ready` and `container_created`: the image's digest or id."))
             .property("container", maybe(Type::String, "Of `container_created`: the engine's id of it."))
+            .property("opened", opened)
             .property("reason", reason)
             .property("exit_code", maybe(Type::Integer, "Of `attempt_ended`: the command's exit code, where one is known and believed."))
             .property("detail", maybe(Type::String, "Of `attempt_ended`: a sentence for people."))

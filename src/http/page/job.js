@@ -100,6 +100,7 @@ function facts(job, runner, events) {
     ["Tried again", job.not_before && ["not before ", moment(job.not_before)]],
     ["Attempt", job.attempt > 1 ? String(job.attempt) : null],
     ["Devices", job.devices.length ? job.devices.join(", ") : null],
+    ["Opened", job.opened?.length ? job.opened.join("; ") : null],
     ["In use", runner ? usage(runner) : null],
     ["Used", job.usage ? used(job.usage) : null],
     ["Asked for", [`${request.cpus} CPU`, request.memory, request.gpus ? `${request.gpus.count} GPU` : null, request.arch, `at most ${request.timeout}`].filter(Boolean).join(", ")],

@@ -16,7 +16,7 @@ function details(event) {
     event.percent === null || event.percent === undefined ? null : `${event.percent} %`, event.message, event.progress, event.digest,
     event.reason ? words(event.reason) : null, event.detail, event.not_before ? `not before ${new Date(event.not_before).toLocaleTimeString()}` : null,
     event.exit_code === null || event.exit_code === undefined ? null : `exit code ${event.exit_code}`, event.container?.slice(0, 12),
-    event.kind === "webhook" ? event.status : null,
+    event.opened?.length ? `opened ${event.opened.join("; ")}` : null, event.kind === "webhook" ? event.status : null,
   ];
   return parts.filter(Boolean).join(" · ");
 }

@@ -129,3 +129,38 @@ pub(in crate::store) async fn changes_tick_after_a_change_and_only_then(store: &
     changes.changed().await.expect("a tick");
     assert_eq!(store.waiting().await.expect("the queue").len(), 1, "{} is there by then", job.id);
 }
+
+pub(in crate::store) async fn what_a_class_opened_is_kept_with_each_attempt(store: &dyn Store) {
+    let made = |container: &str, opened: &[&str]| Step::ContainerCreated {
+        container: container.to_owned(),
+        image: None,
+        opened: opened.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    let opened = async |job: &JobId| -> Vec<Option<Vec<String>>> {
+        let attempts = store.attempts(job).await.expect("read");
+        let latest = store.job(job).await.expect("read").and_then(|job| job.attempt);
+        assert_eq!(attempts.last(), latest.as_ref());
+        attempts.into_iter().map(|attempt| attempt.placement.opened).collect()
+    };
+    let job = created(store, command(requirement("default", 1000), 0)).await.id;
+    let first = claim(store, 1).await.expect("a job").runner.id;
+    assert_eq!(opened(&job).await, [None], "there is no container yet");
+    take(store, &first, [made("c1", &["network = \"open\"", "a; b, \u{e9}"])], 2).await;
+    let open = Some(vec!["network = \"open\"".to_owned(), "a; b, \u{e9}".to_owned()]);
+    assert_eq!(opened(&job).await, std::slice::from_ref(&open));
+    assert_eq!(store.runner(&first).await.expect("read").expect("a runner").runner.placement.opened, open);
+    let crashed = ended(Outcome::infrastructure(EndReason::StartFailed, "no"));
+    take(store, &first, [crashed, Step::Exited, Step::Removed], 3).await;
+    store.promote_due(t(5000)).await.expect("promoted");
+    let second = claim(store, 5000).await.expect("again").runner.id;
+    take(store, &second, [made("c2", &[]), Step::StartSent { engine_epoch: 1 }, Step::Started, ended(Outcome::Succeeded)], 5001).await;
+    assert_eq!(opened(&job).await, [open.clone(), Some(Vec::new())], "the second attempt opened nothing");
+
+    // The container of a runner that waits is made before any job.
+    let warm = planned("warm", RunnerOrigin::Pool);
+    store.plan_runner(&warm).await.expect("stored");
+    take(store, &warm.id, [made("c3", &["network = \"open\"", "a; b, \u{e9}"]), Step::StartSent { engine_epoch: 1 }, Step::Reported], 5002).await;
+    let job = created(store, gitlab(requirement("warm", 1000), 0, 7)).await.id;
+    store.assign(&warm.id, t(5003)).await.expect("assigned").expect("a job");
+    assert_eq!(opened(&job).await, [open]);
+}

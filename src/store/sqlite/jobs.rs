@@ -95,7 +95,7 @@ fn save_attempt(connection: &Connection, job: &JobId, attempt: &Attempt) -> Outc
         .prepare_cached(
             "INSERT INTO attempts (job_id, number, runner_id, host, placement, started_at, ended_at, outcome) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (job_id, number) DO UPDATE SET \
-             started_at = excluded.started_at, ended_at = excluded.ended_at, outcome = excluded.outcome",
+             placement = excluded.placement, started_at = excluded.started_at, ended_at = excluded.ended_at, outcome = excluded.outcome",
         )?
         .execute(params![
             job.as_str(),

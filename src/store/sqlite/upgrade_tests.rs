@@ -34,7 +34,7 @@ fn busybox(priority: i32) -> NewJob {
 }
 
 fn without_gpus(class: &str, origin: RunnerOrigin) -> Runner {
-    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 28), devices: Vec::new(), share: None };
+    let placement = Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 28), devices: Vec::new(), share: None, opened: None };
     Runner { placement, ..planned(class, origin) }
 }
 
@@ -52,7 +52,7 @@ async fn live(store: &SqliteStore, new: NewJob, runner: Runner, steps: Vec<Step>
 
 /// Jobs in every state and rows in every table.
 async fn lived_in(store: &SqliteStore) {
-    let created_step = || Step::ContainerCreated { container: "c1".to_owned(), image: None };
+    let created_step = || Step::ContainerCreated { container: "c1".to_owned(), image: None, opened: Vec::new() };
     let running = || vec![created_step(), Step::StartSent { engine_epoch: 7 }, Step::Started];
     let ended = |outcome| Step::JobEnded { outcome, retry: RETRY };
     let to_the_end = |outcome| [running(), vec![ended(outcome), Step::Exited, Step::Removed]].concat();

@@ -232,10 +232,10 @@ async fn claimed(store: &dyn Store, runner: &RunnerId) {
     let now = Stopped.now();
     let waiting = store.waiting().await.expect("a store");
     let first = waiting.first().expect("the job waits");
-    let placement = Placement { cpus: first.requirement.cpus, memory: first.requirement.memory, devices: Vec::new(), share: None };
+    let placement = Placement { cpus: first.requirement.cpus, memory: first.requirement.memory, devices: Vec::new(), share: None, opened: None };
     let planned = Runner::planned(runner.clone(), first.requirement.class.clone(), HostId::from_trusted(HOST), RunnerOrigin::Job, placement, now);
     store.claim(&[Candidate { requirement: first.id, runner: planned }], now).await.expect("a store").expect("the job");
-    for step in [Step::ContainerCreated { container: "c1".to_owned(), image: None }, Step::StartSent { engine_epoch: 0 }] {
+    for step in [Step::ContainerCreated { container: "c1".to_owned(), image: None, opened: Vec::new() }, Step::StartSent { engine_epoch: 0 }] {
         store.apply(runner, step, now).await.expect("may be taken");
     }
 }

@@ -80,7 +80,7 @@ impl Rig {
         let broker = broker(directory.path(), &store, &gitlab, &contacts, &nudges);
         let rig = Self { broker, gitlab, store, runner, token, contacts, nudges, directory };
         let mut aggregate = Aggregate::new(planned(&rig.runner), None);
-        for step in [Step::ContainerCreated { container: "c".into(), image: None }, Step::StartSent { engine_epoch: 0 }] {
+        for step in [Step::ContainerCreated { container: "c".into(), image: None, opened: Vec::new() }, Step::StartSent { engine_epoch: 0 }] {
             aggregate.apply(&step, now()).expect("may be taken");
         }
         rig.store.put(aggregate, None);
@@ -160,7 +160,7 @@ fn security(data_dir: &Path) -> Arc<SecurityManager> {
 }
 
 fn placement() -> Placement {
-    Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None }
+    Placement { cpus: CpuMillis(1000), memory: MemoryBytes(1 << 30), devices: vec![GpuId::from_trusted("GPU-1")], share: None, opened: None }
 }
 
 fn planned(id: &RunnerId) -> Runner {
