@@ -2,6 +2,7 @@
 //! through the same function, with stand-ins for the outside world.
 
 mod door;
+mod fleet;
 mod reload;
 
 use std::net::SocketAddr;
@@ -163,6 +164,7 @@ pub async fn start(config: Config, outside: Outside, lifecycle: &Lifecycle) -> R
     let state = AppState::new(Arc::clone(&store), logs, handle.clone(), security, live.clone(), outside.clock);
     let state = AppState { metrics: Arc::clone(&metrics), audit: audit.clone(), ..state };
     keep_history(&state, lifecycle);
+    fleet::keep(&state, lifecycle);
     export_traces(&config, &store, &handle, lifecycle).await?;
     let listeners = listen::open(&config.http, outside.inherited).await?;
     audit.note(Act::of_daemon("daemon.start", concat!("version ", env!("CARGO_PKG_VERSION"))), clock.now());

@@ -15,7 +15,7 @@ use super::configuration::ConfigurationDto;
 use super::dto::thousandths;
 use super::extract::Viewer;
 use super::gitlab_queue::GitLabQueueDto;
-use super::hosts::HostDto;
+use super::hosts::{HostDto, HostShown};
 use super::openapi::words;
 use super::params::Params;
 use super::problem::Problem;
@@ -223,7 +223,8 @@ pub struct StatusDto {
     configuration: ConfigurationDto,
     /// What waits in GitLab; `null` without an access token to look with.
     gitlab_queue: Option<GitLabQueueDto>,
-    hosts: Vec<HostDto>,
+    #[schema(value_type = Vec<HostDto>)]
+    hosts: Vec<HostShown>,
     /// What the ended attempts of jobs used of GPUs, by project: those with most GPU time, at most 20.
     projects: Vec<ProjectUsageDto>,
 }
@@ -339,7 +340,7 @@ pub(super) async fn status(_viewer: Viewer, State(state): State<AppState>, param
         gitlab: intake(&status),
         configuration: ConfigurationDto::from(state.config.loading()),
         gitlab_queue: status.gitlab_queue.as_deref().map(|queue| GitLabQueueDto::new(queue, now)),
-        hosts: vec![HostDto::from(&*status)],
+        hosts: super::hosts::all(&state).await?,
         projects: projects.into_iter().map(ProjectUsageDto::from).collect(),
     }))
 }

@@ -17,11 +17,36 @@ use super::state::AppState;
 use crate::domain::{Arch, CpuMillis, Drain, Gpu};
 use crate::jobs::explain::readiness;
 use crate::jobs::{Disk, HostSet, HostWish, Status};
+use crate::platform::explain::Readiness;
 
-/// All machines. One for now.
+/// All machines.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HostList {
-    hosts: Vec<HostDto>,
+    #[schema(value_type = Vec<HostDto>)]
+    hosts: Vec<HostShown>,
+}
+
+/// The words for how a machine stands: those of this one, and `lost` for one of the fleet that is silent.
+pub(super) const STATES: [&str; Readiness::NAMES.len() + 1] = {
+    let mut states = [LOST; Readiness::NAMES.len() + 1];
+    let mut index = 0;
+    while index < Readiness::NAMES.len() {
+        states[index] = Readiness::NAMES[index];
+        index += 1;
+    }
+    states
+};
+/// Its daemon has not renewed its lease.
+const LOST: &str = "lost";
+
+/// A machine of the list.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum HostShown {
+    /// This one.
+    Own(Box<HostDto>),
+    /// Another, as its daemon told of it last.
+    Told(serde_json::Value),
 }
 
 /// A machine.
@@ -142,7 +167,36 @@ struct GpusDto {
 )]
 pub(super) async fn list(_viewer: Viewer, State(state): State<AppState>, params: Params) -> Result<Json<HostList>, Problem> {
     params.finish()?;
-    Ok(Json(HostList { hosts: vec![HostDto::from(&*state.manager.status())] }))
+    Ok(Json(HostList { hosts: all(&state).await? }))
+}
+
+/// This machine as it is now, and the others of its fleet as they told of themselves, by name.
+pub(super) async fn all(state: &AppState) -> Result<Vec<HostShown>, Problem> {
+    let own = HostDto::from(&*state.manager.status());
+    let Some(fleet) = state.store.fleet() else { return Ok(vec![HostShown::Own(Box::new(own))]) };
+    let mut hosts: Vec<(String, HostShown)> = Vec::new();
+    for host in fleet.hosts().await? {
+        if host.host.as_str() == own.id {
+            continue;
+        }
+        let is_live = host.is_live();
+        let Some(report) = host.report else { continue };
+        let Ok(mut shown) = serde_json::from_str::<serde_json::Value>(&report.shown) else { continue };
+        if !is_live {
+            shown["state"] = LOST.into();
+        }
+        hosts.push((host.host.to_string(), HostShown::Told(shown)));
+    }
+    hosts.push((own.id.clone(), HostShown::Own(Box::new(own))));
+    hosts.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(hosts.into_iter().map(|(_, shown)| shown).collect())
+}
+
+impl HostDto {
+    /// A machine in JSON, for the other daemons of its fleet.
+    pub(crate) fn told(status: &Status) -> String {
+        serde_json::to_string(&Self::from(status)).unwrap_or_default()
+    }
 }
 
 /// The body of `POST /hosts/{id}/drain`.

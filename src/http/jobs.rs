@@ -20,7 +20,7 @@ use super::submit::{self, IfUnsatisfiable, SubmitBody};
 use crate::config::Config;
 use crate::domain::gpu_usage;
 use crate::domain::job::CancelEffect;
-use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName, Work};
+use crate::domain::{ClassName, EndReason, Job, JobId, JobState, Outcome, ProjectName, Requirement, Work};
 use crate::jobs::explain::Circumstances;
 use crate::jobs::{class_named, disk};
 use crate::security::sha256;
@@ -101,8 +101,9 @@ pub(super) async fn admit(
     }
     if if_unsatisfiable == IfUnsatisfiable::Refuse {
         let status = state.manager.status();
-        let never = Circumstances { status: &status, config, now: state.clock.now() }.never(&job.spec.requirement);
-        if !never.is_empty() {
+        let here = Circumstances { status: &status, config, now: state.clock.now() };
+        let never = here.never(&job.spec.requirement);
+        if !never.is_empty() && !is_possible_elsewhere(state, &here, &job.spec.requirement).await? {
             return Err(Problem::Unsatisfiable(missing(never)));
         }
     }
@@ -120,6 +121,13 @@ pub(super) async fn admit(
         Submission::QueueFull { limit } => Err(Problem::QueueFull { limit }),
         Submission::WholeQueueFull { limit } => Err(Problem::WholeQueueFull { limit }),
     }
+}
+
+/// Whether a machine of the fleet, also one that is silent at present, could run what this one never can.
+async fn is_possible_elsewhere(state: &AppState, here: &Circumstances<'_>, requirement: &Requirement) -> Result<bool, Problem> {
+    let Some(fleet) = state.store.fleet() else { return Ok(false) };
+    let others = fleet.hosts().await?.into_iter().filter_map(|host| host.report);
+    Ok(others.map(|report| report.facts).any(|facts| facts.id != here.status.facts.id && here.is_possible_on(&facts, requirement)))
 }
 
 /// The submitter's key against doubles, where one is given.

@@ -41,6 +41,7 @@ pub mod webhook;
 mod wire;
 
 pub use broker::broker_router;
+pub(crate) use hosts::HostDto;
 pub use metrics::metered;
 pub use serve::{Doors, serve};
 pub use state::AppState;

@@ -42,6 +42,13 @@ impl<'a> Circumstances<'a> {
         examine(&machine, self.wish(requirement)).never().cloned().collect()
     }
 
+    /// Whether another machine of the fleet could run it one day; also while that is not known.
+    #[must_use]
+    pub fn is_possible_on(&self, facts: &HostFacts, requirement: &Requirement) -> bool {
+        let machine = Machine { facts, tenants: &[], readiness: Readiness::Ready };
+        facts.runtimes.is_empty() || examine(&machine, self.wish(requirement)).never().next().is_none()
+    }
+
     fn wish<'r>(&self, requirement: &'r Requirement) -> Wish<'r> {
         Wish { requirement, limit: class_named(self.config, &requirement.class).and_then(|class| class.max_runners) }
     }

@@ -156,6 +156,9 @@ impl JobManager {
         keep(&self.shared, "retention", |shared| async move { super::retention::run(&shared).await });
         keep(&self.shared, "disks", |shared| async move { super::disk::run(&shared).await });
         keep(&self.shared, "networks", |shared| async move { super::network::run(&shared).await });
+        if self.shared.deps.store.fleet().is_some() {
+            keep(&self.shared, "lost_machines", |shared| async move { super::lost::run(&shared).await });
+        }
         keep(&self.shared, "upkeep", |shared| async move { super::upkeep::run(&shared).await });
         if self.shared.deps.gitlab.is_some() {
             keep(&self.shared, "repair", |shared| async move { super::repair::run(&shared).await });

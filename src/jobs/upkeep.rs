@@ -77,7 +77,8 @@ async fn keep_one_alive(shared: &Shared, job: &Job) -> Result<(), StoreError> {
     let deps = &shared.deps;
     let reason = match deps.broker.keep_alive(job).await {
         claim @ (Claim::Taken | Claim::Reserved | Claim::NotReachable) => {
-            if goes_back(job, claim) && deps.handle.status().drain.is_some() {
+            // In a fleet another machine takes it.
+            if goes_back(job, claim) && deps.handle.status().drain.is_some() && deps.store.fleet().is_none() {
                 deps.handle.give_back(job.id.clone()).await;
             }
             return Ok(());

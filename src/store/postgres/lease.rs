@@ -76,11 +76,6 @@ impl Lease {
         Ok(Some((lease, row.text("instance")?)))
     }
 
-    /// Whose it is.
-    pub(super) fn host(&self) -> &HostId {
-        &self.host
-    }
-
     /// Refuses the transaction when the lease is void. To be called after what is to be written was locked: who voids a lease ends its runners
     /// afterwards, and waits for those locks.
     pub(super) async fn check(&self, tx: &Tx<'_>) -> Outcome<()> {
