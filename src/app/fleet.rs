@@ -17,12 +17,16 @@ pub(super) fn keep(state: &AppState, lifecycle: &Lifecycle) {
     let (renewing, stop) = (state.clone(), lifecycle.stop.clone());
     state.manager.tasks().keep(within, "lease", move || {
         let (state, stop) = (renewing.clone(), stop.clone());
-        async move { drop(stop.run_until_cancelled(renew(&state)).await) }
+        async move {
+            let _stopped = stop.run_until_cancelled(renew(&state)).await;
+        }
     });
     let (hearing, stop) = (state.clone(), lifecycle.stop.clone());
     state.manager.tasks().keep(within, "fleet", move || {
         let (state, stop) = (hearing.clone(), stop.clone());
-        async move { drop(stop.run_until_cancelled(hear(&state)).await) }
+        async move {
+            let _stopped = stop.run_until_cancelled(hear(&state)).await;
+        }
     });
 }
 

@@ -27,6 +27,7 @@ mod emulation;
 mod engine_proxy;
 mod escape;
 mod explain;
+mod fleet;
 #[path = "../gitlab/mod.rs"]
 mod gitlab;
 mod gitlab_faults;

@@ -55,7 +55,13 @@ pub(crate) fn tell(job: &str) {
 
 /// Takes a daemon's network away: it outlives the daemon on purpose.
 pub(crate) fn remove_networks(_name: &str, data: &Path) {
-    let Some(instance) = instance(data) else { return };
+    if let Some(instance) = instance(data) {
+        remove_networks_of(&instance);
+    }
+}
+
+/// The same by the daemon's id.
+pub(crate) fn remove_networks_of(instance: &str) {
     let filter = format!("label=runner-coordinator.instance={instance}");
     for network in docker(&["network", "ls", "--quiet", "--filter", &filter]).lines() {
         remove_network(network);
