@@ -3,6 +3,7 @@
 //! The database is the queue; everything else only wakes somebody to look at it. Every method that changes something answers
 //! after its commit is on disk. The rules of change are not here but in [`crate::domain::step`]: a store loads, applies, writes.
 
+mod cells;
 mod count;
 mod ended;
 mod error;

@@ -37,7 +37,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("config", &["config"]),
     ("rusqlite", &["store"]),
     ("sqlx", &["store"]),
-    ("ring", &["security"]),
+    // The store sums up what it copies.
+    ("ring", &["security", "store"]),
     ("bollard", &["docker"]),
     ("nvml_wrapper", &["platform"]),
     // The first speaks to GitLab, the second to a collector of traces, the third, from another process, to the daemon.

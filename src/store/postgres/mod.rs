@@ -19,6 +19,7 @@ mod fault;
 mod feed;
 mod history;
 mod hosts;
+mod import;
 mod jobs;
 mod lease;
 mod listen;
@@ -51,6 +52,7 @@ use crate::domain::HostId;
 use crate::metrics::Metrics;
 
 pub use self::address::AddressError;
+pub use self::import::{ImportError, Imported, ImportedTable, import};
 pub use self::lease::Machine;
 
 /// How often sums are put together.

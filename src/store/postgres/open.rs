@@ -17,8 +17,8 @@ const OLDEST_SERVER: i32 = 13;
 
 /// The key of our advisory locks: "runner" in ASCII; the second key tells what for.
 pub(super) const LOCKS: i32 = 0x7275_6e72;
-/// The lock of whoever migrates.
-const MIGRATING: i32 = 1;
+/// The lock of whoever migrates, or fills an empty database: a daemon that starts meanwhile waits for it.
+pub(super) const MIGRATING: i32 = 1;
 
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]

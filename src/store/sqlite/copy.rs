@@ -79,7 +79,7 @@ impl CopyError {
     }
 
     /// `SQLite`'s refusal; that a file is damaged is told as that.
-    fn sqlite(doing: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> Self {
+    pub(super) fn sqlite(doing: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> Self {
         move |source| {
             if super::damage::is_damage(&source) {
                 return Self::Unusable { path: path.to_owned(), why: super::damage::meaning(&source) };

@@ -14,6 +14,7 @@ mod copy;
 mod damage;
 mod deliveries;
 mod drains;
+mod export;
 mod fault;
 mod files;
 mod gpus;
@@ -45,6 +46,8 @@ use tokio::sync::watch;
 
 pub use self::backup::{Backup, Overwrite, backup};
 pub use self::copy::{Contents, CopyError};
+pub use self::export::ExportError;
+pub(super) use self::export::{Export, Table};
 pub use self::restore::{Restored, restore};
 
 use self::damage::Damage;
@@ -377,4 +380,4 @@ impl Store for SqliteStore {
 mod tests;
 
 #[cfg(test)]
-mod upgrade_tests;
+pub(super) mod upgrade_tests;

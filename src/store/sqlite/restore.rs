@@ -105,7 +105,8 @@ fn within(directory: &Path, database: &Path) -> PathBuf {
     directory.join(database.file_name().unwrap_or_default())
 }
 
-fn pending(database: &Path) -> PathBuf {
+/// Where a restore stands that is not finished.
+pub(super) fn pending(database: &Path) -> PathBuf {
     beside(database, ".restoring")
 }
 

@@ -51,7 +51,7 @@ async fn live(store: &SqliteStore, new: NewJob, runner: Runner, steps: Vec<Step>
 }
 
 /// Jobs in every state and rows in every table.
-async fn lived_in(store: &SqliteStore) {
+pub(in crate::store) async fn lived_in(store: &SqliteStore) {
     let created_step = || Step::ContainerCreated { container: "c1".to_owned(), image: None, opened: Vec::new() };
     let running = || vec![created_step(), Step::StartSent { engine_epoch: 7 }, Step::Started];
     let ended = |outcome| Step::JobEnded { outcome, retry: RETRY };
