@@ -13,6 +13,7 @@ mod render;
 mod runners;
 mod settings;
 mod status;
+mod store;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -72,6 +73,11 @@ enum Command {
     Backup(backup::BackupOptions),
     /// Put a backup in the place of the store, while the daemon is stopped.
     Restore(backup::RestoreOptions),
+    /// Move the store to another database.
+    Store {
+        #[command(subcommand)]
+        command: store::StoreCommand,
+    },
     /// Tell whether the audit log is as it was written.
     Audit(audit::Options),
     /// Set a group or project of GitLab up for this machine, or undo that.
@@ -175,6 +181,7 @@ fn without_configuration(cli: &Cli) -> Option<ExitCode> {
         Command::Config(options) => settings::run(options),
         Command::Backup(options) => backup::backup(file, options),
         Command::Restore(options) => backup::restore(file, options),
+        Command::Store { command } => wait_for(store::run(command)),
         Command::Audit(options) => audit::run(file, options),
         Command::Token { command: TokenCommand::New { name } } => new_token(name),
         Command::Completions(options) => pages::completions(Cli::command(), options),

@@ -71,6 +71,7 @@ mod restart;
 mod runner_mock;
 mod sandbox;
 mod service;
+mod store_copy;
 mod stuck;
 mod stuck_tasks;
 mod tls;

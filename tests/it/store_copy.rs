@@ -1,0 +1,81 @@
+//! `store copy` by the command line: the store of a daemon that has run jobs goes over to PostgreSQL.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+use tokio_postgres::{Client, NoTls};
+
+use crate::harness::{Daemon, Setup};
+
+/// A password that nothing checks, and that nothing may show.
+const PASSWORD: &str = "hunter2";
+
+/// An empty database of the tests' server, and its address.
+async fn empty_database(name: &str) -> (Client, String) {
+    let server = std::env::var("RC_TEST_POSTGRES").expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
+    let client = connect(&server).await;
+    client.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.expect("none is there");
+    client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.expect("a database");
+    let url = server.replacen("/postgres?", &format!("/{name}?"), 1).replacen("rc@", &format!("rc:{PASSWORD}@"), 1);
+    (connect(&url).await, url)
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to the test server");
+    tokio::spawn(connection);
+    client
+}
+
+/// What the command line says and how it ends.
+fn run(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = daemon.command(arguments).output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(!out.contains(PASSWORD) && !err.contains(PASSWORD), "the password is shown: {out}{err}");
+    (output.status.code(), out, err)
+}
+
+#[tokio::test]
+async fn a_store_goes_over_to_postgres_once_and_only_while_no_daemon_has_it() {
+    let (client, url) = empty_database("store_copy").await;
+    let mut daemon = Setup::new("store-copy").start().await;
+    for script in ["echo kept", "exit 3"] {
+        let id = daemon.sh(script).await;
+        daemon.ended(&id).await;
+    }
+    let from = format!("sqlite:{}", daemon.data().join("coordinator.db").display());
+    let (code, _, err) = run(&daemon, &["store", "copy", "--from", &from, "--to", &url]);
+    assert!(code == Some(1) && err.contains("is in use by a running runner-coordinator; stop it first") && err.contains("systemctl stop"), "{err}");
+    assert!(daemon.terminate().await.success());
+
+    let file = daemon.data().join("database-url");
+    fs::write(&file, format!("{url}\n")).expect("written");
+    let with_file = ["store", "copy", "--json", "--from", &from, "--to-file", file.to_str().expect("a path")];
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let (code, _, err) = run(&daemon, &with_file);
+    assert!(code == Some(1) && err.contains("--to-file"), "{err}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let (code, out, err) = run(&daemon, &with_file);
+    assert_eq!(code, Some(0), "{err}");
+    let done: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((done["tables"]["jobs"].as_u64(), done["seconds"].is_f64()), (Some(2), true), "{done}");
+    let jobs = client.query("SELECT state FROM jobs ORDER BY id", &[]).await.expect("jobs");
+    assert_eq!(jobs.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["succeeded", "failed"]);
+    let instance = client.query_one("SELECT value FROM meta WHERE key = 'instance'", &[]).await.expect("an id").get::<_, String>(0);
+    assert_eq!(done["instance"], instance.as_str());
+
+    let (code, _, err) = run(&daemon, &["store", "copy", "--from", &from, "--to", &url]);
+    assert!(code == Some(1) && err.contains("is not empty") && err.contains("CREATE DATABASE"), "{err}");
+    let (client, url) = empty_database("store_copy").await;
+    let (code, out, err) = run(&daemon, &["store", "copy", "--from", &from, "--to", &url]);
+    assert!(code == Some(0) && out.contains("is copied to database \"store_copy\"") && out.contains("; compared"), "{out}{err}");
+    for wrong in [["--from", &url, "--to", &url], ["--from", &from, "--to", &from], ["--from", "sqlite:none", "--to", &url]] {
+        let (code, _, err) = run(&daemon, &[["store", "copy"].as_slice(), &wrong].concat());
+        assert_eq!(code, Some(1), "{err}");
+    }
+    drop(client);
+    // The source is as it was: the daemon goes on with it.
+    daemon.start().await;
+    daemon.finish().await;
+}
