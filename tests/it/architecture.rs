@@ -43,8 +43,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["platform"]),
     // The first speaks to GitLab, the second to a collector of traces, the third, from another process, to the daemon.
     ("reqwest", &["gitlab", "traces", "cli"]),
-    // Those, and who reads the daemon's own certificate and who speaks with it.
-    ("rustls", &["gitlab", "traces", "cli", "config", "http"]),
+    // Those, the store in another machine's database, and who reads the daemon's own certificate and who speaks with it.
+    ("rustls", &["gitlab", "traces", "cli", "config", "http", "store"]),
     ("tokio_rustls", &["http"]),
     // The composition root serves what the http room routes.
     ("axum", &["http", "app"]),

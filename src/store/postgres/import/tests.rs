@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{HostId, ImageRef, JobId, JobState, RunnerState};
+use crate::domain::{EndReason, GpuRequest, HostId, ImageRef, JobId, JobState, Requirement, RunnerOrigin, RunnerState};
 use crate::store::contract_tests::{candidates, command, created, of_project, planned, requirement, t};
 use crate::store::postgres::test_database::TestDatabase;
 use crate::store::sqlite::upgrade_tests::lived_in;
@@ -20,7 +20,7 @@ async fn source(dir: &TempDir) -> PathBuf {
     // What comes first goes again: numbers and positions do not begin at 1.
     let keep = Keep { since: t(1_000_000), most_jobs: u32::MAX, spare_since: t(1_000_000), usage_since: t(0) };
     let early = created(&store, command(requirement("default", 1000), 0)).await.id;
-    store.cancel_job(&early, crate::domain::EndReason::CanceledByUser, t(1)).await.expect("canceled");
+    store.cancel_job(&early, EndReason::CanceledByUser, t(1)).await.expect("canceled");
     store.forget_ended(&keep).await.expect("forgotten");
     lived_in(&store).await;
     for (n, project) in ["b", "a", "b", "ä", "b", "a"].into_iter().enumerate() {
@@ -28,11 +28,13 @@ async fn source(dir: &TempDir) -> PathBuf {
         new.weight = if project == "b" { 3 } else { 1 };
         created(&store, new).await;
     }
-    store.plan_runner(&planned("gitlab", crate::domain::RunnerOrigin::Request)).await.expect("stored");
+    let gpus = Requirement { gpus: Some(GpuRequest::any(3)), ..requirement("default", 1000) };
+    created(&store, of_project(command(gpus, 0), "a")).await;
+    store.plan_runner(&planned("gitlab", RunnerOrigin::Request)).await.expect("stored");
     store.remember_image(&HostId::from_trusted("box1"), &ImageRef::from_trusted("debian"), t(90)).await.expect("stored");
     // The newest of all goes too.
     let late = created(&store, command(requirement("default", 1000), 0)).await.id;
-    store.cancel_job(&late, crate::domain::EndReason::CanceledByUser, t(1)).await.expect("canceled");
+    store.cancel_job(&late, EndReason::CanceledByUser, t(1)).await.expect("canceled");
     drop(store);
     let plain = Connection::open(&path).expect("a database");
     plain.execute("DELETE FROM events WHERE job_id = ?1", [late.as_str()]).expect("gone");
@@ -140,6 +142,8 @@ async fn what_both_stores_answer_is_the_same() {
         assert_eq!(expected, found);
     }
     assert_eq!(expected.len(), found.len());
+    let gpus = database.connect().await.query_one("SELECT sum(gpus)::bigint FROM requirements", &[]).await.expect("a sum");
+    assert_eq!(gpus.get::<_, i64>(0), 3, "those that the limits of projects are reckoned with");
     let newest = old.newest_event().await.expect("a position");
     let order = claimed(&old).await;
     assert!(order.len() > 6, "{order:?}");
