@@ -79,8 +79,10 @@ pub async fn import(source: &Path, target: &SecretString) -> Result<Imported, Im
 
     let unusable = |source| ImportError::Target { shown: shown.clone(), source };
     let database = Database::new(&address, std::sync::Arc::default()).map_err(|error| unusable(Box::new(error)))?;
-    open::open(&database).await.map_err(|error| unusable(Box::new(error)))?;
     let mut client = database.client().await.map_err(|error| unusable(Box::new(error)))?;
+    // Before its schema is made, or brought up to date: nothing is done to a database that others use.
+    target::refuse_filled(&client, &shown).await?;
+    open::open(&database).await.map_err(|error| unusable(Box::new(error)))?;
     let tx = client.transaction().await.map_err(Failed::doing("begin"))?;
     target::take(&tx, &shown, &daemons).await?;
     let instance = export.instance().to_owned();

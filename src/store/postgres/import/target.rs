@@ -1,12 +1,25 @@
 //! The database that is filled: nobody else's meanwhile, empty before, and its own afterwards.
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{GenericClient, Transaction};
 
 use super::error::{Failed, ImportError};
 use crate::store::postgres::open::{LOCKS, MIGRATING};
 
 /// Tables that a database has rows in before anything happened: what it is, and machines that look for it.
 const NOT_COUNTED: [&str; 2] = ["meta", "hosts"];
+
+/// Refuses a database in which any table has rows, whosever it is. Changes nothing.
+pub(super) async fn refuse_filled(client: &impl GenericClient, shown: &str) -> Result<(), ImportError> {
+    let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename <> ALL ($1) ORDER BY tablename";
+    for row in client.query(sql, &[&NOT_COUNTED.as_slice()]).await.map_err(Failed::doing("list its tables"))? {
+        let table: String = row.get(0);
+        let any = format!("SELECT EXISTS (SELECT 1 FROM \"{table}\")");
+        if client.query_one(&any, &[]).await.map_err(Failed::doing(format!("look into table {table}")))?.get(0) {
+            return Err(ImportError::NotEmpty { shown: shown.to_owned(), table });
+        }
+    }
+    Ok(())
+}
 
 /// Keeps daemons from starting on it, and refuses one that has anything or anybody.
 pub(super) async fn take(tx: &Transaction<'_>, shown: &str, daemons: &str) -> Result<(), ImportError> {
@@ -15,14 +28,7 @@ pub(super) async fn take(tx: &Transaction<'_>, shown: &str, daemons: &str) -> Re
     tx.batch_execute(settings).await.map_err(Failed::doing("set how long it may take"))?;
     // Who starts looks for migrations first, and reads after that whose database it is.
     tx.execute("SELECT pg_advisory_xact_lock($1, $2)", &[&LOCKS, &MIGRATING]).await.map_err(Failed::doing("be locked"))?;
-    let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename <> ALL ($1) ORDER BY tablename";
-    for row in tx.query(sql, &[&NOT_COUNTED.as_slice()]).await.map_err(Failed::doing("list its tables"))? {
-        let table: String = row.get(0);
-        let any = format!("SELECT EXISTS (SELECT 1 FROM \"{table}\")");
-        if tx.query_one(&any, &[]).await.map_err(Failed::doing(format!("look into table {table}")))?.get(0) {
-            return Err(ImportError::NotEmpty { shown: shown.to_owned(), table });
-        }
-    }
+    refuse_filled(tx, shown).await?;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
     if tx.query_one(sql, &[&daemons]).await.map_err(Failed::doing("tell who is connected"))?.get::<_, i64>(0) > 0 {
         return Err(ImportError::InUse { shown: shown.to_owned() });

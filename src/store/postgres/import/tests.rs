@@ -110,6 +110,10 @@ async fn rows(database: &TestDatabase, table: &str) -> i64 {
     database.connect().await.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.expect("counted").get(0)
 }
 
+async fn tables(database: &TestDatabase) -> i64 {
+    rows(database, "pg_tables WHERE schemaname = 'public'").await
+}
+
 /// Brings a database to the present schema without being a daemon.
 async fn prepare(database: &TestDatabase) {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -158,8 +162,12 @@ async fn what_both_stores_answer_is_the_same() {
 async fn a_target_that_holds_anything_is_refused() {
     let (dir, database) = (TempDir::new().expect("a directory"), TestDatabase::make().await);
     let path = source(&dir).await;
-    prepare(&database).await;
     let client = database.connect().await;
+    client.batch_execute("CREATE TABLE customers (id INT); INSERT INTO customers VALUES (1)").await.expect("of somebody else");
+    assert!(matches!(refused(&path, &database).await, ImportError::NotEmpty { .. }));
+    client.batch_execute("DROP TABLE customers").await.expect("dropped");
+    assert_eq!(tables(&database).await, 0, "nothing was made");
+    prepare(&database).await;
     for (table, add) in [
         ("images", "INSERT INTO images VALUES ('box1', 'debian', 0)"),
         // One that this program does not know.
@@ -272,8 +280,7 @@ async fn a_source_that_is_in_use_old_or_none_is_refused() {
     assert!(matches!(error, ImportError::Source(ExportError::Outdated { found: 3, .. })), "{error}");
     let told = refused(&dir.path().join("none"), &database).await.to_string();
     assert!(told.contains("there is no file"), "{told}");
-    let tables = database.connect().await.query_one("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", &[]).await.expect("counted");
-    assert_eq!(tables.get::<_, i64>(0), 0, "nothing was made");
+    assert_eq!(tables(&database).await, 0, "nothing was made");
 }
 
 #[tokio::test]
