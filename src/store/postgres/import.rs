@@ -86,8 +86,8 @@ pub async fn import(source: &Path, target: &SecretString) -> Result<Imported, Im
     let tx = client.transaction().await.map_err(Failed::doing("begin"))?;
     target::take(&tx, &shown, &daemons).await?;
     let instance = export.instance().to_owned();
-    target::name(&tx, &instance).await?;
     let tables = fill(&tx, export).await?;
+    target::name(&tx, &instance).await?;
     target::analyze(&tx, tables.iter().map(|table| table.name.as_str())).await?;
     tx.commit().await.map_err(|source| ImportError::Unconfirmed { shown: shown.clone(), source: error::Said::from(&source) })?;
     Ok(Imported { target: shown, instance, tables, took: began.elapsed() })

@@ -67,7 +67,7 @@ impl Lease {
         let sql = format!(
             "INSERT INTO hosts AS h (host, instance, machine, lease, renewed_at) VALUES ($1, $2, $3, 1, clock_timestamp()) ON CONFLICT (host) DO UPDATE \
              SET lease = h.lease + 1, machine = excluded.machine, renewed_at = excluded.renewed_at \
-             WHERE h.machine = excluded.machine OR h.renewed_at < clock_timestamp() - interval '{} seconds' RETURNING lease, instance",
+             WHERE h.machine IN ('', excluded.machine) OR h.renewed_at < clock_timestamp() - interval '{} seconds' RETURNING lease, instance",
             LEASE_LASTS.as_secs()
         );
         let instance = uuid::Uuid::now_v7().to_string();

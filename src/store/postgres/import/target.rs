@@ -36,9 +36,11 @@ pub(super) async fn take(tx: &Transaction<'_>, shown: &str, daemons: &str) -> Re
     Ok(())
 }
 
-/// Gives the database the coordinator's id, which its running containers carry.
+/// Gives the machine whose store was copied its id, which its running containers carry, and a while to come before the others take it for lost.
 pub(super) async fn name(tx: &Transaction<'_>, instance: &str) -> Result<(), ImportError> {
-    tx.execute("UPDATE meta SET value = $1 WHERE key = 'instance'", &[&instance]).await.map_err(Failed::doing("take the coordinator's id"))?;
+    let sql = "INSERT INTO hosts (host, instance, machine, lease, renewed_at) SELECT host, $1, '', 0, clock_timestamp() FROM runners \
+               ORDER BY (state <> 'gone') DESC, id DESC LIMIT 1 ON CONFLICT (host) DO UPDATE SET instance = excluded.instance";
+    tx.execute(sql, &[&instance]).await.map_err(Failed::doing("take the coordinator's id"))?;
     Ok(())
 }
 

@@ -9,9 +9,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::domain::{EndReason, GpuRequest, HostId, ImageRef, JobId, JobState, Requirement, RunnerOrigin, RunnerState};
 use crate::store::contract_tests::{candidates, command, created, of_project, planned, requirement, t};
+use crate::store::postgres::Machine;
 use crate::store::postgres::test_database::TestDatabase;
 use crate::store::sqlite::upgrade_tests::lived_in;
-use crate::store::{EventQuery, JobFilter, Keep, PostgresStore, RunnerFilter, SqliteStore, Store};
+use crate::store::{EventQuery, JobFilter, Keep, PostgresStore, RunnerFilter, SqliteStore, Store, StoreError};
 
 /// A store with jobs in every state, rows in every table, and gaps where what ended was forgotten.
 async fn source(dir: &TempDir) -> PathBuf {
@@ -43,7 +44,11 @@ async fn source(dir: &TempDir) -> PathBuf {
 }
 
 async fn target(database: &TestDatabase) -> PostgresStore {
-    PostgresStore::open(&database.url(), Arc::default()).await.unwrap_or_else(|error| panic!("{}", crate::domain::chain(&error)))
+    opened(&database.url()).await.unwrap_or_else(|error| panic!("{}", crate::domain::chain(&error)))
+}
+
+async fn opened(url: &SecretString) -> Result<PostgresStore, StoreError> {
+    PostgresStore::open(url, &HostId::from_trusted("box1"), &Machine::named("box1"), Arc::default()).await
 }
 
 /// All that a store answers.
@@ -195,7 +200,7 @@ async fn a_target_of_a_running_daemon_is_refused_and_one_that_starts_meanwhile_f
     let other = database.connect().await;
     other.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({}, {})", open::LOCKS, open::MIGRATING)).await.expect("locked");
     let url = database.url();
-    let starts = tokio::spawn(async move { PostgresStore::open(&url, Arc::default()).await.expect("a store").instance().to_owned() });
+    let starts = tokio::spawn(async move { opened(&url).await.expect("a store").instance().to_owned() });
     let client = database.connect().await;
     let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -203,7 +208,12 @@ async fn a_target_of_a_running_daemon_is_refused_and_one_that_starts_meanwhile_f
         assert!(Instant::now() < deadline, "it does not wait");
         tokio::task::yield_now().await;
     }
-    other.batch_execute("UPDATE meta SET value = 'taken-over' WHERE key = 'instance'; COMMIT").await.expect("named");
+    other
+        .batch_execute(
+            "INSERT INTO hosts (host, instance, machine, lease, renewed_at) VALUES ('box1', 'taken-over', '', 0, clock_timestamp()); COMMIT",
+        )
+        .await
+        .expect("named");
     assert_eq!(starts.await.expect("it starts"), "taken-over");
 }
 

@@ -178,7 +178,7 @@ CREATE TABLE project_usage_hours (
   PRIMARY KEY (hour, project)
 );
 
--- Machines. `instance` is what their containers carry, `machine` tells machines of one name apart, `lease` grows with every daemon that starts there and
+-- Machines. `instance` is what their containers carry, `machine` tells machines of one name apart ('' before its daemon came), `lease` grows with every daemon that starts there and
 -- whenever the others take it for lost; `report` is what its daemon told of it last.
 CREATE TABLE hosts (
   host       TEXT COLLATE "C" PRIMARY KEY,
