@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
 use super::{BrokerListen, DatabaseUrl, StoreUrl};
-use crate::domain::{FieldFault, HostId};
+use crate::domain::{FieldFault, HostId, read_duration};
 
 /// Length of the key that signs webhooks.
 const SIGNING_KEY_BYTES: usize = 32;
@@ -30,7 +30,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str, &str) -
     move |field, text| {
         let (least, most) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
         let fault = || FieldFault::new(field, format!("must be a time such as 15s, 5m or 1h from {least} to {most}"));
-        humantime::parse_duration(text).ok().filter(|time| range.contains(time)).ok_or_else(fault)
+        read_duration(text).filter(|time| range.contains(time)).ok_or_else(fault)
     }
 }
 

@@ -1,6 +1,7 @@
-//! Amounts of processor time and memory as exact whole numbers.
+//! Amounts of processor time and memory as exact whole numbers, and of time.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,20 @@ impl fmt::Display for CpuMillis {
             write!(f, "{whole}.{}", digits.trim_end_matches('0'))
         }
     }
+}
+
+/// Longest text of a time, in characters.
+pub const MAX_DURATION_CHARS: usize = 256;
+/// Most digits of a number in it. With the bound above, the sum of all of it is far below what a `Duration` holds: beyond that
+/// `humantime` panics.
+const MAX_DURATION_DIGITS: usize = 9;
+
+/// Reads a time such as `90s`, `30m` or `1h 30m`.
+#[must_use]
+pub fn read_duration(text: &str) -> Option<Duration> {
+    let digits = |number: &str| number.chars().filter(char::is_ascii_digit).count();
+    let sane = text.chars().count() <= MAX_DURATION_CHARS && text.split(char::is_alphabetic).all(|number| digits(number) <= MAX_DURATION_DIGITS);
+    if sane { humantime::parse_duration(text).ok() } else { None }
 }
 
 /// Memory in bytes.
@@ -158,6 +173,20 @@ mod tests {
     }
 
     #[test]
+    fn times_read_what_people_write_and_no_number_is_too_large() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h 30m", 5400), ("1 h", 3600), ("1.5h", 5400), ("7days", 604_800), ("0", 0)] {
+            assert_eq!(read_duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        // The first two are one more than a `Duration` holds, in parts that fit.
+        let bad = ["18446744073709551615s 1000ms", "584542046090y 19767615s 1000ms", "1234567890s", "", "1", "s", "-1s", "1h,30m", "1 parsec"];
+        for text in bad.into_iter().map(str::to_owned).chain(["1s".repeat(129)]) {
+            assert_eq!(read_duration(&text), None, "{text}");
+        }
+        let longest = "999999999y".repeat(25);
+        assert!(read_duration(&longest).is_some(), "and does not panic");
+    }
+
+    #[test]
     fn cpus_read_fractions_and_refuse_nonsense() {
         let read = |cpus| CpuMillis::parse("cpus", cpus).map(|c| c.0);
         assert_eq!(read(2.0), Ok(2000));
@@ -177,6 +206,11 @@ mod tests {
         fn cpus_read_back_what_they_show(millis in 10_u64..=4_096_000) {
             let shown: f64 = CpuMillis(millis).to_string().parse().expect("a number");
             prop_assert_eq!(CpuMillis::parse("cpus", shown), Ok(CpuMillis(millis)));
+        }
+
+        #[test]
+        fn no_time_panics(text in "([0-9]{1,21}(ns|ms|s|m|d|y) ?){1,6}") {
+            let _ = read_duration(&text);
         }
 
         #[test]

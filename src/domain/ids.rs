@@ -114,16 +114,16 @@ impl ClassName {
 }
 
 impl ProjectName {
-    /// Longest accepted name, in bytes (GitLab's own limit for a full path is 255 per part; this is a bound on what we store).
-    pub const MAX_BYTES: usize = 512;
+    /// Longest accepted name, in characters (GitLab's own limit for a full path is 255 per part; this is a bound on what we store).
+    pub const MAX_CHARS: usize = 512;
 
     /// Checks a name from outside: not empty, not too long, no control characters.
     ///
     /// # Errors
     /// Names `field` when the text is not such a name.
     pub fn parse(field: &str, text: &str) -> Result<Self, FieldFault> {
-        if text.trim().is_empty() || text.len() > Self::MAX_BYTES || text.chars().any(char::is_control) {
-            return Err(FieldFault::new(field, format!("must be 1 to {} bytes without control characters", Self::MAX_BYTES)));
+        if text.trim().is_empty() || text.chars().count() > Self::MAX_CHARS || text.chars().any(char::is_control) {
+            return Err(FieldFault::new(field, format!("must be 1 to {} characters, none of them a control character", Self::MAX_CHARS)));
         }
         Ok(Self(text.to_owned()))
     }

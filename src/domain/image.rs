@@ -140,7 +140,12 @@ fn is_host(host: &str) -> bool {
         None => (host, None),
     };
     let label = |l: &str| !l.is_empty() && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && !l.starts_with('-') && !l.ends_with('-');
-    name.split('.').all(label) && port.is_none_or(|p| p.parse::<u16>().is_ok())
+    name.split('.').all(label) && port.is_none_or(is_port)
+}
+
+/// Digits alone: a sign is read as part of a number, and no engine takes it.
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 /// Lower-case letters and digits, parted by one `.`, one or two `_`, or any number of `-`.
@@ -177,9 +182,25 @@ mod tests {
         {
             assert!(ImageRef::parse("image", good).is_ok(), "{good} was refused");
         }
-        for bad in
-            ["", "Debian", "a//b", "a b", "-a", "a:", "a:-x", "a@sha256:1", "a..b", "http://x/y", "a___b", "x.y:99999/a", "a\n", "a/", ":tag", "@"]
-        {
+        for bad in [
+            "",
+            "Debian",
+            "a//b",
+            "a b",
+            "-a",
+            "a:",
+            "a:-x",
+            "a@sha256:1",
+            "a..b",
+            "http://x/y",
+            "a___b",
+            "x.y:99999/a",
+            "x.y:+80/a",
+            "a\n",
+            "a/",
+            ":tag",
+            "@",
+        ] {
             assert!(ImageRef::parse("image", bad).is_err(), "{bad:?} was taken");
         }
     }

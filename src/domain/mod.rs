@@ -29,7 +29,7 @@ pub mod retry;
 pub mod runner;
 pub mod step;
 
-pub use amount::{CpuMillis, MemoryBytes};
+pub use amount::{CpuMillis, MAX_DURATION_CHARS, MemoryBytes, read_duration};
 pub use arch::{Arch, GpuVendor};
 pub use cap::{CapReached, InUse, Limit, ProjectCap};
 pub use clock::{Clock, SystemClock};

@@ -82,9 +82,13 @@ async fn bad_input_names_the_field_and_stores_nothing() {
         (with("memory", "4096"), vec!["memory"]),
         (with("timeout", "\"0s\""), vec!["timeout"]),
         (with("timeout", "\"900years\""), vec!["timeout"]),
+        (with("timeout", "\"18446744073709551615s 1000ms\""), vec!["timeout"]),
         (with("priority", "1001"), vec!["priority"]),
         (with("priority", "99999999999"), vec!["priority"]),
         (with("priority", "1.5"), vec!["priority"]),
+        (with("priority", "1e300"), vec!["priority"]),
+        (with("priority", "18446744073709551615"), vec!["priority"]),
+        (with("priority", "\"1\""), vec!["priority"]),
         (with("retries", "-1"), vec!["retries"]),
         (with("retries", "11"), vec!["retries"]),
         (with("env", r#"{"LD_PRELOAD":"x"}"#), vec!["env.LD_PRELOAD"]),
@@ -119,6 +123,15 @@ async fn bad_input_names_the_field_and_stores_nothing() {
         assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong-content-type"), "{kind:?}");
     }
     assert_eq!(harness.stored().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_whole_number_may_be_written_with_a_point() {
+    let harness = Harness::start();
+    let body = r#"{"image":"debian","command":["true"],"priority":-5.0,"retries":1e0,"gpus":{"count":2.0},"if_unsatisfiable":"wait"}"#;
+    let job = harness.submit(body).await;
+    let answer = harness.get(&format!("/jobs/{job}")).await.json();
+    assert_eq!((&answer["priority"], &answer["request"]["retries"], &answer["request"]["gpus"]["count"]), (&(-5).into(), &1.into(), &2.into()));
 }
 
 #[tokio::test]

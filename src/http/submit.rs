@@ -1,10 +1,12 @@
 //! From the body of `POST /jobs` to a job that may be stored: every fault of every field at once, the class's defaults filled in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use super::openapi::{fields, words};
@@ -13,7 +15,7 @@ use super::scope::Scope;
 use crate::config::{Class, Config, Limits};
 use crate::domain::{
     Arch, ClassName, CommandWork, ComputeCapability, CpuMillis, Emulation, FieldFault, GpuRequest, GpuVendor, ImageRef, Job, JobId, JobSpec,
-    MemoryBytes, ModelPattern, ProjectName, Requirement, Source, Start, Work,
+    MemoryBytes, ModelPattern, ProjectName, Requirement, Source, Start, Work, read_duration,
 };
 use crate::security::SecurityManager;
 
@@ -32,12 +34,13 @@ pub(super) const MAX_ARGUMENTS: usize = 4096;
 #[schema(as = SubmitJob)]
 pub struct SubmitBody {
     /// An image reference. Needed where the class has none.
-    #[schema(min_length = 1)]
+    #[schema(inline, value_type = Option<fields::Image>)]
     image: Option<String>,
     /// Program and arguments; the image's entry point is not used. Together at most `limits.command_bytes`.
     #[schema(inline, required = true, value_type = fields::Command)]
     command: Option<Vec<String>>,
     /// Variables. Names are letters, digits and `_`; those that could change the job's devices or what runs before its command are refused.
+    #[schema(inline, value_type = Option<fields::Variables>)]
     env: Option<BTreeMap<String, String>>,
     /// A configured class; `default`, or the only one there is, when it is not given.
     #[schema(inline, value_type = Option<fields::ClassName>)]
@@ -60,12 +63,14 @@ pub struct SubmitBody {
     #[schema(inline, value_type = Option<fields::Memory>)]
     memory: Option<String>,
     /// A duration such as `90s`, `30m` or `1h 30m`, from 1s to `limits.max_timeout`.
-    #[schema(min_length = 1)]
+    #[schema(inline, value_type = Option<fields::Time>)]
     timeout: Option<String>,
     /// Higher goes first.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(inline, value_type = Option<fields::Priority>)]
     priority: Option<i64>,
     /// How often a failure of the job itself is tried again.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(inline, value_type = Option<fields::Retries>)]
     retries: Option<i64>,
     /// What to do when no machine could ever run it; `refuse` when it is not given.
@@ -78,6 +83,7 @@ pub struct SubmitBody {
 #[schema(as = GpuRequest)]
 pub struct GpusBody {
     /// Needed without `memory`; with it 1.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(inline, value_type = Option<fields::GpuCount>)]
     count: Option<i64>,
     /// Any, when it is not given.
@@ -90,7 +96,7 @@ pub struct GpusBody {
     #[schema(inline, value_type = Option<fields::GpuModel>)]
     model: Option<String>,
     /// The least compute capability, such as `8.0`. NVIDIA only.
-    #[schema(pattern = r"^[0-9]{1,3}\.[0-9]{1,3}$")]
+    #[schema(inline, value_type = Option<fields::ComputeCapability>)]
     compute_capability: Option<String>,
     /// A MIG profile, such as `1g.10gb`. NVIDIA only.
     #[schema(pattern = r"^[0-9][0-9a-z.+-]{0,31}$")]
@@ -111,6 +117,50 @@ pub enum IfUnsatisfiable {
     Refuse,
     /// Keep it: a host may come that can.
     Wait,
+}
+
+/// A whole number or `null`. In JSON `5.0` is one too, and some clients write it so.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    deserializer.deserialize_option(Whole)
+}
+
+struct Whole;
+
+impl<'de> Visitor<'de> for Whole {
+    type Value = Option<i64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_i64(self)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Some(number))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        i64::try_from(number).map(Some).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Self::Value, E> {
+        // Far beyond every bound, and still exact.
+        if number.fract() != 0.0 || number.abs() > 1e15 {
+            return Err(E::invalid_type(Unexpected::Float(number), &self));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small enough")]
+        Ok(Some(number as i64))
+    }
 }
 
 /// A body that makes sense.
@@ -303,7 +353,7 @@ fn gpus_of(body: GpusBody, faults: &mut Faults) -> Option<GpuRequest> {
 }
 
 fn timeout_of(text: &str, longest: Duration) -> Result<Duration, FieldFault> {
-    let read = humantime::parse_duration(text).ok().filter(|timeout| (Duration::from_secs(1)..=longest).contains(timeout));
+    let read = read_duration(text).filter(|timeout| (Duration::from_secs(1)..=longest).contains(timeout));
     read.ok_or_else(|| {
         FieldFault::new("timeout", format!("must be a duration such as 90s, 30m or 1h, from 1s to {}", humantime::format_duration(longest)))
     })

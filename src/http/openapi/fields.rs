@@ -4,7 +4,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, KnownFormat, O
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::domain::{CpuMillis, GpuRequest, ModelPattern, ProjectName};
+use crate::domain::{CpuMillis, GpuRequest, MAX_DURATION_CHARS, ModelPattern, ProjectName};
 use crate::http::{gpus, jobs, params, submit};
 
 const DATE_TIME: SchemaFormat = SchemaFormat::KnownFormat(KnownFormat::DateTime);
@@ -15,6 +15,9 @@ const LAST_EVENT: usize = isize::MAX.unsigned_abs();
 const LAST_ATTEMPT: usize = u32::MAX as usize;
 /// No control characters, and something that is no space.
 const ONE_LINE: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
+
+/// A number of 0 to 255.
+const SMALL: &str = "0*(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})";
 
 macro_rules! fields {
     ($($(#[doc = $doc:literal])+ $name:ident = $schema:expr;)+) => {$(
@@ -36,7 +39,7 @@ fields! {
     /// How many elements a page holds.
     PageLimit = whole().minimum(Some(1)).maximum(Some(params::MAX_LIMIT)).default(Some(params::DEFAULT_LIMIT.into()));
     /// Where a page begins.
-    Cursor = text(1, params::MAX_CURSOR_BYTES);
+    Cursor = text(1, params::MAX_CURSOR_BYTES).pattern(Some("^[A-Za-z0-9_-]+$"));
     /// The number of an event.
     Position = whole().minimum(Some(0)).maximum(Some(LAST_EVENT));
     /// Where a stream of events begins.
@@ -50,9 +53,11 @@ fields! {
     /// A class's name.
     ClassName = text(1, 63).pattern(Some("^[A-Za-z0-9][A-Za-z0-9._-]*$"));
     /// A project's name.
-    ProjectPath = text(1, ProjectName::MAX_BYTES);
+    ProjectPath = text(1, ProjectName::MAX_CHARS).pattern(Some(ONE_LINE));
+    /// A reference to an image.
+    Image = ObjectBuilder::new().schema_type(Type::String).pattern(Some(image_reference()));
     /// A program and its arguments.
-    Command = ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::String)).min_items(Some(1)).max_items(Some(submit::MAX_ARGUMENTS));
+    Command = ArrayBuilder::new().items(no_nul()).min_items(Some(1)).max_items(Some(submit::MAX_ARGUMENTS));
     /// How urgent.
     Priority = whole().minimum(Some(*submit::PRIORITIES.start())).maximum(Some(*submit::PRIORITIES.end()));
     /// How often it is tried again.
@@ -60,11 +65,17 @@ fields! {
     /// Processors.
     Cpus = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0.01)).maximum(Some(usize::try_from(CpuMillis::MAX_CPUS).unwrap_or(usize::MAX)));
     /// An amount of memory.
-    Memory = text(1, 64).pattern(Some(r"^\s*[0-9]+(\.[0-9]{1,6})?\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?\s*$"));
+    Memory = text(1, 64).pattern(Some(r"^\s*(?=[0.]*[1-9])[0-9]+(\.[0-9]{1,6})?\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?\s*$"));
+    /// How long something may take: numbers, each with a unit.
+    Time = text(2, MAX_DURATION_CHARS).pattern(Some(r"^\s*([0-9][0-9.\s]*[A-Za-zµ]+\s*)+$"));
+    /// Variables.
+    Variables = ObjectBuilder::new().schema_type(Type::Object).property_names(Some(variable_name())).additional_properties(Some(no_nul()));
     /// How many GPUs.
     GpuCount = whole().minimum(Some(1)).maximum(Some(GpuRequest::MAX_COUNT));
     /// Names of GPU models.
-    GpuModel = text(1, ModelPattern::MAX_BYTES);
+    GpuModel = text(1, ModelPattern::MAX_BYTES).pattern(Some("^[ -~]*[!-~][ -~]*$"));
+    /// A compute capability.
+    ComputeCapability = ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!(r"^{SMALL}\.{SMALL}$")));
     /// Why a GPU is put into quarantine.
     Reason = text(1, gpus::MAX_REASON).pattern(Some(ONE_LINE)).default(Some(gpus::NO_REASON.into()));
     /// Why a machine is to get empty.
@@ -127,6 +138,27 @@ impl ToSchema for JobEvent {}
 
 fn whole() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer)
+}
+
+/// What a program or a variable can be given.
+fn no_nul() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[^\x00]*$"))
+}
+
+fn variable_name() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z_][A-Za-z0-9_]*$"))
+}
+
+/// What references to images look like. Their name has at most 255 characters, which is not said.
+fn image_reference() -> String {
+    let label = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?";
+    let port = "0*(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})";
+    let registry = format!(r"(?:localhost|{label}(?:\.{label})+|{label}(?:\.{label})*:{port})");
+    let element = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*";
+    // It has no dot, or it would be a registry.
+    let first = "[a-z0-9]+(?:(?:_{1,2}|-+)[a-z0-9]+)*";
+    let version = "(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?";
+    format!("^(?:(?:{registry}|{first})(?:/{element})+|{element}){version}$")
 }
 
 fn text(least: usize, most: usize) -> ObjectBuilder {

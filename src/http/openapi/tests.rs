@@ -138,3 +138,68 @@ fn words_and_bounds_are_those_of_the_daemon() {
     assert_eq!((&schemas["SubmitJob"]["additionalProperties"], &schemas["SubmitJob"]["required"]), (&false.into(), &serde_json::json!(["command"])));
     assert_eq!(schemas["Job"]["required"].as_array().map(Vec::len), schemas["Job"]["properties"].as_object().map(|all| all.len() - 2));
 }
+
+#[test]
+fn the_patterns_of_images_and_amounts_are_those_of_the_daemon() {
+    use crate::domain::{ComputeCapability, ImageRef, MemoryBytes, ModelPattern, ProjectName, read_duration};
+    let properties = |schema: &str| document()["components"]["schemas"][schema]["properties"].clone();
+    let (job, gpus) = (properties("SubmitJob"), properties("GpuRequest"));
+    let agree = |schema: &Value, text: &str, accepted: bool| {
+        let fits = jsonschema::validator_for(schema).expect("a schema").is_valid(&Value::from(text));
+        assert_eq!(fits, accepted, "{text:?}: {schema}");
+    };
+    let digest = format!("app:1@sha256:{}", "a".repeat(64));
+    for text in [
+        "debian",
+        "debian:bookworm",
+        "localhost",
+        "localhost:5000",
+        "localhost:5000/a/b:1",
+        "localhost/a",
+        "a.b/c.d",
+        "a.b",
+        "A.b/c",
+        "A/b",
+        "a__b/c-d.e",
+        "a_.b/c",
+        "a:5/b",
+        "a:65535/b",
+        "a:65536/b",
+        "a:00080/b",
+        "a:+80/b",
+        "a:/b",
+        "a.b:/c",
+        "a-/b",
+        "-a",
+        "a--b/c",
+        "a...b",
+        "x/",
+        "/x",
+        "",
+        "A",
+        "a b",
+        "a:-x",
+        "a:b:c",
+        "a@sha256:1",
+        "a\n",
+        &digest,
+        &format!("a:{}", "t".repeat(129)),
+    ] {
+        agree(&job["image"], text, ImageRef::parse("image", text).is_ok());
+    }
+    for text in ["4GiB", " 1.5 GiB ", "0", "0.0", "00GiB", "0.5GiB", "00.50 GiB", "1", "GiB", "1.GiB", "1.1234567GiB", "4GIB", "4 G", "-1", "1e9"] {
+        agree(&gpus["min_memory"], text, MemoryBytes::parse("memory", text).is_ok());
+    }
+    for text in ["90s", "1h 30m", " 1 h ", "1.5h", "1h30m", "soon", "90", "s", "-1s", "1h,30m", ""] {
+        agree(&job["timeout"], text, read_duration(text).is_some());
+    }
+    for text in ["8.0", "255.255", "256.0", "8", "8.", ".0", "008.0000", "8.x", "+8.0", "999.1"] {
+        agree(&gpus["compute_capability"], text, ComputeCapability::parse("compute", text).is_ok());
+    }
+    for text in ["*A100*", " ", " a ", "ä", "a\n"] {
+        agree(&gpus["model"], text, ModelPattern::parse("model", text).is_ok());
+    }
+    for text in ["team/app", " ", "ä", &"ä".repeat(512), &"ä".repeat(513), "a\nb", "a\u{85}", "\u{a0}", ""] {
+        agree(&job["project"], text, ProjectName::parse("project", text).is_ok());
+    }
+}
