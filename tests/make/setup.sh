@@ -2,17 +2,18 @@
 # Gets what is missing on a Debian or Ubuntu machine from the distribution's packages. Where nothing is missing it
 # changes nothing and needs neither root nor a package index.
 #
-# usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz
+# usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz|schemathesis
 #
-#   run      what `make run` needs; an engine only if none answers
-#   test     what `make test` needs; always an engine's programs, since the tests start a private one
-#   dist     what `make dist` needs
-#   cross    what tests/make/cross.sh needs
-#   systemd  what `make test-systemd` needs: an engine's programs, and what makes a machine with a systemd of its own
-#   fuzz     what `make fuzz` needs: a compiler for libFuzzer
+#   run           what `make run` needs; an engine only if none answers
+#   test          what `make test` needs; always an engine's programs, since the tests start a private one
+#   dist          what `make dist` needs
+#   cross         what tests/make/cross.sh needs
+#   systemd       what `make test-systemd` needs: an engine's programs, and what makes a machine with a systemd of its own
+#   fuzz          what `make fuzz` needs: a compiler for libFuzzer
+#   schemathesis  what `make schemathesis` needs: Schemathesis itself
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz'
+[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz|schemathesis'
 missing=()
 
 # need PACKAGE CHECK...: notes the package if the check fails.
@@ -88,21 +89,22 @@ look() {
         need systemd-container have systemd-nspawn
         ;;
     fuzz) need g++ cpp_compiler ;;
+    schemathesis) need python3-venv python_with_environments ;;
     *) fail "setup.sh: what is '$1'?" ;;
     esac
 }
 
-# The tools of tests/openapi in an environment of their own, made anew when they or Python have changed.
+# python_tools NAME LIST: what tests/openapi/LIST names, in an environment of its own, made anew when that or Python has changed.
 python_tools() {
-    local home=$state/python made_of
-    made_of=$(python3 --version && cat tests/openapi/requirements.txt)
+    local home=$state/$1 list=tests/openapi/$2 made_of
+    made_of=$(python3 --version && cat "$list")
     [ "$(cat "$home/made-of" 2>/dev/null)" != "$made_of" ] || return 0
-    note 'the tools of tests/openapi are missing; installing them with pip'
+    note "the tools of $list are missing; installing them with pip"
     rm -rf "$home"
     mkdir -p "$state"
-    if ! { python3 -m venv "$home" && "$home/bin/pip" install --disable-pip-version-check --no-input -r tests/openapi/requirements.txt; } \
+    if ! { python3 -m venv "$home" && "$home/bin/pip" install --disable-pip-version-check --no-input -r "$list"; } \
         >"$state/pip.log" 2>&1 </dev/null; then
-        died pip 'pip could not install the tools of tests/openapi'
+        died pip "pip could not install the tools of $list"
     fi
     printf '%s\n' "$made_of" >"$home/made-of"
 }
@@ -135,8 +137,13 @@ have cargo || fail 'cargo is missing: this is built with Rust 1.90 or newer'
 look "$1"
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 # Newer distributions keep the client in a package of its own.
-[ "$1" = dist ] || [ "$1" = cross ] || [ "$1" = fuzz ] || have docker || install docker-cli
+case $1 in
+run | test | systemd) have docker || install docker-cli ;;
+esac
 look "$1"
 [ ${#missing[@]} -eq 0 ] || fail "still missing after the installation: ${missing[*]}"
-[ "$1" != test ] || python_tools
+case $1 in
+test) python_tools python requirements.txt ;;
+schemathesis) python_tools schemathesis schemathesis.txt ;;
+esac
 note 'everything is there'
