@@ -37,8 +37,8 @@ chaos: ## Kill daemons, engine and jobs at random moments: nothing lost, doubled
 soak: ## Simulate many seeds of faults: engine, disk, GitLab, clock and crashes (SEEDS=1000000 FROM=0)
 	@SEEDS="$(SEEDS)" FROM="$(FROM)" tests/make/soak.sh
 
-fuzz: ## Fuzz what comes from outside, guided by coverage (SECONDS_EACH=600 TARGETS="webhook broker …")
-	@SECONDS_EACH="$(SECONDS_EACH)" TARGETS="$(TARGETS)" tests/make/fuzz.sh
+fuzz: ## Fuzz what comes from outside, guided by coverage (SECONDS_EACH=600 AT_ONCE=1 TARGETS="webhook broker …" SEED=…)
+	@SECONDS_EACH="$(SECONDS_EACH)" AT_ONCE="$(AT_ONCE)" TARGETS="$(TARGETS)" SEED="$(SEED)" tests/make/fuzz.sh
 
 schemathesis: ## Ask a daemon for all that its description allows, and for much that it does not (EXAMPLES=200 SEED=…)
 	@EXAMPLES="$(EXAMPLES)" SEED="$(SEED)" tests/make/schemathesis.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes what comes from outside, guided by coverage: each target for SECONDS_EACH seconds (default 600). TARGETS names some (default all).
+# Fuzzes what comes from outside, guided by coverage: each target for SECONDS_EACH seconds (default 600), AT_ONCE of them at a time (default 1).
+# TARGETS names some (default all); SEED is what chance begins with (default by chance).
 #
 # It begins with the inputs of tests/fuzz/corpus, where nothing is written, and keeps what it finds in .run/fuzz/TARGET, so that the next run
 # goes on from there. An input that breaks a promise lies in .run/fuzz/TARGET/crash-*: mended, it goes into tests/fuzz/corpus/TARGET, and
@@ -8,6 +9,8 @@
 
 readonly seconds=${SECONDS_EACH:-600}
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || fail "SECONDS_EACH is '$seconds', not a number of seconds"
+readonly at_once=${AT_ONCE:-1}
+[[ $at_once =~ ^[1-9][0-9]*$ ]] || fail "AT_ONCE is '$at_once', not a number of targets"
 known=$(cd tests/fuzz/corpus && printf '%s ' *)
 targets=${TARGETS:-$known}
 for target in $targets; do
@@ -45,19 +48,34 @@ told() {
     printf '%s' "${found:--}"
 }
 
+# fuzz TARGET: writes everything to .run/fuzz/TARGET.log, and to the output one line at its end, so that those at once are not mixed.
+fuzz() {
+    local target=$1 place=$state/fuzz/$1 log=$state/fuzz/$1.log status=0 more=()
+    mkdir -p "$place/corpus"
+    [ ! -e "tests/fuzz/dictionaries/$target" ] || more+=("-dict=tests/fuzz/dictionaries/$target")
+    [ -z "${SEED:-}" ] || more+=("-seed=$SEED")
+    RC_FUZZ_TARGET=$target "$program" -max_total_time="$seconds" -max_len=8192 -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
+        "${more[@]}" -artifact_prefix="$place/" "$place/corpus" "tests/fuzz/corpus/$target" >"$log" 2>&1 </dev/null || status=$?
+    printf '%s\n' "$status" >"$place/status"
+    note "$target: $(told "$log" '^(#[0-9]+[[:space:]].*)$')"
+}
+
+step "Fuzzing each target for $seconds s, $at_once at a time"
+running=0
+for target in $targets; do
+    if [ "$running" -ge "$at_once" ]; then
+        wait -n
+        running=$((running - 1))
+    fi
+    fuzz "$target" &
+    running=$((running + 1))
+done
+wait
+
 broken=()
 rows=(target 'inputs a second' inputs 'reached at first' 'reached at last' 'new inputs')
 for target in $targets; do
-    step "Fuzzing $target for $seconds s"
-    place=$state/fuzz/$target
     log=$state/fuzz/$target.log
-    mkdir -p "$place/corpus"
-    status=0
-    dictionary=()
-    [ ! -e "tests/fuzz/dictionaries/$target" ] || dictionary=("-dict=tests/fuzz/dictionaries/$target")
-    RC_FUZZ_TARGET=$target "$program" -max_total_time="$seconds" -max_len=8192 -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
-        "${dictionary[@]}" -artifact_prefix="$place/" "$place/corpus" "tests/fuzz/corpus/$target" >"$log" 2>&1 </dev/null || status=$?
-    [ "$status" = 0 ] || broken+=("$target")
     rows+=(
         "$target"
         "$(told "$log" '^stat::average_exec_per_sec: *([0-9]+)$')"
@@ -66,8 +84,8 @@ for target in $targets; do
         "$(told "$log" '^#[0-9]+[[:space:]].* cov: ([0-9]+) .*')"
         "$(told "$log" '^stat::new_units_added: *([0-9]+)$')"
     )
-    note "$(told "$log" '^(#[0-9]+[[:space:]].*)$')"
-    if [ "$status" != 0 ]; then
+    if [ "$(cat "$state/fuzz/$target/status")" != 0 ]; then
+        broken+=("$target")
         printf -- '--- the end of .run/fuzz/%s.log\n' "$target" >&2
         tail -n 30 "$log" >&2
     fi
