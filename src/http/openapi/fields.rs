@@ -149,7 +149,7 @@ fn variable_name() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z_][A-Za-z0-9_]*$"))
 }
 
-/// What references to images look like. Their name has at most 255 characters, which is not said.
+/// What references to images look like.
 fn image_reference() -> String {
     let label = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?";
     let port = "0*(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})";
@@ -158,7 +158,9 @@ fn image_reference() -> String {
     // It has no dot, or it would be a registry.
     let first = "[a-z0-9]+(?:(?:_{1,2}|-+)[a-z0-9]+)*";
     let version = "(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?";
-    format!("^(?:(?:{registry}|{first})(?:/{element})+|{element}){version}$")
+    // Without tag and digest at most 255 characters.
+    let length = "(?=[^@]{1,255}(?::[A-Za-z0-9_.-]+)?(?:@|$))";
+    format!("^{length}(?:(?:{registry}|{first})(?:/{element})+|{element}){version}$")
 }
 
 fn text(least: usize, most: usize) -> ObjectBuilder {

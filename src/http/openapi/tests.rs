@@ -148,6 +148,13 @@ fn the_patterns_of_images_and_amounts_are_those_of_the_daemon() {
         let fits = jsonschema::validator_for(schema).expect("a schema").is_valid(&Value::from(text));
         assert_eq!(fits, accepted, "{text:?}: {schema}");
     };
+    let named = |length: usize, version: &str| format!("r.example.com:5/{}{version}", "a".repeat(length - 16));
+    let tagged = format!(":1@sha256:{}", "0".repeat(64));
+    let lengths: Vec<String> = [255, 256].iter().flat_map(|length| ["", ":latest", &tagged].map(|version| named(*length, version))).collect();
+    assert_eq!(lengths.iter().filter(|text| ImageRef::parse("image", text).is_ok()).count(), 3);
+    for text in &lengths {
+        agree(&job["image"], text, ImageRef::parse("image", text).is_ok());
+    }
     let digest = format!("app:1@sha256:{}", "a".repeat(64));
     for text in [
         "debian",
