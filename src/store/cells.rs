@@ -90,7 +90,9 @@ mod tests {
 
     fn sum(rows: &[&[Cell]]) -> Sum {
         let mut summing = Summing::begin();
-        rows.iter().for_each(|row| summing.add(row));
+        for row in rows.iter() {
+            summing.add(row);
+        }
         summing.end()
     }
 
@@ -103,7 +105,7 @@ mod tests {
             &[&[]],
             &[&[ab.clone(), empty.clone()]],
             &[&[a.clone(), b.clone()]],
-            &[&[a.clone()], &[b.clone()]],
+            &[std::slice::from_ref(&a), std::slice::from_ref(&b)],
             &[&[b], &[a]],
             &[&[ab, Cell::Null]],
             &[&[Cell::Bytes(b"ab".to_vec()), empty]],

@@ -23,7 +23,7 @@ use super::{Candidate, NewJob, Store, Submission};
 use crate::domain::requirement::Placement;
 use crate::domain::*;
 
-/// Makes one test of each rule. `$open` is an async function without arguments that answers `(store, guard)`.
+/// Makes one test of each rule. `$open` is a function without arguments whose future answers `(store, guard)`.
 macro_rules! contract_suite {
     ($open:path: $($module:ident { $($rule:ident),* $(,)? })*) => {
         $($(

@@ -75,7 +75,12 @@ impl Address {
         if config.get_application_name().is_none() {
             config.application_name("runner-coordinator");
         }
-        let tls = MakeRustlsConnect::new(tls(if encrypts { ssl.root.as_deref() } else { None }, encrypts)?);
+        let trust = match ssl.root.as_deref() {
+            Some(path) if encrypts => Trust::File(path),
+            None if encrypts => Trust::Machine,
+            _ => Trust::Nobody,
+        };
+        let tls = MakeRustlsConnect::new(tls(&trust)?);
         Ok(Self { config, tls })
     }
 
@@ -137,15 +142,25 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Trusts the certificates in a file, or those that the machine trusts.
-fn tls(root: Option<&str>, encrypts: bool) -> Result<ClientConfig, AddressError> {
+/// Whose certificates are believed.
+#[derive(Debug)]
+enum Trust<'a> {
+    /// Nobody's: TLS is not spoken.
+    Nobody,
+    /// Those that the machine believes.
+    Machine,
+    /// Those that lead to one of the certificates in a file.
+    File(&'a str),
+}
+
+fn tls(trust: &Trust<'_>) -> Result<ClientConfig, AddressError> {
     let fault = |what: String| AddressError::RootCert(what);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    if encrypts && root.is_none() {
+    if matches!(trust, Trust::Machine) {
         return ClientConfig::with_platform_verifier().map_err(|error| fault(format!("the machine's own certificates cannot be used: {error}")));
     }
     let mut roots = RootCertStore::empty();
-    if let Some(path) = root {
+    if let Trust::File(path) = trust {
         let certificates = CertificateDer::pem_file_iter(Path::new(path)).map_err(|error| fault(format!("{path}: {error}")))?;
         for certificate in certificates {
             let certificate = certificate.map_err(|error| fault(format!("{path}: {error}")))?;

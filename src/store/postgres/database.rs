@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
 use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
 
 use super::address::Address;
 use crate::metrics::Metrics;
@@ -17,6 +18,15 @@ pub(super) const CONNECTIONS: usize = 10;
 pub(super) const SETTINGS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s'; \
      SET default_transaction_isolation = 'read committed'; SET synchronous_commit = 'on'; SET jit = off; SET plan_cache_mode = 'force_generic_plan'";
 
+/// Whether others are to hear of what a transaction changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// They are.
+    Changes,
+    /// Nobody waits for it.
+    Quiet,
+}
+
 /// The pool and what hears of changes.
 #[derive(Debug)]
 pub(super) struct Database {
@@ -25,6 +35,7 @@ pub(super) struct Database {
     ticks: watch::Sender<u64>,
     elsewhere: watch::Sender<u64>,
     changed: Notify,
+    tasks: TaskTracker,
 }
 
 impl Database {
@@ -39,7 +50,7 @@ impl Database {
             .timeouts(Timeouts { wait: within, create: Some(Duration::from_secs(6)), recycle: within })
             .post_create(Hook::async_fn(|client, _| Box::pin(async move { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })))
             .build()?;
-        Ok(Self { pool, metrics, ticks: watch::channel(0).0, elsewhere: watch::channel(0).0, changed: Notify::new() })
+        Ok(Self { pool, metrics, ticks: watch::channel(0).0, elsewhere: watch::channel(0).0, changed: Notify::new(), tasks: TaskTracker::new() })
     }
 
     /// A connection, once one is free.
@@ -61,6 +72,11 @@ impl Database {
     pub(super) fn changed(&self) {
         self.tick();
         self.changed.notify_one();
+    }
+
+    /// Where tasks run that go with the store.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// Ticks when another daemon changed something.

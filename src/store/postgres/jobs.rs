@@ -1,5 +1,7 @@
 //! Reading and writing jobs and their attempts.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::types::ToSql;
 
 use super::fault::Outcome;
@@ -176,11 +178,11 @@ pub(super) async fn page(
         if let Some(value) = value {
             sql.push_str(if values.is_empty() { " WHERE " } else { " AND " });
             values.push(value);
-            sql.push_str(&format!("{condition}${}", values.len()));
+            let _ = write!(sql, "{condition}${}", values.len());
         }
     }
     values.push(&limit);
-    sql.push_str(&format!(" ORDER BY {order} DESC LIMIT ${}", values.len()));
+    let _ = write!(sql, " ORDER BY {order} DESC LIMIT ${}", values.len());
     tx.all(&sql, &values).await
 }
 

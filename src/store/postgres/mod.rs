@@ -85,8 +85,8 @@ impl PostgresStore {
         let taken = in_transaction!(quietly database, "take the lease of a machine", tx => Lease::take(&tx, host, machine))?;
         let (lease, instance) = taken.ok_or_else(|| failed(Box::new(NameInUse(host.clone()))))?;
         let stop = CancellationToken::new();
-        tokio::spawn(listen::run(Arc::clone(&database), address, stop.clone()));
-        tokio::spawn(sum(Arc::clone(&database), stop.clone()));
+        database.tasks().spawn(listen::run(Arc::clone(&database), address, stop.clone()));
+        database.tasks().spawn(sum(Arc::clone(&database), stop.clone()));
         Ok(Self { database, instance, lease: Arc::new(lease), _tasks: stop.drop_guard() })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::transaction::{at_one_moment, in_transaction};
 use super::{PostgresStore, caps, claim, deliveries, feed, history, hosts, jobs, queue, retention, runners, share, steps, usage};
@@ -25,10 +26,11 @@ use crate::store::{
 
 /// Carries work out to its end even when nobody waits for it any more, so that what was committed is also counted and told.
 async fn to_its_end<T: Send + 'static>(
+    tasks: TaskTracker,
     doing: &'static str,
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let ended = tokio::spawn(work).await;
+    let ended = tasks.spawn(work).await;
     ended.unwrap_or_else(|error| Err(StoreError::Unavailable { doing, source: Box::new(error) }))
 }
 
@@ -65,7 +67,7 @@ impl Store for PostgresStore {
 
     async fn submit(&self, new: NewJob) -> Result<Submission, StoreError> {
         let database = Arc::clone(&self.database);
-        to_its_end("store a job", async move {
+        to_its_end(self.database.tasks().clone(), "store a job", async move {
             let submission = in_transaction!(database, "store a job", tx => queue::submit(&tx, &new))?;
             count::submitted(database.metrics(), &submission);
             Ok(submission)
@@ -79,7 +81,7 @@ impl Store for PostgresStore {
 
     async fn cancel_job(&self, job: &JobId, reason: EndReason, at: Timestamp) -> Result<Option<(Job, CancelEffect)>, StoreError> {
         let (database, job, at) = (Arc::clone(&self.database), job.clone(), truncate_to_millis(at));
-        to_its_end("cancel a job", async move {
+        to_its_end(self.database.tasks().clone(), "cancel a job", async move {
             let (done, ended) = in_transaction!(database, "cancel a job", tx => steps::cancel(&tx, &job, reason, at))?;
             count::cancelled(database.metrics(), done.as_ref());
             ended.iter().for_each(Ended::tell);
@@ -106,7 +108,7 @@ impl Store for PostgresStore {
 
     async fn claim(&self, candidates: &[Candidate], at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
         let (database, lease, candidates, at) = (Arc::clone(&self.database), Arc::clone(&self.lease), candidates.to_vec(), truncate_to_millis(at));
-        to_its_end("claim a job", async move {
+        to_its_end(self.database.tasks().clone(), "claim a job", async move {
             let bound = in_transaction!(database, "claim a job", tx => claim::claim(&tx, &lease, &candidates, at))?;
             Ok(Self::served(&database, bound, at).await)
         })
@@ -115,7 +117,7 @@ impl Store for PostgresStore {
 
     async fn assign(&self, runner: &RunnerId, at: Timestamp) -> Result<Option<Aggregate>, StoreError> {
         let (database, lease, runner, at) = (Arc::clone(&self.database), Arc::clone(&self.lease), runner.clone(), truncate_to_millis(at));
-        to_its_end("assign a job", async move {
+        to_its_end(self.database.tasks().clone(), "assign a job", async move {
             let bound = in_transaction!(database, "assign a job", tx => claim::assign(&tx, &lease, &runner, at))?;
             Ok(Self::served(&database, bound, at).await)
         })
@@ -131,7 +133,7 @@ impl Store for PostgresStore {
 
     async fn apply(&self, runner: &RunnerId, step: Step, at: Timestamp) -> Result<Aggregate, StoreError> {
         let (database, lease, runner, at) = (Arc::clone(&self.database), Arc::clone(&self.lease), runner.clone(), truncate_to_millis(at));
-        to_its_end("take a step", async move {
+        to_its_end(self.database.tasks().clone(), "take a step", async move {
             let taken = in_transaction!(database, "take a step", tx => steps::apply(&tx, &lease, &runner, &step, at))?;
             count::step(database.metrics(), &taken, at);
             taken.ended.iter().for_each(Ended::tell);
@@ -142,7 +144,7 @@ impl Store for PostgresStore {
 
     async fn note(&self, runner: &RunnerId, kind: EventKind, at: Timestamp) -> Result<(), StoreError> {
         let (database, lease, runner) = (Arc::clone(&self.database), Arc::clone(&self.lease), runner.clone());
-        to_its_end("add to the history", async move {
+        to_its_end(self.database.tasks().clone(), "add to the history", async move {
             let noted = in_transaction!(database, "add to the history", tx => steps::note(&tx, &lease, &runner, &kind, at))?;
             count::event(database.metrics(), &noted, &kind, at);
             Ok(())
@@ -175,9 +177,10 @@ impl Store for PostgresStore {
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError> {
-        match &query.job {
-            Some(job) => at_one_moment!(self.database, "read the history", tx => history::of_job(&tx, job, &query)),
-            None => in_transaction!(quietly self.database, "read the history", tx => feed::read(&tx, &query)),
+        if let Some(job) = &query.job {
+            at_one_moment!(self.database, "read the history", tx => history::of_job(&tx, job, &query))
+        } else {
+            in_transaction!(quietly self.database, "read the history", tx => feed::read(&tx, &query))
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) struct TestDatabase {
 impl TestDatabase {
     /// Makes an empty one.
     pub(crate) async fn make() -> Self {
-        let server = std::env::var("RC_TEST_POSTGRES").expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
+        let server = crate::config::secret_of_env("RC_TEST_POSTGRES").expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
         let name = format!("t{}", uuid::Uuid::now_v7().simple());
         let made = Self { server, name };
         // From the empty one, which nobody connects to.
@@ -53,6 +53,6 @@ impl Drop for TestDatabase {
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to the test server");
-    tokio::spawn(connection);
+    tokio_util::task::TaskTracker::new().spawn(connection);
     client
 }

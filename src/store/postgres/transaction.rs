@@ -168,12 +168,12 @@ impl<'d> Call<'d> {
 /// database nobody is told that something changed.
 macro_rules! in_transaction {
     (quietly $database:expr, $doing:literal, $tx:ident => $work:expr) => {
-        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, |_wrote| {}, $tx => $work)
+        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, Notice::Quiet, $tx => $work)
     };
     ($database:expr, $doing:literal, $tx:ident => $work:expr) => {
-        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, |wrote: bool| if wrote { $database.changed() }, $tx => $work)
+        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, Notice::Changes, $tx => $work)
     };
-    (@ $database:expr, $doing:literal, $tell:expr, $tx:ident => $work:expr) => {{
+    (@ $database:expr, $doing:literal, Notice::$notice:ident, $tx:ident => $work:expr) => {{
         let mut call = crate::store::postgres::transaction::Call::begin(&$database, $doing);
         loop {
             let (fault, client) = match call.client().await {
@@ -188,8 +188,9 @@ macro_rules! in_transaction {
                     match tried.await {
                         Ok((wrote, done)) => {
                             $database.metrics().store_commits.count([]);
-                            #[expect(clippy::redundant_closure_call, reason = "what is told is the macro's parameter")]
-                            ($tell)(wrote);
+                            if wrote && crate::store::postgres::database::Notice::$notice == crate::store::postgres::database::Notice::Changes {
+                                $database.changed();
+                            }
                             break call.end(Ok(done));
                         }
                         Err(fault) => (fault, Some(client)),

@@ -35,15 +35,15 @@ fn refused(path: &Path) -> String {
 mod in_memory {
     use super::*;
 
-    async fn open() -> (SqliteStore, ()) {
-        (SqliteStore::in_memory(Arc::default()).expect("a store"), ())
+    fn open() -> std::future::Ready<(SqliteStore, ())> {
+        std::future::ready((SqliteStore::in_memory(Arc::default()).expect("a store"), ()))
     }
 
     every_rule!(open);
 }
 
-async fn opened() -> (SqliteStore, TempDir) {
-    open()
+fn opened() -> std::future::Ready<(SqliteStore, TempDir)> {
+    std::future::ready(open())
 }
 
 every_rule!(opened);
