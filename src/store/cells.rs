@@ -90,7 +90,7 @@ mod tests {
 
     fn sum(rows: &[&[Cell]]) -> Sum {
         let mut summing = Summing::begin();
-        for row in rows.iter() {
+        for row in rows {
             summing.add(row);
         }
         summing.end()
@@ -106,7 +106,7 @@ mod tests {
             &[&[ab.clone(), empty.clone()]],
             &[&[a.clone(), b.clone()]],
             &[std::slice::from_ref(&a), std::slice::from_ref(&b)],
-            &[&[b], &[a]],
+            &[std::slice::from_ref(&b), std::slice::from_ref(&a)],
             &[&[ab, Cell::Null]],
             &[&[Cell::Bytes(b"ab".to_vec()), empty]],
         ];

@@ -1,4 +1,4 @@
-//! Several daemons share one PostgreSQL: work spreads, any daemon answers, and what becomes of a machine that is gone, cut off, or back.
+//! Several daemons share one database: work spreads, any daemon answers, and what becomes of a machine that is gone, cut off, or back.
 
 mod shared;
 

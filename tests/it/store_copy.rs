@@ -1,4 +1,4 @@
-//! `store copy` by the command line: the store of a daemon that has run jobs goes over to PostgreSQL.
+//! `store copy` by the command line: the store of a daemon that has run jobs goes over to `PostgreSQL`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,10 @@ const PASSWORD: &str = "hunter2";
 
 /// An empty database of the tests' server, and its address.
 async fn empty_database(name: &str) -> (Client, String) {
-    let server = std::env::var("RC_TEST_POSTGRES").expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
+    let server = std::env::vars()
+        .find(|(name, _)| name == "RC_TEST_POSTGRES")
+        .map(|(_, value)| value)
+        .expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
     let client = connect(&server).await;
     client.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.expect("none is there");
     client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.expect("a database");
@@ -23,7 +26,7 @@ async fn empty_database(name: &str) -> (Client, String) {
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to the test server");
-    tokio::spawn(connection);
+    tokio_util::task::TaskTracker::new().spawn(connection);
     client
 }
 

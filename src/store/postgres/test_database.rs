@@ -1,6 +1,6 @@
 //! A database for one test, on the server that `tests/with-postgres` runs.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::{Client, NoTls};
 
 /// A database that goes with this.
@@ -13,9 +13,10 @@ pub(crate) struct TestDatabase {
 impl TestDatabase {
     /// Makes an empty one.
     pub(crate) async fn make() -> Self {
-        let server = crate::config::secret_of_env("RC_TEST_POSTGRES").expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
+        let server = crate::config::secret_of_env("RC_TEST_POSTGRES");
+        let server = server.expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
         let name = format!("t{}", uuid::Uuid::now_v7().simple());
-        let made = Self { server, name };
+        let made = Self { server: server.expose_secret().to_owned(), name };
         // From the empty one, which nobody connects to.
         connect(&made.server).await.batch_execute(&format!("CREATE DATABASE {} TEMPLATE template0", made.name)).await.expect("a database");
         made

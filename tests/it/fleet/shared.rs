@@ -6,6 +6,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 use tokio_postgres::{Client, NoTls};
+use tokio_util::task::TaskTracker;
 
 use crate::harness::{Daemon, engine};
 
@@ -59,7 +60,7 @@ impl SharedDatabase {
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to the test server");
-    tokio::spawn(connection);
+    TaskTracker::new().spawn(connection);
     client
 }
 
@@ -76,7 +77,7 @@ impl Link {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("postgres://rc@127.0.0.1:{}/{}", listener.local_addr().expect("an address").port(), shared.name);
         let (is_whole, seen) = watch::channel(true);
-        tokio::spawn(carry(listener, shared.socket(), seen));
+        TaskTracker::new().spawn(carry(listener, shared.socket(), seen));
         Self { url, is_whole }
     }
 
@@ -102,7 +103,7 @@ async fn carry(listener: TcpListener, socket: PathBuf, is_whole: watch::Receiver
             continue;
         }
         let (mut seen, socket) = (is_whole.clone(), socket.clone());
-        tokio::spawn(async move {
+        TaskTracker::new().spawn(async move {
             let mut far = UnixStream::connect(socket).await.expect("the server");
             tokio::select! {
                 _ = copy_bidirectional(&mut near, &mut far) => {}
