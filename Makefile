@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`. What they do stands in tests/make/ and .ci/.
-.PHONY: help run stop test test-engines test-systemd dist drain latency decision chaos soak fuzz schemathesis lint
+.PHONY: help run fleet stop test test-engines test-systemd dist drain latency decision chaos soak fuzz schemathesis lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -7,7 +7,10 @@ help: ## Show the targets
 run: ## Get what is missing, build, start the daemon, and show the main job (PORT=8080)
 	@PORT="$(PORT)" tests/make/run.sh
 
-stop: ## End what `make run` started
+fleet: ## Three daemons that share one PostgreSQL: jobs run on all of them, and a machine is lost (PORT=8080)
+	@PORT="$(PORT)" tests/make/fleet.sh
+
+stop: ## End what `make run` and `make fleet` started
 	@tests/make/stop.sh
 
 test: ## Get what is missing and run every test, those against a real engine too

@@ -36,14 +36,16 @@ const DOORS: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics"]),
     ("config", &["config"]),
     ("rusqlite", &["store"]),
-    ("sqlx", &["store"]),
+    ("tokio_postgres", &["store"]),
+    ("tokio_postgres_rustls", &["store"]),
+    ("deadpool_postgres", &["store"]),
     // The store sums up what it copies.
     ("ring", &["security", "store"]),
     ("bollard", &["docker"]),
     ("nvml_wrapper", &["platform"]),
     // The first speaks to GitLab, the second to a collector of traces, the third, from another process, to the daemon.
     ("reqwest", &["gitlab", "traces", "cli"]),
-    // Those, the store in another machine's database, and who reads the daemon's own certificate and who speaks with it.
+    // Those, who reads the daemon's own certificate, who speaks with it, and who speaks with a database.
     ("rustls", &["gitlab", "traces", "cli", "config", "http", "store"]),
     ("tokio_rustls", &["http"]),
     // The composition root serves what the http room routes.

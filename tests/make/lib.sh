@@ -105,6 +105,14 @@ forget_networks() {
     done
 }
 
+# forget_containers: removes the containers of daemons that are gone, whose log lines stand on the standard input.
+forget_containers() {
+    local instance
+    for instance in $(sed -n 's/.*listening.*instance="\([0-9a-f-]*\)".*/\1/p' | sort -u); do
+        docker ps --all --quiet --filter "label=runner-coordinator.instance=$instance" | xargs -r docker rm --force >/dev/null
+    done
+}
+
 # --- programs in the background, each with NAME.pid and NAME.log below .run ------------------------------------
 
 # pid_of NAME: prints the process id, if that process is still the program that was started.
@@ -116,12 +124,15 @@ pid_of() {
     printf '%s' "$pid"
 }
 
+# What goes before a program that is not to run as ourselves.
+runs_as=()
+
 # begin NAME PROGRAM ARGUMENT...: starts a program that outlives this script.
 begin() {
     local name=$1
     shift
     mkdir -p "$state"
-    setsid "$@" >>"$state/$name.log" 2>&1 </dev/null &
+    setsid "${runs_as[@]}" "$@" >>"$state/$name.log" 2>&1 </dev/null &
     printf '%s %s\n' "$!" "$(basename -- "$1")" >"$state/$name.pid"
     disown
     # Until then the process is still this shell, and later looks would not know it.
@@ -140,6 +151,20 @@ finish() {
         note "$1 ended"
     fi
     rm -f "$state/$1.pid"
+}
+
+# end_fleet: ends what `make fleet` started, and takes away what it has left.
+end_fleet() {
+    local box
+    for box in box1 box2 box3; do
+        finish "$box" 30
+        [ -f "$state/$box.log" ] && engine_answers || continue
+        forget_containers <"$state/$box.log"
+        forget_networks <"$state/$box.log"
+    done
+    finish postgres 60
+    [ ! -f "$state/postgres.dir" ] || rm -rf "$(cat "$state/postgres.dir")"
+    rm -rf "$state/postgres.dir" "$state/fleet"
 }
 
 # A process that nobody has waited for yet has ended too.

@@ -2,9 +2,10 @@
 # Gets what is missing on a Debian or Ubuntu machine from the distribution's packages. Where nothing is missing it
 # changes nothing and needs neither root nor a package index.
 #
-# usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz|schemathesis
+# usage: tests/make/setup.sh run|fleet|test|dist|cross|systemd|fuzz|schemathesis
 #
 #   run           what `make run` needs; an engine only if none answers
+#   fleet         what `make fleet` needs: the same, and PostgreSQL
 #   test          what `make test` needs; always an engine's programs, since the tests start a private one
 #   dist          what `make dist` needs
 #   cross         what tests/make/cross.sh needs
@@ -13,7 +14,7 @@
 #   schemathesis  what `make schemathesis` needs: Schemathesis itself
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|test|dist|cross|systemd|fuzz|schemathesis'
+[ $# -eq 1 ] || fail 'usage: tests/make/setup.sh run|fleet|test|dist|cross|systemd|fuzz|schemathesis'
 missing=()
 
 # need PACKAGE CHECK...: notes the package if the check fails.
@@ -58,7 +59,11 @@ look() {
     need nftables have nft
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     case $1 in
-    run) { have docker && engine_answers; } || engine ;;
+    run) engine_unless_there ;;
+    fleet)
+        engine_unless_there
+        need postgresql postgres_server
+        ;;
     test)
         engine
         need iproute2 have ip
@@ -112,6 +117,10 @@ python_tools() {
 engine() {
     need docker.io have dockerd
     need iptables have iptables
+}
+
+engine_unless_there() {
+    { have docker && engine_answers; } || engine
 }
 
 packages() {
