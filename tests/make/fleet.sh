@@ -154,7 +154,7 @@ no_left_container() {
 lost_machine() {
     step 'A daemon is killed while a job runs there'
     local id lost other=box1 killed
-    id=$(submit box1 'echo hello; sleep 60') || died box1 'the job was refused'
+    id=$(submit box1 'echo hello; sleep 45') || died box1 'the job was refused'
     until_true 60 is box1 "$id" '.state == "running"' || died box1 "the job $id does not run"
     lost=$(jq -r .host "$state/job.json")
     [ "$lost" != box1 ] || other=box2
