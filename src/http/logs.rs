@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
@@ -44,6 +44,7 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
     ),
     responses(
         (status = 200, description = "The text, as the job wrote it.", body = String, content_type = "text/plain; charset=utf-8"),
+        (status = 307, description = "Another machine of the fleet ran it and keeps it: it is there."),
     ),
     extensions(("x-role" = json!("viewer")), ("x-submitter" = json!(true)), ("x-problems" = json!(["invalid-parameter", "not-found", "too-many-streams", "store-unavailable"]))),
 )]
@@ -51,6 +52,7 @@ pub(super) async fn of_job(
     Watcher(scope): Watcher,
     State(state): State<AppState>,
     Path(id): Path<String>,
+    uri: Uri,
     mut params: Params,
 ) -> Result<Response, Problem> {
     let follow = params.flag("follow");
@@ -62,6 +64,9 @@ pub(super) async fn of_job(
     let latest = latest_attempt(&job);
     if let Some(attempt) = asked.filter(|attempt| *attempt > latest) {
         return Err(Problem::Unknown { what: format!("attempt {attempt} of job {}", job.id) });
+    }
+    if let Some(to) = elsewhere(&state, &job, asked, &uri).await? {
+        return Ok(to.into_response());
     }
     let permit = state.rations.stream()?;
     let attempt = asked.unwrap_or(latest);
@@ -91,6 +96,21 @@ pub(super) async fn of_job(
     // Proxies that know the last header pass the text on as it comes.
     let headers = [(header::CONTENT_TYPE.as_str(), "text/plain; charset=utf-8"), ("x-accel-buffering", "no")];
     Ok((headers, body).into_response())
+}
+
+/// Where the log of an attempt is that another machine of the fleet ran, which keeps it: the daemon there asks anew who wants it.
+async fn elsewhere(state: &AppState, job: &Job, asked: Option<u32>, uri: &Uri) -> Result<Option<Redirect>, Problem> {
+    let Some(fleet) = state.store.fleet() else { return Ok(None) };
+    let attempts = if asked.is_some() { state.store.attempts(&job.id).await? } else { job.attempt.iter().cloned().collect() };
+    let attempt = attempts.into_iter().find(|attempt| asked.is_none_or(|number| number == attempt.number));
+    let Some(host) = attempt.map(|attempt| attempt.host).filter(|host| *host != state.config.current().host.name) else { return Ok(None) };
+    let url = fleet.hosts().await?.into_iter().find(|other| other.host == host).and_then(|other| other.report?.url);
+    match url {
+        Some(url) => Ok(Some(Redirect::temporary(&format!("{url}{uri}")))),
+        None => Err(Problem::Unknown {
+            what: format!("log of job {} on this machine: it is on {host}, whose daemon does not tell its fleet.url", job.id),
+        }),
+    }
 }
 
 fn attempt_number(name: &str, text: &str) -> Result<u32, FieldFault> {

@@ -68,6 +68,7 @@ async fn work_spreads_and_any_daemon_answers() {
         assert_eq!(daemon.request(Method::DELETE, &format!("/jobs/{id}"), None).await.0, StatusCode::ACCEPTED);
         assert_eq!(one.ended(&id).await["state"], json!("canceled"));
     }
+    a_log_is_where_it_was_written(&one, &two).await;
     // What fits another machine only is not refused.
     let big = json!({ "image": BUSYBOX, "command": ["true"], "cpus": 2 });
     assert_eq!(one.request(Method::POST, "/jobs", Some(big.clone())).await.0, StatusCode::UNPROCESSABLE_ENTITY, "no machine has two processors");
@@ -76,6 +77,19 @@ async fn work_spreads_and_any_daemon_answers() {
     let id = one.submit(big).await;
     assert_eq!(one.ended(&id).await["host"], json!("fleet-three"));
     shared.finish([one, two, three]).await;
+}
+
+async fn a_log_is_where_it_was_written(one: &Daemon, two: &Daemon) {
+    let id = held_on(one, &[two], 0).await;
+    engine::tell(&id);
+    one.ended(&id).await;
+    let (status, told) = two.request(Method::GET, &format!("/jobs/{id}/logs"), None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(told["detail"].as_str().is_some_and(|detail| detail.contains("it is on fleet-one")), "{told}");
+    one.reload(&one.configuration().replace("[fleet]", &format!("[fleet]\nurl = \"{}\"", one.url)));
+    // The client goes where it is sent.
+    let is_found = async |daemon: &Daemon| daemon.request(Method::GET, &format!("/jobs/{id}/logs"), None).await.0 == StatusCode::OK;
+    two.until("it knows where the log is", is_found).await;
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ async fn a_store_goes_over_to_postgres_once_and_only_while_no_daemon_has_it() {
     assert_eq!((done["tables"]["jobs"].as_u64(), done["seconds"].is_f64()), (Some(2), true), "{done}");
     let jobs = client.query("SELECT state FROM jobs ORDER BY id", &[]).await.expect("jobs");
     assert_eq!(jobs.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["succeeded", "failed"]);
-    let instance = client.query_one("SELECT value FROM meta WHERE key = 'instance'", &[]).await.expect("an id").get::<_, String>(0);
+    let instance = client.query_one("SELECT instance FROM hosts WHERE host = 'store-copy'", &[]).await.expect("an id").get::<_, String>(0);
     assert_eq!(done["instance"], instance.as_str());
 
     let (code, _, err) = run(&daemon, &["store", "copy", "--from", &from, "--to", &url]);
