@@ -65,7 +65,8 @@ pub trait Fleet: Send + Sync + std::fmt::Debug {
     async fn hosts(&self) -> Result<Vec<FleetHost>, StoreError>;
 
     /// Machines that have been silent for longer and have open runners, whose end this daemon is to bring about. Their leases are void from now on, so
-    /// that nothing which they still write counts.
+    /// that nothing which they still write counts. None of them, until this machine's own lease was renewed in time for as long as one lasts: after
+    /// an outage of the database all have been silent.
     async fn fence_lost(&self, silent_for: Duration) -> Result<Vec<HostId>, StoreError>;
 
     /// Ticks when another daemon changed something.

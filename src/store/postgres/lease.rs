@@ -66,7 +66,7 @@ impl Lease {
     pub(super) async fn take(tx: &Tx<'_>, host: &HostId, machine: &Machine) -> Outcome<Option<(Self, String)>> {
         let sql = format!(
             "INSERT INTO hosts AS h (host, instance, machine, lease, renewed_at) VALUES ($1, $2, $3, 1, clock_timestamp()) ON CONFLICT (host) DO UPDATE \
-             SET lease = h.lease + 1, machine = excluded.machine, renewed_at = excluded.renewed_at \
+             SET lease = h.lease + 1, machine = excluded.machine, renewed_at = excluded.renewed_at, unbroken_since = excluded.renewed_at \
              WHERE h.machine IN ('', excluded.machine) OR h.renewed_at < clock_timestamp() - interval '{} seconds' RETURNING lease, instance",
             LEASE_LASTS.as_secs()
         );
@@ -87,19 +87,26 @@ impl Lease {
     }
 
     async fn renew(&self, tx: &Tx<'_>, report: &str) -> Outcome<bool> {
-        let sql = "UPDATE hosts SET renewed_at = clock_timestamp(), report = $3 WHERE host = $1 AND lease = $2";
-        Ok(tx.execute(sql, &[&self.host.as_str(), &self.number.load(Ordering::Acquire), &report]).await? == 1)
+        let sql = format!(
+            "UPDATE hosts SET renewed_at = clock_timestamp(), report = $3, unbroken_since = CASE WHEN renewed_at < clock_timestamp() - interval '{} seconds' \
+             THEN clock_timestamp() ELSE unbroken_since END WHERE host = $1 AND lease = $2",
+            LEASE_LASTS.as_secs()
+        );
+        Ok(tx.execute(&sql, &[&self.host.as_str(), &self.number.load(Ordering::Acquire), &report]).await? == 1)
     }
 }
 
-/// Voids leases of machines that were silent for longer and have open runners; answers those whose runners are ours to end.
+/// Voids leases of machines that were silent for longer and have open runners; answers those whose runners are ours to end. Nothing, until the own
+/// lease was renewed in time for as long as one lasts: after an outage of the database all have been silent, and each is to have its time to speak.
 async fn fence(tx: &Tx<'_>, own: &HostId, silent_for: Duration) -> Outcome<Vec<HostId>> {
     let sql = format!(
         "UPDATE hosts AS h SET fenced_by = $1, fenced_at = clock_timestamp(), \
          lease = lease + CASE WHEN fenced_at IS NULL OR fenced_at < renewed_at THEN 1 ELSE 0 END \
-         WHERE host <> $1 AND renewed_at < clock_timestamp() - make_interval(secs => $2) \
+         WHERE host <> $1 AND EXISTS (SELECT 1 FROM hosts own WHERE own.host = $1 AND own.unbroken_since < clock_timestamp() - interval '{} seconds') \
+         AND renewed_at < clock_timestamp() - make_interval(secs => $2) \
          AND (fenced_at IS NULL OR fenced_at < renewed_at OR fenced_by = $1 OR fenced_at < clock_timestamp() - interval '{} seconds') \
          AND EXISTS (SELECT 1 FROM runners r WHERE r.host = h.host AND r.state <> 'gone') RETURNING host",
+        LEASE_LASTS.as_secs(),
         ENDS_WITHIN.as_secs()
     );
     tx.wrote();

@@ -179,13 +179,14 @@ CREATE TABLE project_usage_hours (
 );
 
 -- Machines. `instance` is what their containers carry, `machine` tells machines of one name apart ('' before its daemon came), `lease` grows with every daemon that starts there and
--- whenever the others take it for lost; `report` is what its daemon told of it last.
+-- whenever the others take it for lost; since `unbroken_since` it was renewed in time; `report` is what its daemon told of it last.
 CREATE TABLE hosts (
   host       TEXT COLLATE "C" PRIMARY KEY,
   instance   TEXT NOT NULL,
   machine    TEXT NOT NULL,
   lease      BIGINT NOT NULL,
   renewed_at TIMESTAMPTZ NOT NULL,
+  unbroken_since TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
   report     TEXT,
   fenced_at  TIMESTAMPTZ,
   fenced_by  TEXT COLLATE "C"

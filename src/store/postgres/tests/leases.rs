@@ -27,6 +27,12 @@ async fn silence(database: &TestDatabase, host: &str, seconds: u64) {
     database.connect().await.batch_execute(&sql).await.expect("silent");
 }
 
+/// As if the machine had renewed its lease in time for a while.
+async fn settled(database: &TestDatabase, host: &str) {
+    let sql = format!("UPDATE hosts SET unbroken_since = unbroken_since - interval '21 seconds' WHERE host = '{host}'");
+    database.connect().await.batch_execute(&sql).await.expect("settled");
+}
+
 async fn runs(store: &PostgresStore) -> Aggregate {
     created(store, command(requirement("a", 1000), 0)).await;
     let runner = claim(store, 1).await.expect("a job").runner.id;
@@ -70,6 +76,9 @@ async fn what_a_machine_writes_after_it_was_taken_for_lost_is_refused() {
     let offered = candidates(lost).await;
     assert!(other.fence_lost(after).await.expect("looked").is_empty(), "it is not silent");
     silence(&database, "box1", 61).await;
+    assert!(other.fence_lost(after).await.expect("looked").is_empty(), "it has only just come itself");
+    settled(&database, "box2").await;
+    settled(&database, "box3").await;
     assert_eq!(other.fence_lost(after).await.expect("looked"), [HostId::from_trusted("box1")]);
     assert!(third.fence_lost(after).await.expect("looked").is_empty(), "somebody sees to it already");
     assert_eq!(other.fence_lost(after).await.expect("looked").len(), 1, "until it is done");
@@ -85,6 +94,25 @@ async fn what_a_machine_writes_after_it_was_taken_for_lost_is_refused() {
     assert!(other.fence_lost(after).await.expect("looked").is_empty(), "nothing is left to end");
     assert_eq!(lost.renew(&report("box1")).await.expect("back"), Renewal::TakenAnew);
     assert!(lost.claim(&offered, t(6)).await.expect("it works again").is_some());
+}
+
+#[tokio::test]
+async fn after_an_outage_each_has_its_time_to_speak() {
+    let database = TestDatabase::make().await;
+    let stores = stores(&database, 2).await;
+    let after = Duration::from_secs(60);
+    runs(&stores[0]).await;
+    settled(&database, "box2").await;
+    for host in ["box1", "box2"] {
+        silence(&database, host, 100).await;
+    }
+    stores[1].renew(&report("box2")).await.expect("it is the first to reach the database");
+    assert!(stores[1].fence_lost(after).await.expect("looked").is_empty());
+    assert_eq!(stores[0].renew(&report("box1")).await.expect("and this one comes later"), Renewal::Renewed);
+    settled(&database, "box2").await;
+    assert!(stores[1].fence_lost(after).await.expect("looked").is_empty());
+    silence(&database, "box1", 100).await;
+    assert_eq!(stores[1].fence_lost(after).await.expect("looked").len(), 1);
 }
 
 #[tokio::test]
