@@ -221,11 +221,13 @@ async fn claim(shared: &Shared, room: &mut Room<'_>, open: &mut [Aggregate], vie
     startable(shared, config).await
 }
 
-/// What waits and is kept neither by its project's limits nor by the firewall.
+/// What waits and is kept neither by its project's limits nor by the firewall. In a fleet a class that is not known here is another machine's; alone,
+/// its jobs are taken to be ended.
 async fn startable(shared: &Shared, config: &Config) -> Result<Vec<Waiting>, StoreError> {
     let mut waiting = shared.deps.store.waiting().await?;
     let closed = |class: &ClassName| class_named(config, class).is_some_and(|class| shared.networks.closes(class));
-    waiting.retain(|waiting| waiting.capped.is_none() && !closed(&waiting.requirement.class));
+    let elsewhere = |class: &ClassName| shared.deps.store.fleet().is_some() && class_named(config, class).is_none();
+    waiting.retain(|waiting| waiting.capped.is_none() && !closed(&waiting.requirement.class) && !elsewhere(&waiting.requirement.class));
     Ok(waiting)
 }
 

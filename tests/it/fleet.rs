@@ -72,10 +72,20 @@ async fn work_spreads_and_any_daemon_answers() {
     // What fits another machine only is not refused.
     let big = json!({ "image": BUSYBOX, "command": ["true"], "cpus": 2 });
     assert_eq!(one.request(Method::POST, "/jobs", Some(big.clone())).await.0, StatusCode::UNPROCESSABLE_ENTITY, "no machine has two processors");
-    let three = member("fleet-three", shared.url()).host("cpus = 2").start().await;
+    let three =
+        member("fleet-three", shared.url()).with("[[classes]]\nname = \"default\"\n[[classes]]\nname = \"special\"").host("cpus = 2").start().await;
     knows(&one, &[("fleet-one", "ready"), ("fleet-three", "ready"), ("fleet-two", "ready")]).await;
     let id = one.submit(big).await;
     assert_eq!(one.ended(&id).await["host"], json!("fleet-three"));
+    // A class that only one machine has is left to it, however long it takes.
+    three.request(Method::POST, "/hosts/fleet-three/drain", None).await;
+    let special = three.submit(json!({ "image": BUSYBOX, "command": ["true"], "class": "special" })).await;
+    let next = one.sh("true").await;
+    assert_eq!(one.ended(&next).await["state"], json!("succeeded"));
+    assert_eq!(one.job(&special).await["state"], json!("queued"));
+    three.request(Method::POST, "/hosts/fleet-three/resume", None).await;
+    let job = three.ended(&special).await;
+    assert_eq!((&job["state"], &job["host"]), (&json!("succeeded"), &json!("fleet-three")), "{job}");
     shared.finish([one, two, three]).await;
 }
 
