@@ -15,7 +15,7 @@ use crate::store::sqlite::{CopyError, ExportError};
 /// What to do with a store.
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
-    /// Copy an embedded store into an empty `PostgreSQL` database, while the daemon is stopped, and compare both.
+    /// Copy an embedded store into an empty database of `PostgreSQL`, while the daemon is stopped, and compare both.
     Copy(CopyOptions),
 }
 

@@ -87,6 +87,7 @@ impl Summing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::slice::from_ref;
 
     fn sum(rows: &[&[Cell]]) -> Sum {
         let mut summing = Summing::begin();
@@ -105,8 +106,8 @@ mod tests {
             &[&[]],
             &[&[ab.clone(), empty.clone()]],
             &[&[a.clone(), b.clone()]],
-            &[std::slice::from_ref(&a), std::slice::from_ref(&b)],
-            &[std::slice::from_ref(&b), std::slice::from_ref(&a)],
+            &[from_ref(&a), from_ref(&b)],
+            &[from_ref(&b), from_ref(&a)],
             &[&[ab, Cell::Null]],
             &[&[Cell::Bytes(b"ab".to_vec()), empty]],
         ];

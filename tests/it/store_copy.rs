@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
+use tokio_util::task::TaskTracker;
 
 use crate::harness::{Daemon, Setup};
 
@@ -13,10 +14,8 @@ const PASSWORD: &str = "hunter2";
 
 /// An empty database of the tests' server, and its address.
 async fn empty_database(name: &str) -> (Client, String) {
-    let server = std::env::vars()
-        .find(|(name, _)| name == "RC_TEST_POSTGRES")
-        .map(|(_, value)| value)
-        .expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
+    let server = std::env::vars().find(|(name, _)| name == "RC_TEST_POSTGRES").map(|(_, value)| value);
+    let server = server.expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
     let client = connect(&server).await;
     client.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.expect("none is there");
     client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.expect("a database");
@@ -26,7 +25,7 @@ async fn empty_database(name: &str) -> (Client, String) {
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to the test server");
-    tokio_util::task::TaskTracker::new().spawn(connection);
+    TaskTracker::new().spawn(connection);
     client
 }
 

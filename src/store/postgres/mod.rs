@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whoever changes a runner or a job locks it first: the runner, then its job. Claims pass over what others hold. What must be exact among
-//! all (limits, turns between projects, keys against doubles) is done by one at a time ([`locks`]). How many jobs wait, and how many there are, is
+//! all (limits, turns between projects, keys against doubles) is done by one at a time (`locks.rs`). How many jobs wait, and how many there are, is
 //! kept in sums to which triggers add rows (`migrations/0001.sql`), so no answer depends on the queue's length and no two changes wait for each
 //! other over a number.
 

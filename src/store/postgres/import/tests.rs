@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::domain::{EndReason, GpuRequest, HostId, ImageRef, JobId, JobState, Requirement, RunnerOrigin, RunnerState};
@@ -200,7 +201,7 @@ async fn a_target_of_a_running_daemon_is_refused_and_one_that_starts_meanwhile_f
     let other = database.connect().await;
     other.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({}, {})", open::LOCKS, open::MIGRATING)).await.expect("locked");
     let url = database.url();
-    let starts = tokio_util::task::TaskTracker::new().spawn(async move { opened(&url).await.expect("a store").instance().to_owned() });
+    let starts = TaskTracker::new().spawn(async move { opened(&url).await.expect("a store").instance().to_owned() });
     let client = database.connect().await;
     let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
     let deadline = Instant::now() + Duration::from_secs(30);
