@@ -88,7 +88,7 @@ pub(super) async fn counts(tx: &Tx<'_>) -> Outcome<Counts> {
 pub(super) async fn queue_groups(tx: &Tx<'_>, most: u32) -> Outcome<Vec<QueueGroup>> {
     let sql = "SELECT class, project, count(*) AS n, min(created_at) AS oldest FROM \
                  (SELECT class, project, created_at FROM jobs WHERE state = 'queued' ORDER BY created_at LIMIT $1) AS oldest \
-               GROUP BY class, project ORDER BY min(created_at), class, project";
+               GROUP BY class, project ORDER BY min(created_at), class, project NULLS FIRST";
     let read = |row: &Row| {
         Ok(QueueGroup {
             class: ClassName::from_trusted(row.text("class")?),

@@ -1,6 +1,7 @@
 //! Opens the database: shows that it can be used, and brings it to the present schema.
 
 use deadpool_postgres::Client;
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::database::Database;
@@ -78,8 +79,9 @@ impl From<tokio_postgres::Error> for OpenError {
 /// Opens it.
 pub(super) async fn open(database: &Database) -> Result<(), OpenError> {
     let mut client = connect(database).await?;
-    look_at_server(&client).await?;
+    // First of all: whatever else is asked is prepared, and such a pooler mixes up what was prepared where.
     refuse_transaction_pooling(database, &client).await?;
+    look_at_server(&client).await?;
     migrate(&mut client, MIGRATIONS, WORKS_WITH).await
 }
 
@@ -109,13 +111,12 @@ async fn look_at_server(client: &Client) -> Result<(), OpenError> {
 /// got last, so the second meets the same process at once; a few more are asked in case it takes turns.
 async fn refuse_transaction_pooling(database: &Database, first: &Client) -> Result<(), OpenError> {
     const OTHERS: usize = 3;
-    let process = "SELECT pg_backend_pid()";
-    let of_first: i32 = first.query_one(process, &[]).await?.get(0);
+    let of_first = process(first.simple_query(PROCESS).await?);
     let mut others = Vec::with_capacity(OTHERS);
     for _ in 0..OTHERS {
         let mut other = connect(database).await?;
         let held = other.transaction().await?;
-        let of_other: i32 = held.query_one(process, &[]).await?.get(0);
+        let of_other = process(held.simple_query(PROCESS).await?);
         if of_other == of_first {
             return Err(OpenError::TransactionPooling);
         }
@@ -123,6 +124,14 @@ async fn refuse_transaction_pooling(database: &Database, first: &Client) -> Resu
         others.push(other);
     }
     Ok(())
+}
+
+const PROCESS: &str = "SELECT pg_backend_pid()";
+
+/// The number in the answer to [`PROCESS`].
+fn process(answer: Vec<SimpleQueryMessage>) -> Option<String> {
+    let row = answer.into_iter().find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
+    row.and_then(|row| row.get(0).map(str::to_owned))
 }
 
 /// Takes every migration that the database has not seen yet, in one transaction: all of them or none. Daemons that start at once take turns.
