@@ -32,7 +32,7 @@ pub struct HostReport {
 pub struct FleetHost {
     /// Its name.
     pub host: HostId,
-    /// What its daemon told last; `None` before the first time.
+    /// What its daemon told last; `None` before the first time, and where a newer one tells what cannot be read here.
     pub report: Option<HostReport>,
     /// For how long it has been silent, by the database's clock.
     pub silent: Duration,

@@ -63,6 +63,8 @@ async fn machines_tell_of_themselves() {
     );
     silence(&database, "box1", 30).await;
     assert!(!stores[1].hosts().await.expect("a list")[0].is_live());
+    database.connect().await.batch_execute("UPDATE hosts SET report = '{\"of\":\"tomorrow\"}' WHERE host = 'box1'").await.expect("told");
+    assert_eq!(stores[1].hosts().await.expect("a list")[0].report, None);
 }
 
 #[tokio::test]
