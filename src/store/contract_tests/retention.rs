@@ -25,6 +25,7 @@ async fn over(store: &dyn Store, new: NewJob, at: i64) -> (JobId, RunnerId) {
     let job = created(store, new).await.id;
     let runner = claim(store, at).await.expect("a job").runner.id;
     take(store, &runner, up(), at).await;
+    store.write_gpu_usage(&[(job.clone(), 1, GpuUsage::default())]).await.expect("written");
     take(store, &runner, [ended(Outcome::Succeeded)].into_iter().chain(OFF), at).await;
     (job, runner)
 }
@@ -45,6 +46,7 @@ pub(in crate::store) async fn what_ended_long_ago_goes_with_all_that_belongs_to_
     assert_eq!(store.job(&old).await.expect("read"), None);
     assert_eq!(store.runner(&runner).await.expect("read"), None);
     assert!(store.attempts(&old).await.expect("read").is_empty() && history(store, &old).await.is_empty());
+    assert!(store.gpu_usage(&old).await.expect("read").is_empty());
     assert!(store.jobs_of_gitlab("https://gitlab.example.com", 42).await.expect("read").is_empty());
     assert_eq!(store.counts().await.expect("counts").jobs, [("succeeded".to_owned(), 1)]);
     assert_eq!(history(store, &young).await.len(), 7);
