@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::TaskTracker;
 
+use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::{Daemon, Setup};
 
 /// A password that nothing checks, and that nothing may show.
@@ -80,4 +81,26 @@ async fn a_store_goes_over_to_postgres_once_and_only_while_no_daemon_has_it() {
     // The source is as it was: the daemon goes on with it.
     daemon.start().await;
     daemon.finish().await;
+}
+
+#[tokio::test]
+async fn what_runs_while_the_store_is_moved_is_adopted_from_the_new_one() {
+    let (client, url) = empty_database("store_move").await;
+    let mut daemon = Setup::new("store-move").with("[store]").start().await;
+    let id = daemon.sh(UNTIL_TOLD).await;
+    daemon.reaches(&id, &["running"]).await;
+    assert!(daemon.terminate().await.success());
+    let from = format!("sqlite:{}", daemon.data().join("coordinator.db").display());
+    let (code, _, err) = run(&daemon, &["store", "copy", "--from", &from, "--to", &url]);
+    assert_eq!(code, Some(0), "{err}");
+    let moved = daemon.configuration().replace("[store]", &format!("[store]\nurl = {url:?}"));
+    fs::write(daemon.config(), moved).expect("a configuration");
+    daemon.start().await;
+    engine::tell(&id);
+    let job = daemon.ended(&id).await;
+    assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("succeeded"), Some(1)), "{job}");
+    let events = daemon.get(&format!("/jobs/{id}/events")).await.to_string();
+    assert!(events.contains("adopted"), "{events}");
+    daemon.finish().await;
+    drop(client);
 }
