@@ -14,7 +14,7 @@ use super::openapi::{fields, words};
 use super::params::Params;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::domain::{Arch, CpuMillis, Drain, Gpu};
+use crate::domain::{Arch, CpuMillis, Drain, Gpu, HostId};
 use crate::jobs::explain::readiness;
 use crate::jobs::{Disk, HostSet, HostWish, Status};
 use crate::platform::explain::Readiness;
@@ -47,6 +47,15 @@ pub(super) enum HostShown {
     Own(Box<HostDto>),
     /// Another, as its daemon told of it last.
     Told(serde_json::Value),
+}
+
+impl HostShown {
+    fn id(&self) -> &str {
+        match self {
+            Self::Own(host) => &host.id,
+            Self::Told(host) => host["id"].as_str().unwrap_or_default(),
+        }
+    }
 }
 
 /// A machine.
@@ -216,7 +225,7 @@ pub(super) struct DrainBody {
     operation_id = "drainHost",
     tag = "machines",
     summary = "Let a machine get empty",
-    description = "It takes no new work until it is resumed, also after a restart; what runs ends by itself. Repeating it is fine. 404 names the machines that there are.",
+    description = "It takes no new work until it is resumed, also after a restart; what runs ends by itself. Repeating it is fine. 404 names the machines that there are. Any daemon of a fleet does so for all its machines; the answer for another one shows how it was when it told of itself last.",
     params(
         ("id" = String, Path, description = "The id of a machine, as `GET /hosts` shows it."),
     ),
@@ -232,7 +241,7 @@ pub(super) async fn drain(
     Path(id): Path<String>,
     params: Params,
     body: Option<JsonBody<DrainBody>>,
-) -> Result<Json<HostDto>, Problem> {
+) -> Result<Json<HostShown>, Problem> {
     params.finish()?;
     let reason = body.and_then(|body| body.value.reason).map(|reason| read_reason(&reason)).transpose()?;
     set(&state, &id, HostWish::Drain { by: operator.name, reason }).await
@@ -259,21 +268,37 @@ pub(super) async fn resume(
     State(state): State<AppState>,
     Path(id): Path<String>,
     params: Params,
-) -> Result<Json<HostDto>, Problem> {
+) -> Result<Json<HostShown>, Problem> {
     params.finish()?;
     set(&state, &id, HostWish::Resume).await
 }
 
-async fn set(state: &AppState, id: &str, wish: HostWish) -> Result<Json<HostDto>, Problem> {
-    let status = state.manager.status();
-    let known = status.facts.id.as_str();
-    if id != known {
-        return Err(Problem::unknown_host(id, known));
+async fn set(state: &AppState, id: &str, wish: HostWish) -> Result<Json<HostShown>, Problem> {
+    if state.manager.status().facts.id.as_str() != id {
+        return set_another(state, id, wish).await;
     }
     match state.manager.set_host(wish).await? {
-        HostSet::Done => Ok(Json(HostDto::from(&*state.manager.status()))),
+        HostSet::Done => Ok(Json(HostShown::Own(Box::new(HostDto::from(&*state.manager.status()))))),
         HostSet::Stopping => Err(Problem::Stopping),
     }
+}
+
+/// The same with another machine of the fleet: it is written down, and its daemon obeys with its next pass, or when it is back.
+async fn set_another(state: &AppState, id: &str, wish: HostWish) -> Result<Json<HostShown>, Problem> {
+    let mut known = all(state).await?;
+    let place = known.iter().position(|host| host.id() == id);
+    let Some(HostShown::Told(mut shown)) = place.map(|place| known.swap_remove(place)) else {
+        return Err(Problem::unknown_host(id, &known.iter().map(HostShown::id).collect::<Vec<_>>().join(", ")));
+    };
+    let host = HostId::from_trusted(id);
+    let drain = match wish {
+        HostWish::Drain { by, reason } => Some(Drain::asked(state.store.drain(&host).await?, by, reason, state.clock.now())),
+        HostWish::Resume => None,
+    };
+    state.store.set_drain(&host, drain.as_ref()).await?;
+    // What it is to be; how far it is, it tells itself.
+    shown["drain"] = serde_json::to_value(drain.as_ref().map(DrainDto::from)).unwrap_or_default();
+    Ok(Json(HostShown::Told(shown)))
 }
 
 impl From<&Status> for HostDto {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::harness::{BUSYBOX, PATIENCE, Setup, engine, free_port};
+use crate::harness::{BUSYBOX, NO_MARKS, PATIENCE, Setup, engine, free_port};
 
 /// How it ended, and its lines.
 struct Said {
@@ -24,7 +24,7 @@ impl Said {
 fn check(dir: &Path, rest: &str, arguments: &[&str]) -> Said {
     let file = dir.join("check.toml");
     let data = dir.join("data");
-    std::fs::write(&file, format!("data_dir = \"{}\"\n{rest}", data.display())).expect("a configuration");
+    std::fs::write(&file, format!("data_dir = \"{}\"\n{NO_MARKS}\n{rest}", data.display())).expect("a configuration");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_runner-coordinator"));
     let output = command.arg("--config").arg(&file).arg("check").args(arguments).output().expect("it runs");
     let lines = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();

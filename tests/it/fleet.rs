@@ -69,6 +69,7 @@ async fn work_spreads_and_any_daemon_answers() {
         assert_eq!(one.ended(&id).await["state"], json!("canceled"));
     }
     a_log_is_where_it_was_written(&one, &two).await;
+    a_machine_is_drained_through_another(&one, &two).await;
     // What fits another machine only is not refused.
     let big = json!({ "image": BUSYBOX, "command": ["true"], "cpus": 2 });
     assert_eq!(one.request(Method::POST, "/jobs", Some(big.clone())).await.0, StatusCode::UNPROCESSABLE_ENTITY, "no machine has two processors");
@@ -100,6 +101,22 @@ async fn a_log_is_where_it_was_written(one: &Daemon, two: &Daemon) {
     // The client goes where it is sent.
     let is_found = async |daemon: &Daemon| daemon.request(Method::GET, &format!("/jobs/{id}/logs"), None).await.0 == StatusCode::OK;
     two.until("it knows where the log is", is_found).await;
+}
+
+async fn a_machine_is_drained_through_another(one: &Daemon, two: &Daemon) {
+    let reason = json!({ "reason": "new kernel" });
+    let (status, host) = one.request(Method::POST, "/hosts/fleet-two/drain", Some(reason)).await;
+    assert_eq!((status, &host["id"], &host["drain"]["reason"]), (StatusCode::OK, &json!("fleet-two"), &json!("new kernel")), "{host}");
+    knows(two, &[("fleet-one", "ready"), ("fleet-two", "drained")]).await;
+    for _ in 0..2 {
+        let id = two.sh("true").await;
+        assert_eq!(two.ended(&id).await["host"], json!("fleet-one"));
+    }
+    assert_eq!(one.request(Method::POST, "/hosts/fleet-two/resume", None).await.0, StatusCode::OK);
+    knows(two, &[("fleet-one", "ready"), ("fleet-two", "ready")]).await;
+    let (status, told) = one.request(Method::POST, "/hosts/nowhere/drain", None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(told["detail"].as_str().is_some_and(|detail| detail.contains("fleet-one, fleet-two")), "{told}");
 }
 
 #[tokio::test]
