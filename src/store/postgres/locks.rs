@@ -4,7 +4,7 @@ use super::fault::Outcome;
 use super::open::LOCKS;
 use super::transaction::Tx;
 
-/// What one has at a time. Where several are needed they are taken in this order.
+/// What one has at a time. Only who forgets needs two: his own first, and then that of submitting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lock {
     /// Taking jobs in, and changing what is promised to projects or which requirements there are.

@@ -117,7 +117,7 @@ impl<'d> Call<'d> {
         Self { database, doing, asked: Instant::now(), tries: 0, is_committing: AtomicBool::new(false), _waiting: waiting }
     }
 
-    /// A connection, or `None` when the way to the database is closed.
+    /// A connection, once one is free.
     pub(super) async fn client(&self) -> Outcome<Client> {
         self.within(async { Ok(self.database.client().await?) }).await
     }
