@@ -17,7 +17,6 @@ use super::state::AppState;
 use crate::domain::{Arch, CpuMillis, Drain, Gpu, HostId};
 use crate::jobs::explain::readiness;
 use crate::jobs::{Disk, HostSet, HostWish, Status};
-use crate::platform::explain::Readiness;
 
 /// All machines.
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,18 +25,8 @@ pub struct HostList {
     hosts: Vec<HostShown>,
 }
 
-/// The words for how a machine stands: those of this one, and `lost` for one of the fleet that is silent.
-pub(super) const STATES: [&str; Readiness::NAMES.len() + 1] = {
-    let mut states = [LOST; Readiness::NAMES.len() + 1];
-    let mut index = 0;
-    while index < Readiness::NAMES.len() {
-        states[index] = Readiness::NAMES[index];
-        index += 1;
-    }
-    states
-};
-/// Its daemon has not renewed its lease.
-const LOST: &str = "lost";
+/// How a machine of the fleet stands whose daemon has not renewed its lease; this machine never does.
+pub(super) const LOST: &str = "lost";
 
 /// A machine of the list.
 #[derive(Debug, Serialize)]

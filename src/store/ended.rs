@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use tracing::info;
 
-use crate::domain::{Attempt, Job, JobState, Work};
+use crate::domain::{Attempt, Event, EventKind, Job, JobState, Work};
 
 /// A job that ended in the commit that was just made.
 #[derive(Debug)]
@@ -27,6 +27,12 @@ struct Times {
 }
 
 impl Ended {
+    /// `beginning` is how the history of its latest attempt begins.
+    pub(super) fn of(job: Job, beginning: &[Event]) -> Self {
+        let claim = beginning.iter().find(|event| matches!(event.kind, EventKind::Claimed | EventKind::Assigned));
+        Self { job, claimed_at: claim.map(|event| event.at) }
+    }
+
     fn times(&self, ended_at: Timestamp) -> Times {
         let attempt = self.job.attempt.as_ref();
         let attempt_ended = attempt.and_then(|attempt| attempt.ended.as_ref()).map_or(ended_at, |(at, _)| *at);

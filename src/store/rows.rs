@@ -215,3 +215,32 @@ pub(super) fn event<R: Row>(row: &R) -> Result<Event, R::Fault> {
         kind: from_json::<domain::EventKind>("an event", &row.text("body")?)?,
     })
 }
+
+/// The columns `not_before`, `ended_at` and `outcome`.
+type StateColumns = (Option<i64>, Option<i64>, Option<String>);
+
+/// The columns of a job's state.
+pub(super) fn state_columns(state: &JobState) -> Result<StateColumns, Corrupt> {
+    Ok(match state {
+        JobState::Queued { not_before } => (not_before.map(millis), None, None),
+        JobState::Starting | JobState::Running => (None, None, None),
+        JobState::Ended { at, outcome } => (None, Some(millis(*at)), Some(json(outcome)?)),
+    })
+}
+
+/// The columns of an attempt's end: `ended_at` and `outcome`.
+pub(super) fn end_columns(attempt: &Attempt) -> Result<(Option<i64>, Option<String>), Corrupt> {
+    Ok(match &attempt.ended {
+        Some((at, outcome)) => (Some(millis(*at)), Some(json(outcome)?)),
+        None => (None, None),
+    })
+}
+
+/// A runner's columns `start_sent` and `engine_epoch`.
+pub(super) fn start_columns(runner: &Runner) -> Result<(Option<i64>, i64), Corrupt> {
+    let start_sent = match runner.state {
+        RunnerState::Starting { start_sent } => start_sent.map(millis),
+        RunnerState::Idle | RunnerState::Busy | RunnerState::Stopping { .. } | RunnerState::Lost { .. } | RunnerState::Gone { .. } => None,
+    };
+    Ok((start_sent, i64::try_from(runner.engine_epoch).map_err(|_| corrupt("an engine_epoch beyond 2^63"))?))
+}

@@ -1,6 +1,6 @@
 //! Several daemons share one database: work spreads, any daemon answers, and what becomes of a machine that is gone, cut off, or back.
 
-mod shared;
+pub(crate) mod shared;
 
 use std::time::Duration;
 

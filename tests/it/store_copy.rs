@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
-use tokio_postgres::{Client, NoTls};
-use tokio_util::task::TaskTracker;
+use tokio_postgres::Client;
 
+use crate::fleet::shared::{connect, server};
 use crate::harness::engine::{self, UNTIL_TOLD};
 use crate::harness::{Daemon, Setup};
 
@@ -15,19 +15,12 @@ const PASSWORD: &str = "hunter2";
 
 /// An empty database of the tests' server, and its address.
 async fn empty_database(name: &str) -> (Client, String) {
-    let server = std::env::vars().find(|(name, _)| name == "RC_TEST_POSTGRES").map(|(_, value)| value);
-    let server = server.expect("this test needs a PostgreSQL server: tests/with-postgres cargo test …");
+    let server = server();
     let client = connect(&server).await;
     client.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.expect("none is there");
     client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.expect("a database");
     let url = server.replacen("/postgres?", &format!("/{name}?"), 1).replacen("rc@", &format!("rc:{PASSWORD}@"), 1);
     (connect(&url).await, url)
-}
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to the test server");
-    TaskTracker::new().spawn(connection);
-    client
 }
 
 /// What the command line says and how it ends.

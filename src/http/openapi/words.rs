@@ -11,6 +11,7 @@ use crate::domain as d;
 use crate::http::faces::FACES;
 use crate::jobs::{self, IntakeWord};
 use crate::platform::Unfit;
+use crate::platform::explain::Readiness;
 
 macro_rules! words {
     ($($(#[doc = $doc:literal])+ $name:ident: $list:expr;)+) => {$(
@@ -48,7 +49,7 @@ words! {
     /// Whether a machine takes work: it does (`ready`), its engine has not been asked yet (`starting`) or does not answer (`engine_down`), its coordinator is
     /// about to end (`stopping`), it takes no new work and something runs on it still (`draining`), the same and it is empty (`drained`),
     /// one of its disks is nearly full (`disk_full`) or does not answer (`disk_unresponsive`).
-    HostState: super::super::hosts::STATES;
+    HostState: Readiness::NAMES.into_iter().chain([super::super::hosts::LOST]);
     /// What a disk is for: the queue and the logs of jobs (`data`), the queue where it lies on another one (`store`), or the images and containers of the
     /// engine (`engine`).
     DiskRole: jobs::DiskRole::ALL.map(jobs::DiskRole::as_str);

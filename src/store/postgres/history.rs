@@ -5,30 +5,18 @@ use tokio_postgres::Row;
 
 use super::fault::Outcome;
 use super::transaction::Tx;
-use crate::domain::{ClassName, Event, EventKind, Job, JobId, ProjectName, Runner, RunnerId};
+use crate::domain::{ClassName, Event, EventKind, JobId, ProjectName};
 use crate::store::rows::{self, Row as _, corrupt};
+pub(super) use crate::store::rules::About;
 use crate::store::{ClassQueue, Counts, EventQuery, QueueGroup};
 
 /// Most keys that are forgotten in one operation, so that others are not kept waiting.
 const FORGET_AT_ONCE: i64 = 5_000;
 
-/// What an entry of the history is about.
-#[derive(Debug)]
-pub(super) enum About<'a> {
-    /// A job, whichever runner it has.
-    Job(&'a Job),
-    /// A runner and the attempt that it runs or ran.
-    Runner(&'a Runner),
-}
-
 /// Adds an entry.
 pub(super) async fn add(tx: &Tx<'_>, about: &About<'_>, kind: &EventKind, at: Timestamp) -> Outcome<()> {
-    let (job, runner, attempt) = match about {
-        About::Job(job) => (Some(&job.id), None, job.attempt.as_ref().map(|attempt| attempt.number)),
-        About::Runner(runner) => (runner.job.as_ref().map(|(job, _)| job), Some(&runner.id), runner.job.as_ref().map(|(_, attempt)| *attempt)),
-    };
+    let (job, runner, attempt) = about.parts();
     let sql = "INSERT INTO events (at, job_id, runner_id, attempt, body) VALUES ($1, $2, $3, $4, $5)";
-    let (job, runner) = (job.map(JobId::as_str), runner.map(RunnerId::as_str));
     tx.execute(sql, &[&rows::millis(at), &job, &runner, &attempt.map(i64::from), &rows::json(kind)?]).await?;
     Ok(())
 }

@@ -68,12 +68,7 @@ pub(super) async fn insert(tx: &Tx<'_>, job: &Job, requirement: RequirementId, s
 
 /// Writes what can change of a job, its latest attempt included; one that has ended is forgotten as far as only the broker needs it.
 pub(super) async fn update(tx: &Tx<'_>, job: &Job) -> Outcome<()> {
-    let (not_before, ended) = match &job.state {
-        JobState::Queued { not_before } => (not_before.map(rows::millis), None),
-        JobState::Starting | JobState::Running => (None, None),
-        JobState::Ended { at, outcome } => (None, Some((rows::millis(*at), rows::json(outcome)?))),
-    };
-    let (ended_at, outcome) = ended.unzip();
+    let (not_before, ended_at, outcome) = rows::state_columns(&job.state)?;
     let sql = "UPDATE jobs SET state = $2, not_before = $3, ended_at = $4, outcome = $5, attempt = $6, infrastructure_failures = $7, \
                own_failures = $8, cancel_reason = $9, cancel_at = $10, image = $11 WHERE id = $1";
     tx.execute(
@@ -104,10 +99,7 @@ pub(super) async fn update(tx: &Tx<'_>, job: &Job) -> Outcome<()> {
 }
 
 async fn save_attempt(tx: &Tx<'_>, job: &JobId, attempt: &Attempt) -> Outcome<()> {
-    let (ended_at, outcome) = match &attempt.ended {
-        Some((at, outcome)) => (Some(rows::millis(*at)), Some(rows::json(outcome)?)),
-        None => (None, None),
-    };
+    let (ended_at, outcome) = rows::end_columns(attempt)?;
     let sql = "INSERT INTO attempts (job_id, number, runner_id, host, placement, started_at, ended_at, outcome) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (job_id, number) DO UPDATE SET \
                placement = excluded.placement, started_at = excluded.started_at, ended_at = excluded.ended_at, outcome = excluded.outcome";
@@ -140,16 +132,10 @@ pub(super) async fn latest_retry(tx: &Tx<'_>, job: &JobId) -> Outcome<Option<Job
     found.map(|row| Ok(JobId::from_trusted(row.text("id")?))).transpose()
 }
 
-/// Jobs, newest first. With any filter each state is asked by itself, because then an index answers in the order wanted.
+/// Jobs, newest first.
 pub(super) async fn list(tx: &Tx<'_>, filter: &JobFilter) -> Outcome<Vec<Job>> {
-    let filtered = filter.project.is_some() || filter.class.is_some();
-    let states: Vec<Option<&str>> = match filter.states.as_slice() {
-        [] if filtered => JobState::NAMES.into_iter().map(Some).collect(),
-        [] => vec![None],
-        some => some.iter().enumerate().filter(|(index, state)| !some[..*index].contains(state)).map(|(_, state)| Some(state.as_str())).collect(),
-    };
     let mut found = Vec::new();
-    for state in states {
+    for state in filter.asked_states() {
         let project = filter.project.as_ref().map(ProjectName::as_str);
         let class = filter.class.as_ref().map(ClassName::as_str);
         let before = filter.before.as_ref().map(JobId::as_str);

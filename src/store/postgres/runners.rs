@@ -3,8 +3,8 @@
 use super::fault::Outcome;
 use super::jobs;
 use super::transaction::Tx;
-use crate::domain::{Aggregate, ClassName, EndReason, HostId, JobId, Runner, RunnerId, RunnerState};
-use crate::store::rows::{self, corrupt};
+use crate::domain::{Aggregate, ClassName, EndReason, HostId, JobId, Runner, RunnerId};
+use crate::store::rows;
 use crate::store::{RunnerFilter, StoreError};
 
 /// One runner.
@@ -36,18 +36,12 @@ pub(super) async fn open(tx: &Tx<'_>, host: &HostId) -> Outcome<Vec<Aggregate>> 
     Ok(found)
 }
 
-/// Runners, newest first; each state by itself, because then an index answers in the order wanted.
+/// Runners, newest first.
 pub(super) async fn list(tx: &Tx<'_>, filter: &RunnerFilter) -> Outcome<Vec<Runner>> {
-    let mut states: Vec<&str> = filter.states.iter().map(String::as_str).collect();
-    if states.is_empty() {
-        states = RunnerState::NAMES.into_iter().filter(|name| *name != "gone").collect();
-    }
-    states.sort_unstable();
-    states.dedup();
     let class = filter.class.as_ref().map(ClassName::as_str);
     let before = filter.before.as_ref().map(RunnerId::as_str);
     let mut found = Vec::new();
-    for state in states {
+    for state in filter.asked_states() {
         let conditions = [("class = ", class), ("state = ", Some(state)), ("id < ", before)];
         for row in jobs::page(tx, rows::RUNNER, &conditions, "id", filter.limit).await? {
             found.push(rows::runner(&row)?);
@@ -79,11 +73,7 @@ pub(super) async fn save(tx: &Tx<'_>, runner: &Runner, how: Save) -> Outcome<()>
              attempt = $10, placement = $11, container = $12, created_at = $13, last_contact_at = $14, restarts = $15, engine_epoch = $16 WHERE id = $1"
         }
     };
-    let start_sent = match runner.state {
-        RunnerState::Starting { start_sent } => start_sent.map(rows::millis),
-        RunnerState::Idle | RunnerState::Busy | RunnerState::Stopping { .. } | RunnerState::Lost { .. } | RunnerState::Gone { .. } => None,
-    };
-    let engine_epoch = i64::try_from(runner.engine_epoch).map_err(|_| corrupt("an engine_epoch beyond 2^63"))?;
+    let (start_sent, engine_epoch) = rows::start_columns(runner)?;
     tx.execute(
         sql,
         &[

@@ -10,6 +10,7 @@ use crate::domain::job::CancelEffect;
 use crate::domain::{Aggregate, EndReason, EventKind, Job, JobId, Runner, RunnerId, Step};
 use crate::store::count::{Start, Taken};
 use crate::store::ended::Ended;
+use crate::store::rules::cancel_events;
 
 /// Takes a step.
 pub(super) async fn apply(tx: &Tx<'_>, lease: &Lease, runner: &RunnerId, step: &Step, at: Timestamp) -> Outcome<Taken> {
@@ -75,15 +76,11 @@ pub(super) type Cancelled = (Option<(Job, CancelEffect)>, Option<Ended>);
 pub(super) async fn cancel(tx: &Tx<'_>, id: &JobId, reason: EndReason, at: Timestamp) -> Outcome<Cancelled> {
     let Some(mut job) = jobs::lock(tx, id.as_str()).await? else { return Ok((None, None)) };
     let effect = job.cancel(reason, at);
-    let events: &[EventKind] = match effect {
-        CancelEffect::Ended => &[EventKind::CancelRequested { reason }, EventKind::Ended],
-        CancelEffect::Requested => &[EventKind::CancelRequested { reason }],
-        CancelEffect::AlreadyRequested | CancelEffect::AlreadyEnded => &[],
-    };
+    let events = cancel_events(&effect, reason);
     if !events.is_empty() {
         jobs::update(tx, &job).await?;
     }
-    for event in events {
+    for event in &events {
         history::add(tx, &history::About::Job(&job), event, at).await?;
     }
     let ended = if effect == CancelEffect::Ended { Some(end_of(tx, &job).await?) } else { None };
@@ -92,12 +89,9 @@ pub(super) async fn cancel(tx: &Tx<'_>, id: &JobId, reason: EndReason, at: Times
 
 /// What is to be told of a job that has just ended.
 async fn end_of(tx: &Tx<'_>, job: &Job) -> Outcome<Ended> {
-    let mut ended = Ended { job: job.clone(), claimed_at: None };
-    let Some(attempt) = &job.attempt else { return Ok(ended) };
-    for event in history::beginning_of(tx, &job.id, attempt.number).await? {
-        if matches!(event.kind, EventKind::Claimed | EventKind::Assigned) {
-            ended.claimed_at = ended.claimed_at.or(Some(event.at));
-        }
-    }
-    Ok(ended)
+    let beginning = match &job.attempt {
+        Some(attempt) => history::beginning_of(tx, &job.id, attempt.number).await?,
+        None => Vec::new(),
+    };
+    Ok(Ended::of(job.clone(), &beginning))
 }

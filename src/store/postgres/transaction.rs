@@ -10,7 +10,7 @@ use deadpool_postgres::Client;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row};
 
-use super::database::Database;
+use super::database::{Database, Notice};
 use super::fault::{After, Fault, Outcome};
 use crate::metrics::Waiting;
 use crate::store::rows;
@@ -79,11 +79,15 @@ impl<'c> Tx<'c> {
         self.wrote.store(true, Ordering::Relaxed);
     }
 
-    /// Commits; tells whether anything was written.
-    pub(super) async fn commit(self) -> Outcome<bool> {
+    /// Commits, and tells others if anything was written that they want to know.
+    pub(super) async fn commit(self, database: &Database, notice: Notice) -> Outcome<()> {
         let wrote = self.wrote.into_inner();
         self.inner.commit().await?;
-        Ok(wrote)
+        database.metrics().store_commits.count([]);
+        if wrote && notice == Notice::Changes {
+            database.changed();
+        }
+        Ok(())
     }
 }
 
@@ -164,70 +168,55 @@ impl<'d> Call<'d> {
     }
 }
 
+/// Does something with a connection, `$try` times over while that may help; `$try` answers what [`Call::within`] waits for.
+macro_rules! with_connection {
+    ($database:expr, $doing:literal, $call:ident, $client:ident => $try:expr) => {{
+        let mut $call = crate::store::postgres::transaction::Call::begin(&$database, $doing);
+        loop {
+            let (fault, client) = match $call.client().await {
+                Err(fault) => (fault, None),
+                Ok(mut $client) => match $call.within($try).await {
+                    Ok(done) => break $call.end(Ok(done)),
+                    Err(fault) => (fault, Some($client)),
+                },
+            };
+            if let Err(fault) = $call.again(fault, client).await {
+                break $call.end(Err(fault));
+            }
+        }
+    }};
+}
+pub(super) use with_connection;
+
 /// Writes in one transaction and answers after its commit: `in_transaction!(database, "do something", tx => work(&tx))`. With `quietly` before the
 /// database nobody is told that something changed.
 macro_rules! in_transaction {
     (quietly $database:expr, $doing:literal, $tx:ident => $work:expr) => {
-        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, Notice::Quiet, $tx => $work)
+        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, Quiet, $tx => $work)
     };
     ($database:expr, $doing:literal, $tx:ident => $work:expr) => {
-        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, Notice::Changes, $tx => $work)
+        crate::store::postgres::transaction::in_transaction!(@ $database, $doing, Changes, $tx => $work)
     };
-    (@ $database:expr, $doing:literal, Notice::$notice:ident, $tx:ident => $work:expr) => {{
-        let mut call = crate::store::postgres::transaction::Call::begin(&$database, $doing);
-        loop {
-            let (fault, client) = match call.client().await {
-                Err(fault) => (fault, None),
-                Ok(mut client) => {
-                    let tried = call.within(async {
-                        let $tx = crate::store::postgres::transaction::Tx::begin(&mut client).await?;
-                        let done = $work.await?;
-                        call.committing();
-                        Ok::<_, crate::store::postgres::fault::Fault>(($tx.commit().await?, done))
-                    });
-                    match tried.await {
-                        Ok((wrote, done)) => {
-                            $database.metrics().store_commits.count([]);
-                            if wrote && crate::store::postgres::database::Notice::$notice == crate::store::postgres::database::Notice::Changes {
-                                $database.changed();
-                            }
-                            break call.end(Ok(done));
-                        }
-                        Err(fault) => (fault, Some(client)),
-                    }
-                }
-            };
-            if let Err(fault) = call.again(fault, client).await {
-                break call.end(Err(fault));
-            }
-        }
-    }};
+    (@ $database:expr, $doing:literal, $notice:ident, $tx:ident => $work:expr) => {
+        crate::store::postgres::transaction::with_connection!($database, $doing, call, client => async {
+            let $tx = crate::store::postgres::transaction::Tx::begin(&mut client).await?;
+            let done = $work.await?;
+            call.committing();
+            $tx.commit(&$database, crate::store::postgres::database::Notice::$notice).await?;
+            Ok::<_, crate::store::postgres::fault::Fault>(done)
+        })
+    };
 }
 pub(super) use in_transaction;
 
 /// Reads in one transaction: `at_one_moment!(database, "look", tx => work(&tx))`.
 macro_rules! at_one_moment {
-    ($database:expr, $doing:literal, $tx:ident => $work:expr) => {{
-        let mut call = crate::store::postgres::transaction::Call::begin(&$database, $doing);
-        loop {
-            let (fault, client) = match call.client().await {
-                Err(fault) => (fault, None),
-                Ok(mut client) => {
-                    let tried = call.within(async {
-                        let $tx = crate::store::postgres::transaction::Tx::begin_reading(&mut client).await?;
-                        // Its end is not waited for: there is nothing to lose.
-                        $work.await
-                    });
-                    match tried.await {
-                        Ok(done) => break call.end(Ok(done)),
-                        Err(fault) => (fault, Some(client)),
-                    }
-                }
-            };
-            if let Err(fault) = call.again(fault, client).await {
-                break call.end(Err(fault));
-            }
-        }
-    }};
+    ($database:expr, $doing:literal, $tx:ident => $work:expr) => {
+        crate::store::postgres::transaction::with_connection!($database, $doing, call, client => async {
+            let $tx = crate::store::postgres::transaction::Tx::begin_reading(&mut client).await?;
+            // Its end is not waited for: there is nothing to lose.
+            $work.await
+        })
+    };
 }
 pub(super) use at_one_moment;

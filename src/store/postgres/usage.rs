@@ -7,12 +7,9 @@ use tokio_postgres::Row;
 
 use super::fault::Outcome;
 use super::transaction::Tx;
-use crate::domain::gpu_usage::gpu_millis;
 use crate::domain::{Attempt, GpuUsage, Job, JobId, ProjectName, ProjectUsage};
 use crate::store::rows::{self, Row as _};
-
-/// Milliseconds of an hour.
-const HOUR: i64 = 3_600_000;
+use crate::store::rules::{Spent, hour};
 
 /// Writes what attempts used so far, in place of what was known; of one that has ended nothing changes any more.
 pub(super) async fn write(tx: &Tx<'_>, usage: &[(JobId, u32, GpuUsage)]) -> Outcome<()> {
@@ -41,13 +38,12 @@ pub(super) async fn ended(tx: &Tx<'_>, job: &Job, attempt: &Attempt, at: Timesta
         Some(row) => Some(rows::from_json("what a job used", &row.text("usage")?)?),
         None => None,
     };
-    let energy = usage.and_then(|usage| usage.energy_millijoules()).unwrap_or(0);
-    let (millis, energy) = (stored(gpu_millis(attempt, at)), stored(energy));
+    let Spent { millis, energy } = Spent::by(attempt, usage.as_ref(), at);
     let sql = "INSERT INTO project_usage AS p (project, attempts, gpu_millis, energy, last_at) VALUES ($1, 1, $2, $3, $4) ON CONFLICT (project) DO UPDATE SET \
                attempts = p.attempts + 1, gpu_millis = p.gpu_millis + excluded.gpu_millis, energy = p.energy + excluded.energy, \
                last_at = greatest(p.last_at, excluded.last_at)";
     tx.execute(sql, &[&project, &millis, &energy, &rows::millis(at)]).await?;
-    let hour = rows::millis(at).div_euclid(HOUR);
+    let hour = hour(at);
     let sql = "INSERT INTO project_usage_hours AS p (hour, project, gpu_millis) VALUES ($1, $2, $3) \
                ON CONFLICT (hour, project) DO UPDATE SET gpu_millis = p.gpu_millis + excluded.gpu_millis";
     tx.execute(sql, &[&hour, &project, &millis]).await?;
@@ -55,14 +51,9 @@ pub(super) async fn ended(tx: &Tx<'_>, job: &Job, attempt: &Attempt, at: Timesta
     Ok(())
 }
 
-/// A century of a thousand GPUs is far from this bound.
-fn stored(amount: u64) -> i64 {
-    i64::try_from(amount).unwrap_or(i64::MAX >> 16).min(i64::MAX >> 16)
-}
-
 /// The projects that used most.
 pub(super) async fn most(tx: &Tx<'_>, now: Timestamp, most: u32) -> Outcome<Vec<ProjectUsage>> {
-    let hour = rows::millis(now).div_euclid(HOUR);
+    let hour = hour(now);
     let sql = "SELECT project, attempts, gpu_millis, energy, \
                (SELECT coalesce(sum(h.gpu_millis), 0)::bigint FROM project_usage_hours h WHERE h.project = p.project AND h.hour BETWEEN $1 AND $2) AS of_day \
                FROM project_usage p ORDER BY gpu_millis DESC LIMIT $3";

@@ -5,35 +5,18 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
 use super::rows;
-use crate::domain::{ClassName, Event, EventKind, Job, JobId, ProjectName, Runner};
+use crate::domain::{ClassName, Event, EventKind, JobId, ProjectName};
+pub(super) use crate::store::rules::About;
 use crate::store::{ClassQueue, Counts, EventQuery, QueueGroup};
 
 /// Most keys that are forgotten in one operation, so that others are not kept waiting.
 pub(super) const FORGET_AT_ONCE: u32 = 5_000;
 
-/// What an entry of the history is about.
-#[derive(Debug)]
-pub(super) enum About<'a> {
-    /// A job, whichever runner it has.
-    Job(&'a Job),
-    /// A runner and the attempt that it runs or ran.
-    Runner(&'a Runner),
-}
-
 /// Adds an entry.
 pub(super) fn add(connection: &Connection, about: &About<'_>, kind: &EventKind, at: Timestamp) -> Outcome<()> {
-    let (job, runner, attempt) = match about {
-        About::Job(job) => (Some(&job.id), None, job.attempt.as_ref().map(|attempt| attempt.number)),
-        About::Runner(runner) => (runner.job.as_ref().map(|(job, _)| job), Some(&runner.id), runner.job.as_ref().map(|(_, attempt)| *attempt)),
-    };
+    let (job, runner, attempt) = about.parts();
     let mut statement = connection.prepare_cached("INSERT INTO events (at, job_id, runner_id, attempt, body) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    statement.execute(params![
-        rows::millis(at),
-        job.map(crate::domain::ids::JobId::as_str),
-        runner.map(crate::domain::ids::RunnerId::as_str),
-        attempt,
-        rows::json(kind)?
-    ])?;
+    statement.execute(params![rows::millis(at), job, runner, attempt, rows::json(kind)?])?;
     Ok(())
 }
 

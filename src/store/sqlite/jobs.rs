@@ -50,12 +50,7 @@ pub(super) fn insert(connection: &Connection, job: &Job, requirement: Requiremen
 
 /// Writes what can change of a job, its latest attempt included; one that has ended is forgotten as far as only the broker needs it.
 pub(super) fn update(connection: &Connection, job: &Job) -> Outcome<()> {
-    let (not_before, ended) = match &job.state {
-        JobState::Queued { not_before } => (not_before.map(rows::millis), None),
-        JobState::Starting | JobState::Running => (None, None),
-        JobState::Ended { at, outcome } => (None, Some((rows::millis(*at), rows::json(outcome)?))),
-    };
-    let (ended_at, outcome) = ended.unzip();
+    let (not_before, ended_at, outcome) = rows::state_columns(&job.state)?;
     connection
         .prepare_cached(
             "UPDATE jobs SET state = :state, not_before = :not_before, ended_at = :ended_at, outcome = :outcome, attempt = :attempt, \
@@ -87,10 +82,7 @@ pub(super) fn update(connection: &Connection, job: &Job) -> Outcome<()> {
 }
 
 fn save_attempt(connection: &Connection, job: &JobId, attempt: &Attempt) -> Outcome<()> {
-    let (ended_at, outcome) = match &attempt.ended {
-        Some((at, outcome)) => (Some(rows::millis(*at)), Some(rows::json(outcome)?)),
-        None => (None, None),
-    };
+    let (ended_at, outcome) = rows::end_columns(attempt)?;
     connection
         .prepare_cached(
             "INSERT INTO attempts (job_id, number, runner_id, host, placement, started_at, ended_at, outcome) \
@@ -125,22 +117,11 @@ pub(super) fn latest_retry(connection: &Connection, job: &JobId) -> Outcome<Opti
     Ok(statement.query_row([job.as_str()], |row| row.get::<_, String>(0)).optional()?.map(JobId::from_trusted))
 }
 
-/// Jobs, newest first. With any filter each state is asked by itself, because then an index answers in the order wanted.
+/// Jobs, newest first.
 pub(super) fn list(connection: &Connection, filter: &JobFilter) -> Outcome<Vec<Job>> {
-    let filtered = filter.project.is_some() || filter.class.is_some();
     let mut found = Vec::new();
-    if filter.states.is_empty() && !filtered {
-        found = page(connection, filter, None)?;
-    } else if filter.states.is_empty() {
-        for state in JobState::NAMES {
-            found.append(&mut page(connection, filter, Some(state))?);
-        }
-    } else {
-        for (index, state) in filter.states.iter().enumerate() {
-            if !filter.states[..index].contains(state) {
-                found.append(&mut page(connection, filter, Some(state))?);
-            }
-        }
+    for state in filter.asked_states() {
+        found.append(&mut page(connection, filter, state)?);
     }
     found.sort_unstable_by(|a, b| b.id.cmp(&a.id));
     found.truncate(filter.limit as usize);

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::fault::{Fault, Outcome};
 use crate::domain::{Attempt, Event, Job, Runner};
 use crate::store::rows;
-pub(super) use crate::store::rows::{ATTEMPT, EVENT, JOB, RUNNER, millis};
+pub(super) use crate::store::rows::{ATTEMPT, EVENT, JOB, RUNNER, end_columns, millis, start_columns, state_columns};
 
 impl rows::Row for Row<'_> {
     type Fault = Fault;

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, named_params};
 
-use super::fault::{Fault, Outcome};
+use super::fault::Outcome;
 use super::{jobs, rows};
-use crate::domain::{Aggregate, HostId, Runner, RunnerId, RunnerState};
+use crate::domain::{Aggregate, HostId, Runner, RunnerId};
 use crate::store::{RunnerFilter, StoreError};
 
 /// One runner.
@@ -32,18 +32,12 @@ pub(super) fn open(connection: &Connection, host: &HostId) -> Outcome<Vec<Aggreg
     runners.into_iter().map(|runner| with_job(connection, runner)).collect()
 }
 
-/// Runners, newest first; each state by itself, because then an index answers in the order wanted.
+/// Runners, newest first.
 pub(super) fn list(connection: &Connection, filter: &RunnerFilter) -> Outcome<Vec<Runner>> {
-    let mut states: Vec<&str> = filter.states.iter().map(String::as_str).collect();
-    if states.is_empty() {
-        states = RunnerState::NAMES.into_iter().filter(|name| *name != "gone").collect();
-    }
-    states.sort_unstable();
-    states.dedup();
     let class = filter.class.as_ref().map(crate::domain::ids::ClassName::as_str);
     let before = filter.before.as_ref().map(crate::domain::ids::RunnerId::as_str);
     let mut found = Vec::new();
-    for state in states {
+    for state in filter.asked_states() {
         let conditions = [("class = ", class), ("state = ", Some(state)), ("id < ", before)];
         found.append(&mut jobs::query_page(connection, rows::RUNNER, &conditions, "id", filter.limit, rows::runner)?);
     }
@@ -75,11 +69,7 @@ pub(super) fn update(connection: &Connection, runner: &Runner) -> Outcome<()> {
 }
 
 fn save(connection: &Connection, sql: &str, runner: &Runner) -> Outcome<()> {
-    let start_sent = match runner.state {
-        RunnerState::Starting { start_sent } => start_sent.map(rows::millis),
-        RunnerState::Idle | RunnerState::Busy | RunnerState::Stopping { .. } | RunnerState::Lost { .. } | RunnerState::Gone { .. } => None,
-    };
-    let engine_epoch = i64::try_from(runner.engine_epoch).map_err(|_| Fault::corrupt("an engine_epoch beyond 2^63"))?;
+    let (start_sent, engine_epoch) = rows::start_columns(runner)?;
     connection.prepare_cached(sql)?.execute(named_params! {
         ":id": runner.id.as_str(),
         ":class": runner.class.as_str(),

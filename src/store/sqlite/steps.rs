@@ -9,6 +9,7 @@ use crate::domain::job::CancelEffect;
 use crate::domain::{EndReason, EventKind, Job, JobId, Runner, RunnerId, Step};
 use crate::store::count::{Start, Taken};
 use crate::store::ended::Ended;
+use crate::store::rules::cancel_events;
 
 /// Takes a step.
 pub(super) fn apply(connection: &Connection, runner: &RunnerId, step: &Step, at: Timestamp) -> Outcome<Taken> {
@@ -61,15 +62,11 @@ pub(super) type Cancelled = (Option<(Job, CancelEffect)>, Option<Ended>);
 pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at: Timestamp) -> Outcome<Cancelled> {
     let Some(mut job) = jobs::find(connection, id.as_str())? else { return Ok((None, None)) };
     let effect = job.cancel(reason, at);
-    let events: &[EventKind] = match effect {
-        CancelEffect::Ended => &[EventKind::CancelRequested { reason }, EventKind::Ended],
-        CancelEffect::Requested => &[EventKind::CancelRequested { reason }],
-        CancelEffect::AlreadyRequested | CancelEffect::AlreadyEnded => &[],
-    };
+    let events = cancel_events(&effect, reason);
     if !events.is_empty() {
         jobs::update(connection, &job)?;
     }
-    for event in events {
+    for event in &events {
         history::add(connection, &history::About::Job(&job), event, at)?;
     }
     let ended = if effect == CancelEffect::Ended { Some(end_of(connection, &job)?) } else { None };
@@ -78,12 +75,9 @@ pub(super) fn cancel(connection: &Connection, id: &JobId, reason: EndReason, at:
 
 /// What is to be told of a job that has just ended.
 fn end_of(connection: &Connection, job: &Job) -> Outcome<Ended> {
-    let mut ended = Ended { job: job.clone(), claimed_at: None };
-    let Some(attempt) = &job.attempt else { return Ok(ended) };
-    for event in history::beginning_of(connection, &job.id, attempt.number)? {
-        if matches!(event.kind, EventKind::Claimed | EventKind::Assigned) {
-            ended.claimed_at = ended.claimed_at.or(Some(event.at));
-        }
-    }
-    Ok(ended)
+    let beginning = match &job.attempt {
+        Some(attempt) => history::beginning_of(connection, &job.id, attempt.number)?,
+        None => Vec::new(),
+    };
+    Ok(Ended::of(job.clone(), &beginning))
 }

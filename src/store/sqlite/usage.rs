@@ -7,11 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::{Fault, Outcome};
 use super::rows;
-use crate::domain::gpu_usage::gpu_millis;
 use crate::domain::{Attempt, GpuUsage, Job, JobId, ProjectName, ProjectUsage};
-
-/// Milliseconds of an hour.
-const HOUR: i64 = 3_600_000;
+use crate::store::rules::{Spent, hour};
 
 /// Writes what attempts used so far, in place of what was known; of one that has ended nothing changes any more.
 pub(super) fn write(connection: &Connection, usage: &[(JobId, u32, GpuUsage)]) -> Outcome<()> {
@@ -41,15 +38,14 @@ pub(super) fn ended(connection: &Connection, job: &Job, attempt: &Attempt, at: T
     let mut known = connection.prepare_cached("SELECT usage FROM gpu_usage WHERE job_id = ?1 AND attempt = ?2")?;
     let known: Option<String> = known.query_row(params![job.id.as_str(), attempt.number], |row| row.get(0)).optional()?;
     let usage: Option<GpuUsage> = known.map(|text| rows::from_json("what a job used", &text)).transpose()?;
-    let energy = usage.and_then(|usage| usage.energy_millijoules()).unwrap_or(0);
-    let (millis, energy) = (stored(gpu_millis(attempt, at)), stored(energy));
+    let Spent { millis, energy } = Spent::by(attempt, usage.as_ref(), at);
     connection
         .prepare_cached(
             "INSERT INTO project_usage (project, attempts, gpu_millis, energy, last_at) VALUES (?1, 1, ?2, ?3, ?4) ON CONFLICT (project) DO UPDATE SET \
              attempts = attempts + 1, gpu_millis = gpu_millis + excluded.gpu_millis, energy = energy + excluded.energy, last_at = max(last_at, excluded.last_at)",
         )?
         .execute(params![project, millis, energy, rows::millis(at)])?;
-    let hour = rows::millis(at).div_euclid(HOUR);
+    let hour = hour(at);
     connection
         .prepare_cached(
             "INSERT INTO project_usage_hours (hour, project, gpu_millis) VALUES (?1, ?2, ?3) \
@@ -60,18 +56,13 @@ pub(super) fn ended(connection: &Connection, job: &Job, attempt: &Attempt, at: T
     Ok(())
 }
 
-/// A century of a thousand GPUs is far from this bound.
-fn stored(amount: u64) -> i64 {
-    i64::try_from(amount).unwrap_or(i64::MAX >> 16).min(i64::MAX >> 16)
-}
-
 pub(super) const MOST: &str = "SELECT project, attempts, gpu_millis, energy, \
      (SELECT coalesce(sum(h.gpu_millis), 0) FROM project_usage_hours h WHERE h.project = p.project AND h.hour BETWEEN ?1 AND ?2) \
      FROM project_usage p ORDER BY gpu_millis DESC LIMIT ?3";
 
 /// The projects that used most.
 pub(super) fn most(connection: &Connection, now: Timestamp, most: u32) -> Outcome<Vec<ProjectUsage>> {
-    let hour = rows::millis(now).div_euclid(HOUR);
+    let hour = hour(now);
     let mut statement = connection.prepare_cached(MOST)?;
     let read = |row: &rusqlite::Row<'_>| {
         let project: String = row.get(0)?;

@@ -21,8 +21,7 @@ pub(super) struct SharedDatabase {
 impl SharedDatabase {
     /// Makes an empty one.
     pub(super) async fn make() -> Self {
-        let server = std::env::vars().find(|(name, _)| name == "RC_TEST_POSTGRES").map(|(_, value)| value);
-        let server = server.unwrap_or_else(|| panic!("these tests need their own PostgreSQL: run them with `make test`"));
+        let server = server();
         let name = format!("f{}", uuid::Uuid::new_v4().simple());
         connect(&server).await.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.expect("a database");
         let url = server.replacen("/postgres?", &format!("/{name}?"), 1);
@@ -58,7 +57,14 @@ impl SharedDatabase {
     }
 }
 
-async fn connect(url: &str) -> Client {
+/// Where the tests' own server is. `make test` starts it and says so in the environment.
+pub(crate) fn server() -> String {
+    let known = std::env::vars().find(|(name, _)| name == "RC_TEST_POSTGRES").map(|(_, value)| value);
+    known.unwrap_or_else(|| panic!("these tests need their own PostgreSQL: run them with `make test`"))
+}
+
+/// A connection there.
+pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to the test server");
     TaskTracker::new().spawn(connection);
     client
